@@ -1,0 +1,224 @@
+"""Configuration -> model: the one place where codecs, encoders, diffusers and environments meet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from codi.codecs.autoencoder_kl import AutoencoderKLConfig
+from codi.codecs.base import Codec
+from codi.codecs.mel import MelCodecConfig
+from codi.codecs.text_vae import TextVAEConfig
+from codi.config import ConfigError, build, load_toml, override, unknown
+from codi.diffusion import NoiseSchedule
+from codi.encoders.base import PromptEncoder
+from codi.encoders.environment import EnvironmentEncoderConfig
+from codi.encoders.sound import SoundEncoderConfig
+from codi.encoders.text import TextEncoderConfig
+from codi.encoders.vision import VisionEncoderConfig
+from codi.modalities import MediaType, modality
+from codi.model import CoDi
+from codi.unets.text_unet import TextUNetConfig
+from codi.unets.unet import UNetConfig
+
+PRESETS = Path(__file__).parent / "presets"
+
+KINDS: dict[str, Any] = {
+    "autoencoder_kl": AutoencoderKLConfig,
+    "mel": MelCodecConfig,
+    "text_vae": TextVAEConfig,
+    "text_encoder": TextEncoderConfig,
+    "vision_encoder": VisionEncoderConfig,
+    "sound_encoder": SoundEncoderConfig,
+    "environment": EnvironmentEncoderConfig,
+    "unet": UNetConfig,
+    "text_unet": TextUNetConfig,
+}
+"""Configuration class of every part, by the `kind` a preset names. Add your own here."""
+
+ROLES = ("codecs", "encoders", "environments", "diffusers")
+"""The four roles a part can have; also the sections of a preset."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule all streams share (CoDi, Table 12)."""
+
+    kind: str = "scaled_linear"
+    steps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.0120
+    zero_terminal_snr: bool = False
+
+    def build(self) -> NoiseSchedule:
+        """Return the schedule."""
+        return NoiseSchedule.build(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a preset samples when the user does not say."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    spacing: str = "trailing"
+    eta: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModalityConfig:
+    """Which parts a modality is made of, and how its stream is denoised.
+
+    Attributes:
+        latent: shape of one latent, without the batch.
+        media: settings of its `MediaType`.
+        codec, encoder, environment, diffuser: names of parts. Two modalities may name the same one
+            (image and video share the vision UNet); without a diffuser it is input only.
+        prediction: what its diffuser predicts; guidance, rescale: classifier-free guidance.
+    """
+
+    latent: tuple[int, ...]
+    media: dict[str, Any]
+    codec: str | None = None
+    encoder: str | None = None
+    environment: str | None = None
+    diffuser: str | None = None
+    prediction: str = "epsilon"
+    guidance: float = 2.0
+    rescale: float = 0.0
+
+    def part(self, role: str) -> str | None:
+        """Return the name of the part in `role` (one of `ROLES`)."""
+        return getattr(self, role.removesuffix("s"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model, as a preset describes it."""
+
+    name: str
+    modalities: dict[str, ModalityConfig]
+    schedule: ScheduleConfig = ScheduleConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    codecs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    diffusers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def part(self, role: str, name: str) -> Any:
+        """Return the configuration of one part, an instance of its kind's class.
+
+        Raises:
+            ConfigError: no such part, no `kind`, or an unknown one.
+        """
+        tables: Mapping[str, dict[str, Any]] = getattr(self, role)
+        if name not in tables:
+            raise ConfigError(f"{self.name}: " + unknown(f"part in [{role}]", name, tables))
+        table = dict(tables[name])
+        kind = table.pop("kind", "")
+        if kind not in KINDS:
+            raise ConfigError(f"{self.name}: [{role}.{name}] " + unknown("kind", kind, KINDS))
+        return build(KINDS[kind], table, f"{self.name}: {role}.{name}")
+
+    def parts(self, roles: Iterable[str] = ROLES, of: Collection[str] | None = None) -> list[str]:
+        """Return "role.part" of every part that the modalities `of` (all) use in `roles`."""
+        chosen = [self.modality(m) for m in (self.modalities if of is None else of)]
+        found = ((role, m.part(role)) for role in roles for m in chosen)
+        return list(dict.fromkeys(f"{role}.{part}" for role, part in found if part))
+
+    def modality(self, name: str) -> ModalityConfig:
+        """Return the entry of a modality.
+
+        Raises:
+            ConfigError: this model does not have it.
+        """
+        if name not in self.modalities:
+            raise ConfigError(unknown(f"modality of model {self.name!r}:", name, self.modalities))
+        return self.modalities[name]
+
+    def media(self, name: str) -> MediaType:
+        """Return the media type of a modality with this model's sizes and rates."""
+        where = f"{self.name}: modalities.{name}.media"
+        return build(modality(name).media_class(), self.modality(name).media, where)
+
+    @property
+    def generated(self) -> list[str]:
+        """Return the names of the modalities that can be generated."""
+        return [name for name, m in self.modalities.items() if m.diffuser]
+
+
+def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> ModelConfig:
+    """Read a model's configuration: a preset's name, a TOML file, or a folder with `config.toml`.
+
+    Raises:
+        ConfigError: no such preset or file (names the nearest preset), or a mistake in it.
+    """
+    path = Path(name_or_file)
+    candidates = (path / "config.toml", path, PRESETS / f"{name_or_file}.toml")
+    for candidate in candidates:
+        if candidate.is_file():
+            return build(ModelConfig, override(load_toml(candidate), assignments), candidate)
+    presets = [p.stem for p in sorted(PRESETS.glob("*.toml")) if not p.stem.startswith("recipe-")]
+    raise ConfigError(unknown("model", str(name_or_file), presets))
+
+
+class Model(nn.Module):
+    """The parts of a model by role and name, and their meeting as `CoDi`.
+
+    Any subset of the parts may be present: a request builds only what it uses.
+    """
+
+    def __init__(self, config: ModelConfig, parts: Collection[str] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        for role in ROLES:
+            self.add_module(role, nn.ModuleDict())
+        for part in config.parts() if parts is None else parts:
+            role, name = part.split(".", 1)
+            self.role(role)[name] = config.part(role, name).build()
+
+    def role(self, role: str) -> nn.ModuleDict:
+        """Return the parts present in one role."""
+        return self.get_submodule(role)  # type: ignore[return-value]
+
+    def part(self, role: str, modality_name: str) -> nn.Module:
+        """Return the part that a modality uses in a role.
+
+        Raises:
+            ConfigError: the modality has no such part, or it was not loaded.
+        """
+        name = self.config.modality(modality_name).part(role)
+        if name is None or name not in self.role(role):
+            raise ConfigError(
+                f"{modality_name} has no {role.removesuffix('s')} in model {self.config.name!r}"
+            )
+        return self.role(role)[name]
+
+    def codec(self, modality_name: str) -> Codec:
+        """Return the codec of a modality."""
+        return self.part("codecs", modality_name)  # type: ignore[return-value]
+
+    def encoder(self, modality_name: str) -> PromptEncoder:
+        """Return the prompt encoder of a modality."""
+        return self.part("encoders", modality_name)  # type: ignore[return-value]
+
+    def codi(self, streams: Iterable[str]) -> CoDi:
+        """Return the joint model of some streams, made of the parts that are present."""
+        modules: dict[str, dict[str, nn.Module]] = {"diffusers": {}, "environments": {}}
+        for role, found in modules.items():
+            for stream in streams:
+                name = self.config.modality(stream).part(role)
+                if name in self.role(role):
+                    found[stream] = self.role(role)[name]
+        return CoDi(modules["diffusers"], modules["environments"])
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """Return the noise schedule."""
+        return self.config.schedule.build()

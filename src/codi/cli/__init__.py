@@ -1,0 +1,126 @@
+"""The command line: `codi COMMAND ...`.
+
+One module for each command reads its options and imports its work only when it runs, so that
+`codi --help` needs neither torch nor a model. What the user got wrong is one line on stderr and
+exit code 2; Ctrl-C is 130; any other exception is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from codi import __version__
+from codi.cli import bench, data, evaluate, generate, presets, train
+from codi.cli.options import Formatter, Parser
+from codi.config import ConfigError, unknown
+
+_DESCRIPTION = """\
+Make any of text, image, video and audio from any of them, jointly and in sync.
+
+  codi generate --text "a red ball bounces" --to video audio
+  codi generate --image ball.png --audio knock.wav --weights 0.7 0.3 --to image text
+  codi generate --keep video=silent.mp4 --to audio
+"""
+_EPILOG = "codi COMMAND --help explains a command, with examples."
+
+
+class Command(Protocol):
+    """What the module of a command holds."""
+
+    SUMMARY: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's options."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do the command and return the exit code."""
+
+
+COMMANDS: dict[str, Command] = {
+    "generate": generate,
+    "train": train,
+    "evaluate": evaluate,
+    "data": data,
+    "bench": bench,
+    "presets": presets,
+}
+"""The module of every command, in the order in which help lists them."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="codi", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=Formatter
+    )
+    parser.add_argument("--version", action="version", version=f"codi {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=command.SUMMARY, formatter_class=Formatter, allow_abbrev=False
+        )
+        one.set_defaults(run=command.run)
+        command.configure(one)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (that of the process by default) and return its exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        sys.stderr.write("codi: stopped\n")
+        return 130
+    except Exception as error:
+        line = _blame(error)
+        if line is None:
+            raise
+        sys.stderr.write(f"codi: error: {' '.join(line.splitlines())}\n")
+        return 2
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = build_parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise ConfigError(unknown("command", words[0], COMMANDS))
+    arguments = parser.parse_args(words)
+    code: int = arguments.run(arguments)
+    return code
+
+
+def _blame(error: Exception) -> str | None:
+    """Return the line for what the user or the machine is to blame for, None for a bug."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return "out of memory; work on fewer samples at once (--batch 1), or close other programs"
+    if isinstance(error, OSError):
+        subject = f"{error.filename}: " if error.filename else ""
+        return f"{subject}{error.strerror or error}; choose another file or folder"
+    return str(error) if _is_media_error(error) else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether torch ran out of memory; its CPU allocator says so in words only."""
+    words = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError)
+        and any(sign in words for sign in ("can't allocate memory", "not enough memory"))
+    )
+
+
+def _is_media_error(error: Exception) -> bool:
+    if not isinstance(error, ValueError):
+        return False
+    from codi.media import MediaError
+
+    return isinstance(error, MediaError)
+
+
+__all__ = ["COMMANDS", "build_parser", "main"]

@@ -1,0 +1,97 @@
+"""What the commands' options have in common: the parser's errors, and values that are read twice.
+
+It imports no torch, and knows no command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from codi.config import ConfigError, nearest
+
+_WIDTH = 96
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help with descriptions and examples as they are written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=_WIDTH)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line with the mend, and whose options are never abbreviated."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
+
+    def parse_args(self, words: list[str]) -> argparse.Namespace:  # type: ignore[override]
+        """Parse, naming the option that an unknown one was probably meant to be."""
+        parsed, rest = self.parse_known_args(words)
+        if rest:
+            command = self._command_of(words)
+            command.error(_unknown_option(rest, command._option_string_actions))
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as a `ConfigError`."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+    def _command_of(self, words: list[str]) -> argparse.ArgumentParser:
+        """Return the parser of the command that `words` begin with."""
+        parser: argparse.ArgumentParser = self
+        for word in words:
+            commands = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
+            if not commands or word not in commands[0]:
+                break
+            parser = commands[0][word]
+        return parser
+
+
+def _unknown_option(rest: list[str], known: Iterable[str]) -> str:
+    wrong = next((word for word in rest if word.startswith("-")), None)
+    if wrong is None:
+        return f"{rest[0]!r} belongs to no option"
+    close = nearest(wrong.partition("=")[0], known)
+    return f"unknown option {wrong}" + (f"; did you mean {close}?" if close else "")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return a reader of integers that are at least `least`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text.strip()) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        return int(text)
+
+    return read
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one (default: auto)",
+    )
+
+
+def resolve_device(name: str) -> str:
+    """Return the device that `name` stands for.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device {name!r} is not available here; use cpu") from error
+    return name

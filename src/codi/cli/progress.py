@@ -1,0 +1,95 @@
+"""Progress bars and lines for people, all on stderr, so that stdout holds results alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    """Steps per second, or seconds per step where that reads better."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("-/s", style="cyan")
+        text = f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+        return Text(text, style="cyan")
+
+
+class Display:
+    """One bar at a time and lines above it; `quiet` shows neither."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(stderr=True, soft_wrap=True, highlight=False),
+            disable=quiet,
+        )
+
+    def __enter__(self) -> Display:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if not self.quiet:
+            self.bars.console.print(line, markup=False)
+
+    def begin(self, what: str, total: int | None, done: int = 0) -> TaskID:
+        """Show a bar of `total` steps (None: not known yet), `done` of them taken before."""
+        return self.bars.add_task(what, total=total, completed=done, note="")
+
+    def at(self, bar: TaskID, step: int, total: int | None = None) -> None:
+        """Move a bar to `step`, and its end to `total` where that is given."""
+        self.bars.update(bar, completed=step, total=total)
+
+    def note(self, bar: TaskID, text: str) -> None:
+        """Write a few words behind a bar."""
+        self.bars.update(bar, note=text)
+
+    def end(self, bar: TaskID) -> None:
+        """Take a bar away."""
+        self.bars.remove_task(bar)
+
+    def count(self, what: str, total: int) -> Iterator[int]:
+        """Yield 0 ... total - 1 with a bar."""
+        return self.over(what, range(total), total)
+
+    def over(self, what: str, steps: Iterable[int], total: int) -> Iterator[int]:
+        """Yield `steps`, numbers below `total`, with a bar."""
+        bar = self.begin(what, total)
+        try:
+            for step in steps:
+                self.at(bar, step)
+                yield step
+                self.at(bar, step + 1)
+        finally:
+            self.end(bar)
+
+
+def print_line(line: str) -> None:
+    """Print a result on stdout."""
+    sys.stdout.write(f"{line}\n")

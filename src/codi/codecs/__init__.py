@@ -1,0 +1,1 @@
+"""Codecs: autoencoders between media tensors and latents, behind one contract (`codecs.base`)."""

@@ -1,0 +1,67 @@
+"""The contract of every codec: media tensor <-> latent of unit variance."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from codi.types import Media
+
+
+class Codec(nn.Module, ABC):
+    """Autoencoder whose latents are shifted and scaled per channel to zero mean, unit variance.
+
+    A subclass says how a medium becomes a raw latent and back (`encode_raw`, `decode_raw`), and how
+    far its reconstruction is off (`losses`). `calibrate` measures the shift and scale on data.
+    """
+
+    def __init__(self, latent_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(latent_channels))
+        self.register_buffer("scale", torch.ones(latent_channels))
+
+    @abstractmethod
+    def encode_raw(self, x: Media) -> Tensor:
+        """Return the raw latent (B, C, ...): the mean of the posterior where there is one."""
+
+    @abstractmethod
+    def decode_raw(self, raw: Tensor) -> Media:
+        """Return the medium of a raw latent."""
+
+    @abstractmethod
+    def losses(self, x: Media, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return the named terms of the training objective; their sum is minimised."""
+
+    def encode(self, x: Media) -> Tensor:
+        """Return the latent (B, C, ...) of unit variance."""
+        return self.normalise(self.encode_raw(x))
+
+    def decode(self, z: Tensor) -> Media:
+        """Return the medium of a latent."""
+        return self.decode_raw(self.denormalise(z))
+
+    def normalise(self, raw: Tensor) -> Tensor:
+        """Shift and scale a raw latent to zero mean and unit variance."""
+        return (raw - self._per_channel(self.shift, raw)) / self._per_channel(self.scale, raw)
+
+    def denormalise(self, z: Tensor) -> Tensor:
+        """Undo `normalise`."""
+        return z * self._per_channel(self.scale, z) + self._per_channel(self.shift, z)
+
+    @torch.no_grad()
+    def calibrate(self, samples: Iterable[Media]) -> None:
+        """Measure mean and deviation of each channel of the raw latents of `samples`."""
+        raw = torch.cat([z.transpose(0, 1).flatten(1) for z in self._raw(samples)], dim=1).double()
+        self.shift.copy_(raw.mean(dim=1))
+        self.scale.copy_(raw.std(dim=1).clamp_min(1e-6))
+
+    def _raw(self, samples: Iterable[Media]) -> Iterator[Tensor]:
+        for x in samples:
+            yield self.encode_raw(x)
+
+    @staticmethod
+    def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+        return values.to(like.dtype).view(1, -1, *[1] * (like.ndim - 2))

@@ -1,0 +1,73 @@
+"""The audio codec: waveform -> log-mel -> latent, and back through a vocoder (CoDi, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codi.audio import MelConfig, log_mel
+from codi.codecs.autoencoder_kl import AutoencoderKLConfig
+from codi.codecs.base import Codec
+from codi.codecs.vocoder import VocoderConfig, spectral_loss
+
+# Log-mel values lie in about [-11.5, 3]; networks see them as (value - CENTRE) / SPREAD.
+CENTRE, SPREAD = -6.0, 4.0
+
+
+@dataclass(frozen=True)
+class MelCodecConfig:
+    """Spectrogram, autoencoder and vocoder of the audio codec."""
+
+    mel: MelConfig
+    autoencoder: AutoencoderKLConfig
+    vocoder: VocoderConfig
+
+    def build(self) -> MelCodec:
+        """Return the codec with fresh weights."""
+        return MelCodec(self)
+
+
+class MelCodec(Codec):
+    """Encode waveforms (B, S) into latents (B, C, 1, T / f, M / f)."""
+
+    def __init__(self, config: MelCodecConfig) -> None:
+        super().__init__(config.autoencoder.latent_channels)
+        if config.vocoder.hop != config.mel.hop:
+            raise ValueError(
+                f"the vocoder makes {config.vocoder.hop} samples of a column and the spectrogram "
+                f"takes {config.mel.hop}; make the product of `upsample` and `istft_hop` the hop"
+            )
+        self.config = config
+        self.autoencoder = config.autoencoder.build()
+        self.vocoder = config.vocoder.build()
+
+    def spectrogram(self, x: Tensor) -> Tensor:
+        """Return the centred log-mel spectrogram (B, 1, T, M) of waveforms (B, S)."""
+        return (log_mel(x, self.config.mel) - CENTRE) / SPREAD
+
+    def encode_raw(self, x: Tensor) -> Tensor:
+        """Return the raw latent (B, C, 1, T / f, M / f)."""
+        return self.autoencoder.encode_raw(self.spectrogram(x)[:, :, None])
+
+    def decode_raw(self, raw: Tensor) -> Tensor:
+        """Return waveforms (B, S)."""
+        return self.vocoder(self.autoencoder.decode_raw(raw)[:, :, 0])
+
+    def losses(self, x: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return the autoencoder's terms on spectrograms; the vocoder has its own."""
+        return self.autoencoder.losses(self.spectrogram(x)[:, :, None], generator)
+
+    def vocoder_losses(self, x: Tensor, columns: int, start: int) -> dict[str, Tensor]:
+        """Return the vocoder's spectral loss on `columns` spectrogram columns from `start`.
+
+        It hears spectrograms as the autoencoder returns them, because that is what it will be given.
+        """
+        with torch.no_grad():
+            mel = self.spectrogram(x)
+            decoded = self.autoencoder.decode_raw(self.autoencoder.encode_raw(mel[:, :, None]))
+        hop = self.config.mel.hop
+        predicted = self.vocoder(decoded[:, 0, 0][:, None, start : start + columns])
+        target = x[:, start * hop : (start + columns) * hop]
+        return {"spectral": spectral_loss(predicted, target)}

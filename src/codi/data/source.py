@@ -1,0 +1,251 @@
+"""Where training items come from: procedural worlds and WebDataset shards, behind one contract.
+
+An item is a dict of arrays by modality name plus a small JSON-able record; captions are written from
+the record, so that every epoch can see other words. Sources know no model and no stage of training.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi import media
+from codi.build import ModelConfig
+from codi.config import ConfigError, build, unknown
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence, and what it claims in terms its source can check (`Source.matches`)."""
+
+    text: str
+    claim: Any
+
+
+class Source(ABC):
+    """A finite, indexable set of items with captions."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a string that changes whenever the items would."""
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
+        """Return the arrays by modality name (uint8 frames, int16 samples) and the record."""
+
+    @abstractmethod
+    def caption(
+        self, record: Record, shown_by: str, rng: np.random.Generator, complete: bool = False
+    ) -> Caption:
+        """Write a caption that says what a medium of modality `shown_by` shows of the item."""
+
+    @abstractmethod
+    def matches(self, claims: Sequence[Any], records: Sequence[Record]) -> np.ndarray:
+        """Return bool (n, m): whether claim i is true of record j."""
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A procedural world of `codi.worlds`: `clips` items rendered from consecutive seeds."""
+
+    world: str
+    clips: int
+    seed: int = 0
+    split: str = "trained"
+
+    def build(self, config: ModelConfig, root: Path | None) -> Source:
+        """Return the source."""
+        del config, root
+        return WorldSource(self)
+
+
+class WorldSource(Source):
+    """Items of a procedural world; captions mention random facts that the medium shows."""
+
+    def __init__(self, config: WorldConfig) -> None:
+        self.config = config
+        self.world = importlib.import_module(f"codi.worlds.{config.world}")
+        self.codes = {
+            fact: {value: i for i, value in enumerate(values)}
+            for fact, values in self.world.FACTS.items()
+        }
+
+    def __len__(self) -> int:
+        return self.config.clips
+
+    @property
+    def fingerprint(self) -> str:
+        c = self.config
+        return f"{c.world}-{c.split}-{c.seed}-{c.clips}"
+
+    def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
+        scene = self.world.sample_scene(self.config.seed * 10_000_019 + index, self.config.split)
+        samples = np.round(self.world.render_audio(scene) * 32767.0).astype(np.int16)
+        arrays = {"video": self.world.render_video(scene), "audio": samples}
+        return arrays, {"facts": dict(scene.facts)}
+
+    def caption(
+        self, record: Record, shown_by: str, rng: np.random.Generator, complete: bool = False
+    ) -> Caption:
+        written = self.world.write_caption(record["facts"], shown_by, rng, complete=complete)
+        return Caption(written.text, written.mentions)
+
+    def matches(self, claims: Sequence[Any], records: Sequence[Record]) -> np.ndarray:
+        said, true = self._coded(claims)[:, None], self._coded([r["facts"] for r in records])[None]
+        return ((said < 0) | (said == true)).all(-1)
+
+    def _coded(self, facts: Sequence[dict[str, str]]) -> np.ndarray:
+        """Return integer codes (n, facts), -1 where a fact is not mentioned."""
+        rows = [
+            [code[f[fact]] if fact in f else -1 for fact, code in self.codes.items()] for f in facts
+        ]
+        return np.array(rows)
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """WebDataset tar shards: `KEY.json` beside `KEY.image.webp`, `KEY.audio.flac`, ...
+
+    Attributes:
+        files: glob patterns, absolute or below the data folder (`--data` or CODI_DATA).
+        captions: for a modality, a regular expression that picks the captions it shows; all when
+            none is given.
+        optional: leave the source out, with a note, where no file matches.
+    """
+
+    files: tuple[str, ...]
+    captions: dict[str, str] = field(default_factory=dict)
+    optional: bool = False
+
+    def build(self, config: ModelConfig, root: Path | None) -> Source | None:
+        """Return the source, or None for an optional one without files.
+
+        Raises:
+            ConfigError: no file matches and the source is not optional.
+        """
+        found = [p for pattern in self.files for p in find_files(pattern, root)]
+        if found:
+            return ShardSource(self, found, config)
+        if self.optional:
+            return None
+        raise ConfigError(
+            f"no shards match {', '.join(self.files)} below {root or 'the current folder'}; "
+            "give the folder with --data or CODI_DATA"
+        )
+
+
+def data_root(given: str | None = None) -> Path | None:
+    """Return the folder of data sets: the one given, or that of the variable CODI_DATA."""
+    chosen = given or os.environ.get("CODI_DATA")
+    return Path(chosen) if chosen else None
+
+
+def find_files(pattern: str, root: Path | None) -> list[Path]:
+    """Return the files that match a glob pattern, absolute or below `root`."""
+    path = Path(pattern)
+    if path.is_absolute():
+        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return sorted((root or Path()).glob(pattern))
+
+
+class ShardSource(Source):
+    """Items of tar shards. Media are fitted to the model's sizes and rates when read."""
+
+    def __init__(self, config: ShardsConfig, files: Sequence[Path], model: ModelConfig) -> None:
+        self.config = config
+        self.files = list(files)
+        self.model = model
+
+    @cached_property
+    def items(self) -> list[dict[str, bytes]]:
+        """Return the members of every item by extension ("json", "audio.flac", ...)."""
+        import webdataset
+
+        urls = [str(path) for path in self.files]
+        shards = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
+        return [dict(item) for item in shards]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        return "-".join(f"{p.stem}.{p.stat().st_size}" for p in self.files)
+
+    def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
+        members = self.items[index]
+        record = json.loads(members["json"])
+        arrays = {}
+        for name, decode in _DECODERS.items():
+            encoded = next((v for k, v in members.items() if k.startswith(f"{name}.")), None)
+            if encoded is not None and name in self.model.modalities:
+                settings = self.model.modality(name).media
+                arrays[name] = decode(encoded, record, settings)
+        kept = {"captions": record.get("captions") or [record["text"]], "labels": {}}
+        kept["labels"] = {k: v for k, v in record.items() if isinstance(v, str | int)}
+        return arrays, kept
+
+    def caption(
+        self, record: Record, shown_by: str, rng: np.random.Generator, complete: bool = False
+    ) -> Caption:
+        del complete
+        pattern = self.config.captions.get(shown_by, "")
+        choices = [c for c in record["captions"] if re.search(pattern, c)] or record["captions"]
+        text = str(choices[rng.integers(len(choices))])
+        return Caption(text, text)
+
+    def matches(self, claims: Sequence[Any], records: Sequence[Record]) -> np.ndarray:
+        known = [set(r["captions"]) for r in records]
+        return np.array([[claim in captions for captions in known] for claim in claims])
+
+
+def _decode_video(encoded: bytes, record: Record, settings: dict[str, Any]) -> np.ndarray:
+    frames = media.decode_filmstrip(encoded, record["video"]["n"])
+    wanted, own_fps = settings["frames"], float(record["video"]["fps"])
+    times = np.arange(wanted) / settings["fps"]
+    index = np.minimum((times * own_fps).round().astype(int), len(frames) - 1)
+    return media.resize_frames(frames[index], settings["size_px"])
+
+
+def _decode_image(encoded: bytes, record: Record, settings: dict[str, Any]) -> np.ndarray:
+    del record
+    picture = np.asarray(media.decode_image(encoded).convert("RGB"))
+    return media.resize_frames(picture[None], settings["size_px"])
+
+
+def _decode_audio(encoded: bytes, record: Record, settings: dict[str, Any]) -> np.ndarray:
+    del record
+    sound, _ = media.fit_audio(media.decode_audio(encoded), **settings)
+    return np.round(sound.samples.clip(-1, 1) * 32767.0).astype(np.int16)
+
+
+_DECODERS = {"video": _decode_video, "image": _decode_image, "audio": _decode_audio}
+
+SOURCES: dict[str, Any] = {"world": WorldConfig, "shards": ShardsConfig}
+"""Configuration class of every kind of source, by the `kind` a recipe names."""
+
+
+def source_config(name: str, table: dict[str, Any], where: str) -> Any:
+    """Return the configuration of the source `name` from its table in a recipe."""
+    kind = table.get("kind", "")
+    if kind not in SOURCES:
+        raise ConfigError(f"{where}: [data.{name}] " + unknown("kind", kind, SOURCES))
+    rest = {key: value for key, value in table.items() if key != "kind"}
+    return build(SOURCES[kind], rest, f"{where}: data.{name}")

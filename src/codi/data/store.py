@@ -1,0 +1,114 @@
+"""Items on disk as memory-mapped arrays: decoded or rendered once, read at random for ever.
+
+A store is a folder: one `.npy` for each modality, `records.json`, and, once a codec is trained,
+`latents-<modality>-<codec>.npy`. It is built under another name and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from codi.data.source import Record, Source
+from codi.media import atomic_path, atomic_write_text
+
+Progress = Callable[[str, int], "Iterable[int]"]
+"""Wraps a range with a progress bar: (what, count) -> indices."""
+
+
+def quiet(what: str, count: int) -> Iterable[int]:
+    """Return the indices without showing progress."""
+    del what
+    return range(count)
+
+
+class Store:
+    """The arrays and records of one source."""
+
+    def __init__(self, folder: Path, source: Source) -> None:
+        self.folder = folder
+        self.source = source
+        self.records: list[Record] = json.loads((folder / "records.json").read_text())
+        self.arrays = {
+            path.stem: np.load(path, mmap_mode="r")
+            for path in sorted(folder.glob("*.npy"))
+            if not path.stem.startswith("latents-")
+        }
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def latents(self, modality: str, codec: str) -> np.ndarray | None:
+        """Return the cached latents of a modality made by the codec with this fingerprint."""
+        path = self._latent_file(modality, codec)
+        return np.load(path, mmap_mode="r") if path.is_file() else None
+
+    def cache_latents(
+        self,
+        modality: str,
+        codec: str,
+        encode: Callable[[np.ndarray], np.ndarray],
+        progress: Progress = quiet,
+        batch: int = 32,
+    ) -> np.ndarray:
+        """Encode every array of a modality once, in half precision, and return the result."""
+        cached = self.latents(modality, codec)
+        if cached is not None:
+            return cached
+        array = self.arrays[modality]
+        path = self._latent_file(modality, codec)
+        with atomic_path(path) as temporary:
+            out: np.ndarray | None = None
+            for i in progress(f"encoding {modality}", -(-len(array) // batch)):
+                z = encode(array[i * batch : (i + 1) * batch]).astype(np.float16)
+                if out is None:
+                    shape = (len(array), *z.shape[1:])
+                    out = open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+                out[i * batch : i * batch + len(z)] = z
+            if out is None:
+                raise ValueError(f"{self.folder}: no {modality} to encode")
+            out.flush()
+            del out
+        return np.load(path, mmap_mode="r")
+
+    def _latent_file(self, modality: str, codec: str) -> Path:
+        return self.folder / f"latents-{modality}-{codec}.npy"
+
+
+def open_store(source: Source, cache: Path, progress: Progress = quiet) -> Store:
+    """Return the store of a source below `cache`, building it the first time."""
+    folder = cache / source.fingerprint
+    if not (folder / "records.json").is_file():
+        _build(source, folder, progress)
+    return Store(folder, source)
+
+
+def _build(source: Source, folder: Path, progress: Progress) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    arrays: dict[str, np.ndarray] = {}
+    records = []
+    for index in progress(f"preparing {source.fingerprint}", len(source)):
+        item, record = source.read(index)
+        records.append(record)
+        for name, value in item.items():
+            if name not in arrays:
+                arrays[name] = open_memmap(
+                    partial / f"{name}.npy",
+                    mode="w+",
+                    dtype=value.dtype,
+                    shape=(len(source), *value.shape),
+                )
+            arrays[name][index] = value
+    for array in arrays.values():
+        array.flush()  # type: ignore[attr-defined]
+    atomic_write_text(partial / "records.json", json.dumps(records))
+    os.replace(partial, folder)

@@ -1,0 +1,48 @@
+"""The contract of every prompt encoder: a medium -> a vector in one space shared by all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from codi.types import Media
+
+
+class PromptEncoder(nn.Module, ABC):
+    """Embed media of one modality in the space of all prompts (CoDi, section 3.2).
+
+    Subclasses return features; here they become an embedding of unit length, trained to agree across
+    modalities, and a context of L tokens for the diffusers. Embeddings of different encoders sit
+    apart even when aligned (the modality gap), so each encoder subtracts its own mean, which
+    `calibrate` measures, before the context is formed.
+    """
+
+    def __init__(self, features: int, context_width: int) -> None:
+        super().__init__()
+        self.to_embedding = nn.Linear(features, context_width)
+        self.register_buffer("mean", torch.zeros(context_width))
+
+    @abstractmethod
+    def features(self, x: Media) -> Tensor:
+        """Return the features (B, D') of a medium."""
+
+    def embed(self, x: Media) -> Tensor:
+        """Return the embedding (B, D) of unit length."""
+        return normalize(self.to_embedding(self.features(x)).float(), dim=-1)
+
+    def forward(self, x: Media) -> Tensor:
+        """Return the context (B, L, D); here L = 1."""
+        return self.context(self.embed(x))
+
+    def context(self, embedding: Tensor) -> Tensor:
+        """Return the context (B, 1, D) of embeddings (B, D): centred, of about unit variance."""
+        return ((embedding - self.mean) * embedding.shape[-1] ** 0.5)[:, None]
+
+    @torch.no_grad()
+    def calibrate(self, samples: Iterable[Media]) -> None:
+        """Measure the mean embedding of `samples`."""
+        self.mean.copy_(torch.cat([self.embed(x) for x in samples]).mean(0))

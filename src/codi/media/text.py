@@ -1,0 +1,88 @@
+"""Text: prompts and small text files, valid and tidy. Knows no tokenizer."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+from codi.media.errors import MediaError, display, fault
+from codi.media.files import atomic_write_text, open_media
+from codi.media.sniff import HEAD_BYTES, sniff, unreadable
+
+MAX_BYTES = 1_000_000
+"""The largest text file that is read as a prompt."""
+
+_PROMPT = "text"
+# Letters, marks on them, numbers, punctuation, symbols: what makes a text visible.
+_VISIBLE = frozenset("LNPS")
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def load_text(text_or_path: str | os.PathLike[str]) -> tuple[str, list[str]]:
+    """Read a prompt: NFC, every run of white space one space, no white space around it.
+
+    A path object, or a string that ends in `.txt`, names a file; any other string is the text
+    itself, whatever files there are.
+
+    Returns:
+        The text, and at most one line that says what was changed.
+
+    Raises:
+        MediaError: no such file, not UTF-8, control characters, empty, or over `MAX_BYTES`.
+    """
+    if isinstance(text_or_path, str) and not text_or_path.strip().lower().endswith(".txt"):
+        return _tidy(text_or_path, _PROMPT)
+    source = os.fspath(text_or_path)
+    return _tidy(_read(source), display(Path(source).name))
+
+
+def save_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8 with a line end after it, all or nothing.
+
+    Raises:
+        MediaError: text that UTF-8 cannot hold, or a folder that is not writable.
+    """
+    atomic_write_text(path, text if text.endswith("\n") else f"{text}\n")
+
+
+def _read(path: str) -> str:
+    with open_media(path) as handle:
+        data = handle.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise fault(path, f"is longer than {MAX_BYTES // 1_000_000} MB", "shorten the text")
+    if data.startswith(_UTF16_MARKS):
+        raise fault(path, "is UTF-16 text, not UTF-8", "save it with the encoding UTF-8")
+    if b"\0" in data:
+        raise unreadable(path, data[:HEAD_BYTES], "text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if sniff(data[:HEAD_BYTES])[0]:
+            raise unreadable(path, data[:HEAD_BYTES], "text") from error
+        problem = f"byte 0x{data[error.start]:02x} at position {error.start} is not UTF-8"
+        raise fault(path, problem, "save it with the encoding UTF-8") from error
+
+
+def _tidy(text: str, name: str) -> tuple[str, list[str]]:
+    changes = []
+    composed = unicodedata.normalize("NFC", text)
+    if composed != text:
+        changes.append("normalised to Unicode NFC")
+    tidy = " ".join(composed.split())
+    if tidy != composed.removesuffix("\n"):
+        changes.append("white space collapsed")
+    _require_printable(tidy, name)
+    if not any(unicodedata.category(letter)[0] in _VISIBLE for letter in tidy):
+        raise MediaError(f"{name}: the text is empty; write a few words")
+    return tidy, [f"{name}: {', '.join(changes)}"] if changes else []
+
+
+def _require_printable(text: str, name: str) -> None:
+    for position, letter in enumerate(text):
+        category = unicodedata.category(letter)
+        if category == "Cs":
+            raise fault(name, f"character {position + 1} is not valid UTF-8", "type it again")
+        if category == "Cc":
+            problem = f"character {position + 1} is the control character U+{ord(letter):04X}"
+            raise fault(name, problem, "remove it")

@@ -1,0 +1,129 @@
+"""What a modality is, and the registry of all of them.
+
+An entry is a light descriptor: listing modalities imports no torch, so that the command line can
+name them in its help. A modality of your own is one file with one `register(Modality(...))`,
+imported before use or found through the entry-point group `codi.modalities`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from codi.config import ConfigError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from codi.types import Media
+
+
+@runtime_checkable
+class MediaType(Protocol):
+    """How files, objects, arrays and tensors of one modality become each other.
+
+    Implementations are frozen dataclasses; their fields (sizes, rates) are read from the preset's
+    `[modalities.<name>.media]`. An *object* is what a user holds (a PIL image, a sound), an *array*
+    is what is stored (uint8 frames, float samples, a string), a *tensor* is what a network takes.
+    """
+
+    def load(self, source: Any) -> tuple[Any, list[str]]:
+        """Return the object of a file or of an object, and notes on what was cut or resampled."""
+        ...
+
+    def to_array(self, item: Any) -> np.ndarray | str:
+        """Return the array of an object."""
+        ...
+
+    def to_tensor(self, arrays: Any) -> Media:
+        """Return the network input (B, ...) of B arrays."""
+        ...
+
+    def from_tensor(self, x: Media) -> list[Any]:
+        """Return the B objects of a decoded batch."""
+        ...
+
+    def save(self, item: Any, path: Path, beside: dict[str, Any]) -> None:
+        """Write an object; `beside` holds the objects generated with it, by modality name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A registered modality.
+
+    Attributes:
+        name: what users type (`--to name`) and what latents are keyed by.
+        summary: one line for `--help`.
+        suffix: file name ending of outputs, without the dot.
+        media: "package.module:Class" of its `MediaType`, imported at first use.
+        is_caption: whether it is written: given literally, and drawn from captions in training.
+        part_of: modality whose stored items contain one of this (an image is a frame of a video).
+    """
+
+    name: str
+    summary: str
+    suffix: str
+    media: str
+    is_caption: bool = False
+    part_of: str | None = None
+
+    def media_class(self) -> type[MediaType]:
+        """Import and return the media class."""
+        module, _, attribute = self.media.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+_REGISTRY: dict[str, Modality] = {}
+
+
+def register(entry: Modality) -> Modality:
+    """Add a modality; the same entry may be registered twice, another of its name may not.
+
+    Raises:
+        ConfigError: a different modality of this name exists.
+    """
+    existing = _REGISTRY.setdefault(entry.name, entry)
+    if existing != entry:
+        raise ConfigError(f"modality {entry.name!r} is registered already; choose another name")
+    return entry
+
+
+@cache
+def _discover() -> None:
+    """Register the modalities of installed packages."""
+    for point in entry_points(group="codi.modalities"):
+        point.load()
+
+
+def names() -> list[str]:
+    """Return the names of all registered modalities, in order of registration."""
+    _discover()
+    return list(_REGISTRY)
+
+
+def modality(name: str) -> Modality:
+    """Return the modality called `name`.
+
+    Raises:
+        ConfigError: no such modality; names the nearest one.
+    """
+    _discover()
+    if name not in _REGISTRY:
+        raise ConfigError(unknown("modality", name, _REGISTRY))
+    return _REGISTRY[name]
+
+
+for _entry in (
+    Modality("text", "a sentence", "txt", "codi.modalities.text:TextMedia", is_caption=True),
+    Modality(
+        "image", "a still picture", "png", "codi.modalities.image:ImageMedia", part_of="video"
+    ),
+    Modality("video", "a silent clip of pictures", "mp4", "codi.modalities.video:VideoMedia"),
+    Modality("audio", "a sound", "wav", "codi.modalities.audio:AudioMedia"),
+):
+    register(_entry)

@@ -1,0 +1,36 @@
+"""Text: sentences. Its array is a string, and its tensor a list of strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codi import media
+
+
+@dataclass(frozen=True)
+class TextMedia:
+    """Sentences of any length; networks read the first `length` tokens of their own tokenizer."""
+
+    def load(self, source: Any) -> tuple[str, list[str]]:
+        """Return clean text of a string, or of a text file given as a path object."""
+        return media.load_text(source)
+
+    def to_array(self, item: str) -> str:
+        """Return the string."""
+        return item
+
+    def to_tensor(self, arrays: Sequence[str]) -> list[str]:
+        """Return B strings."""
+        return [str(text) for text in arrays]
+
+    def from_tensor(self, x: Sequence[str]) -> list[str]:
+        """Return B strings."""
+        return list(x)
+
+    def save(self, item: str, path: Path, beside: dict[str, Any]) -> None:
+        """Write UTF-8 text."""
+        del beside
+        media.save_text(path, item)

@@ -1,0 +1,43 @@
+"""Video: clips (B, 3, F, H, W) in [-1, 1], saved with the sound that was generated beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from codi import media
+from codi.modalities.image import frames_to_tensor, tensor_to_frames
+
+
+@dataclass(frozen=True)
+class VideoMedia:
+    """Square RGB clips of `frames` pictures at `fps`."""
+
+    size_px: int
+    frames: int
+    fps: float
+
+    def load(self, source: Any) -> tuple[media.Video, list[str]]:
+        """Return the clip of a file or of a `Video`, cropped, resized and resampled in time."""
+        return media.load_video(source, frames=self.frames, fps=self.fps, size_px=self.size_px)
+
+    def to_array(self, item: media.Video) -> np.ndarray:
+        """Return uint8 (F, H, W, 3)."""
+        return item.frames
+
+    def to_tensor(self, arrays: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+        """Return (B, 3, F, H, W)."""
+        return frames_to_tensor(arrays)
+
+    def from_tensor(self, x: Tensor) -> list[media.Video]:
+        """Return B clips."""
+        return [media.Video(frames, self.fps) for frames in tensor_to_frames(x)]
+
+    def save(self, item: media.Video, path: Path, beside: dict[str, Any]) -> None:
+        """Write an MP4, with the sound of the same sample where there is one."""
+        media.save_video(path, replace(item, audio=beside.get("audio")))

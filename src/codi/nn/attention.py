@@ -1,0 +1,126 @@
+"""Attention: over the positions of one stream, over a prompt's context, over an environment.
+
+Sequences are (B, L, D). Nothing here knows a modality; time is a vector of seconds or None.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries (B, L, D) to a source (B, L', D') (Vaswani et al., 2017).
+
+    With a source of one token the softmax is 1 whatever the query, so the result is
+    `to_out(to_v(source))` at every position: computed once, exactly, and broadcast.
+    """
+
+    def __init__(self, width: int, source_width: int, heads: int, head_width: int) -> None:
+        super().__init__()
+        inner = heads * head_width
+        self.heads = heads
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_k = nn.Linear(source_width, inner, bias=False)
+        self.to_v = nn.Linear(source_width, inner, bias=False)
+        self.to_out = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return (B, L, D), or (B, 1, D) to be broadcast when the source is one token.
+
+        `bias` (heads, L, L') or (1, L, L') is added to the scores.
+        """
+        if source.shape[1] == 1:
+            return self.to_out(self.to_v(source))
+        q, k, v = (self._split(f(y)) for f, y in
+                   ((self.to_q, x), (self.to_k, source), (self.to_v, source)))  # fmt: skip
+        mask = None if bias is None else bias.to(q.dtype).expand(q.shape[0], self.heads, -1, -1)
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, L, d)
+        return self.to_out(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Split (B, L, heads * d) into (B, heads, L, d)."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class EnvironmentAttention(nn.Module):
+    """Attend to the environment (B, K, E) of the streams generated beside this one.
+
+    This is the cross-modal sublayer of CoDi, section 3.4 and Eq. 3. Its output projection starts at
+    zero, so a model with untrained environment parts is exactly the model without them. Each head
+    has a learned window in physical time, score - rate * (query - slot - offset)^2: a head can look
+    at its own instant, a little before it, or everywhere. Queries without time see all slots alike.
+    """
+
+    def __init__(self, width: int, environment_width: int, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, environment_width, heads, head_width)
+        nn.init.zeros_(self.attention.to_out.weight)
+        nn.init.zeros_(self.attention.to_out.bias)
+        # Windows from about a tenth of a second to the whole clip; rate in 1 / s^2.
+        widths_s = torch.logspace(-1, 0.5, heads) if heads > 1 else torch.tensor([0.3])
+        self.log_rate = nn.Parameter((0.5 / widths_s**2).log())
+        self.offset_s = nn.Parameter(torch.zeros(heads))
+
+    def forward(
+        self,
+        x: Tensor,
+        environment: Tensor,
+        query_times_s: Tensor | None = None,
+        slot_times_s: Tensor | None = None,
+    ) -> Tensor:
+        """Return the residual (B, L, D) for `x` (B, L, D); times are (L,) and (K,) in seconds."""
+        bias = None
+        if query_times_s is not None and slot_times_s is not None and environment.shape[1] > 1:
+            bias = self.time_bias(query_times_s, slot_times_s)
+        return self.attention(self.norm(x), environment, bias)
+
+    def time_bias(self, query_times_s: Tensor, slot_times_s: Tensor) -> Tensor:
+        """Return the score offsets (heads, L, K) of the time windows."""
+        distance = query_times_s[:, None] - slot_times_s[None, :] - self.offset_s[:, None, None]
+        return -self.log_rate.exp()[:, None, None] * distance.square()
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward layer (Shazeer, 2020: GEGLU) with a layer norm before it."""
+
+    def __init__(self, width: int, multiple: int = 4) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.to_hidden = nn.Linear(width, 2 * multiple * width)
+        self.to_out = nn.Linear(multiple * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual (B, L, D) for `x` (B, L, D)."""
+        value, gate = self.to_hidden(self.norm(x)).chunk(2, dim=-1)
+        return self.to_out(value * gelu(gate))
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm self-attention and feed-forward layer for token sequences (B, L, D)."""
+
+    def __init__(self, width: int, heads: int, multiple: int = 2) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, width, heads, width // heads)
+        self.feed_forward = FeedForward(width, multiple)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+        """Return (B, L, D). `memory` (B, P, D) is prepended to what is attended to."""
+        normed = self.norm(x)
+        source = normed if memory is None else torch.cat([memory, normed], dim=1)
+        x = x + self.attention(normed, source, bias)
+        return x + self.feed_forward(x)
+
+
+def causal_bias(length: int, memory: int = 0, device: torch.device | None = None) -> Tensor:
+    """Return the bias (1, L, memory + L) that lets a token see itself, the past and all memory.
+
+    >>> causal_bias(2, memory=1)
+    tensor([[[0., 0., -inf],
+             [0., 0., 0.]]])
+    """
+    future = torch.full((length, length), float("-inf"), device=device).triu(1)
+    return torch.cat([torch.zeros(length, memory, device=device), future], dim=1)[None]

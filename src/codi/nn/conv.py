@@ -1,0 +1,104 @@
+"""Convolutional blocks on pictures (B, C, H, W). They know no modality and no diffusion."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_unshuffle
+
+Kernel = tuple[int, int]
+
+
+def group_norm(channels: int, groups: int = 32, eps: float = 1e-5) -> nn.GroupNorm:
+    """Return a group norm with the largest number of groups up to `groups` that fits."""
+    count = min(groups, channels)
+    while channels % count:
+        count -= 1
+    return nn.GroupNorm(count, channels, eps=eps)
+
+
+def conv(source: int, target: int, kernel: Kernel = (3, 3), stride: int = 1) -> nn.Conv2d:
+    """Return a convolution that keeps the size (divided by `stride`)."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Conv2d(source, target, kernel, stride=stride, padding=padding)
+
+
+def zeroed(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Set a layer's weights to zero, so that the residual branch it closes starts as nothing."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+class ResBlock(nn.Module):
+    """Residual block: norm, SiLU, convolution, twice, with the step embedding added between.
+
+    As in DDPM and Stable Diffusion; without `step_width` it is the block of the autoencoders.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        step_width: int | None = None,
+        kernel: Kernel = (3, 3),
+        groups: int = 32,
+    ) -> None:
+        super().__init__()
+        self.norm_in = group_norm(source, groups)
+        self.conv_in = conv(source, target, kernel)
+        self.step = nn.Linear(step_width, target) if step_width else None
+        self.norm_out = group_norm(target, groups)
+        self.conv_out = zeroed(conv(target, target, kernel))
+        self.skip = nn.Conv2d(source, target, 1) if source != target else nn.Identity()
+        self.activation = nn.SiLU()
+
+    def forward(self, x: Tensor, step: Tensor | None = None) -> Tensor:
+        """Return (B, C', H, W) for `x` (B, C, H, W) and the step embedding (B, D)."""
+        hidden = self.conv_in(self.activation(self.norm_in(x)))
+        if self.step is not None and step is not None:
+            hidden = hidden + self.step(self.activation(step))[:, :, None, None]
+        return self.skip(x) + self.conv_out(self.activation(self.norm_out(hidden)))
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution."""
+
+    def __init__(self, channels: int, kernel: Kernel = (3, 3)) -> None:
+        super().__init__()
+        self.conv = conv(channels, channels, kernel, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H/2, W/2)."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int, kernel: Kernel = (3, 3)) -> None:
+        super().__init__()
+        self.conv = conv(channels, channels, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, 2H, 2W)."""
+        return self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class ConvFeatures(nn.Module):
+    """Strided convolutions on pictures (B, C, H, W): each stage halves the size."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...], patch: int = 1) -> None:
+        super().__init__()
+        self.patch = patch
+        layers: list[nn.Module] = []
+        now = channels * patch**2
+        for width in widths:
+            layers += [conv(now, width, stride=2), group_norm(width, 8), nn.SiLU()]
+            layers += [conv(width, width), group_norm(width, 8), nn.SiLU()]
+            now = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps (B, widths[-1], H / f, W / f)."""
+        return self.layers(pixel_unshuffle(x, self.patch))

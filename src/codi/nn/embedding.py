@@ -1,0 +1,54 @@
+"""Sinusoidal embeddings of diffusion steps and of physical time.
+
+They know no modality: a step is an integer, a time is a number of seconds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(position: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Return the [cos, sin] features (..., width) of `position` (...) (Vaswani et al., 2017).
+
+    >>> sinusoidal_embedding(torch.tensor([0]), 4)
+    tensor([[1., 1., 0., 0.]])
+    """
+    half = width // 2
+    rates = torch.exp(
+        -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / half
+    )
+    angles = position[..., None].float() * rates
+    features = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    if width % 2:
+        features = nn.functional.pad(features, (0, 1))
+    return features
+
+
+class StepEmbedding(nn.Module):
+    """Embed a diffusion step t (B,) as a vector (B, D), as in DDPM and Stable Diffusion."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.layers = nn.Sequential(
+            nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Return the embedding (B, D) of the steps `t` (B,)."""
+        features = sinusoidal_embedding(t, self.channels)
+        return self.layers(features.to(self.layers[0].weight.dtype))
+
+
+def frame_times(count: int, duration_s: float, device: torch.device | None = None) -> Tensor:
+    """Return the instants (F,) in seconds of `count` frames: frame i is the instant i / fps."""
+    return torch.arange(count, device=device, dtype=torch.float32) * (duration_s / count)
+
+
+def slot_times(count: int, duration_s: float, device: torch.device | None = None) -> Tensor:
+    """Return the centres (K,) in seconds of `count` equal intervals of the clip."""
+    return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) * (duration_s / count)

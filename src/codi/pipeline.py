@@ -1,0 +1,499 @@
+"""Generate any modalities from any modalities: prompts -> context -> joint sampling -> media.
+
+The pipeline knows modality names only through the registry and the model's configuration.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codi.build import Model, ModelConfig, load_config
+from codi.config import ConfigError, unknown
+from codi.diffusion import (
+    PREDICTIONS,
+    SAMPLERS,
+    GuidanceRule,
+    Noise,
+    NoiseSource,
+    ProductSpace,
+)
+from codi.types import Latents
+from codi.weights import find_model, load_part
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One prompt: a modality, its file or object, and its weight in the mixture."""
+
+    modality: str
+    source: Any
+    weight: float = 1.0
+
+
+Conditions = Sequence[Condition | tuple[Any, ...]]
+
+
+@dataclass
+class Generation(Mapping[str, list[Any]]):
+    """What was generated: a list of objects for each modality, one for each seed.
+
+    Attributes:
+        notes: what was cut, resampled or cropped on the way in, a line each.
+        settings: everything needed to make it again.
+    """
+
+    outputs: dict[str, list[Any]]
+    notes: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.outputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def _repr_html_(self) -> str:
+        """Show all samples in a notebook."""
+        from html import escape
+
+        rows = []
+        for name, items in self.outputs.items():
+            shown = [
+                item._repr_html_() if hasattr(item, "_repr_html_") else _picture_html(item, escape)
+                for item in items
+            ]
+            rows.append(f"<h4>{escape(name)}</h4>" + " ".join(shown))
+        return "".join(rows)
+
+
+def _picture_html(item: Any, escape: Callable[[str], str]) -> str:
+    """Return an inline picture for what can draw itself as PNG, the text itself otherwise."""
+    if hasattr(item, "_repr_png_"):
+        import base64
+
+        encoded = base64.b64encode(item._repr_png_()).decode()
+        return f'<img src="data:image/png;base64,{encoded}">'
+    return f"<p>{escape(str(item))}</p>"
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How latents are sampled; None takes the model's own default."""
+
+    sampler: str | None = None
+    steps: int | None = None
+    guidance: float | Mapping[str, float] | None = None
+    eta: float | None = None
+    spacing: str | None = None
+
+
+class Pipeline:
+    """A model in a folder, with its parts loaded when a request first needs them."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        folder: Path | None = None,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        model: Model | None = None,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.model = Model(config, []) if model is None else model
+
+    # --- the whole way ---
+
+    def generate(
+        self,
+        conditions: Conditions = (),
+        to: Sequence[str] = ("image",),
+        *,
+        seeds: Sequence[int] = (0,),
+        negative: Conditions = (),
+        keep: Mapping[str, Any] | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        eta: float | None = None,
+        callback: Callable[[int, int], None] | None = None,
+        batch: int = 8,
+    ) -> Generation:
+        """Generate the modalities `to`, jointly, one sample for each seed.
+
+        Args:
+            conditions: prompts, e.g. `[("text", "a red ball", 0.7), ("audio", "knock.wav", 0.3)]`;
+                weights are normalised to 1. None at all generates unconditionally.
+            to: names of the modalities to generate together.
+            seeds: a sample depends on its seed alone, not on the batch or on the other outputs.
+            negative: what to steer away from, in place of "no prompt".
+            keep: streams that are given, e.g. `{"video": "silent.mp4"}`: held clean while the others
+                are generated around them, and conditions as well.
+            sampler, steps, guidance, eta: the model's defaults when None; guidance is one number or
+                one for each modality.
+            callback: called as callback(step, steps) after every step.
+            batch: most samples denoised at once.
+
+        Raises:
+            ConfigError: an unknown modality or sampler, or a contradictory request.
+            MediaError: a file that cannot be used.
+        """
+        kept_sources = dict(keep or {})
+        settings = SamplingSettings(sampler, steps, guidance, eta)
+        self._check(to, kept_sources)
+        prompts = [c if isinstance(c, Condition) else Condition(*c) for c in conditions]
+        prompts += [Condition(name, source) for name, source in kept_sources.items()]
+        away = [c if isinstance(c, Condition) else Condition(*c) for c in negative]
+        streams = [*to, *kept_sources]
+        self.require(streams, [c.modality for c in (*prompts, *away)], kept_sources)
+
+        notes: list[str] = []
+        context = self.context(prompts, notes)
+        against = self.context(away, notes) if away else None
+        kept, originals = self._keep(kept_sources, notes)
+        outputs: dict[str, list[Any]] = {name: [] for name in streams}
+        for first in range(0, len(seeds), batch):
+            some = list(seeds[first : first + batch])
+            latents = self.sample(
+                context.expand(len(some), -1, -1),
+                to,
+                some,
+                settings=settings,
+                against=None if against is None else against.expand(len(some), -1, -1),
+                kept={name: z.expand(len(some), *z.shape[1:]) for name, z in kept.items()},
+                callback=callback,
+            )
+            for name, items in self.decode(latents).items():
+                outputs[name] += items
+            for name, original in originals.items():
+                outputs[name] += [original] * len(some)
+        return Generation(outputs, notes, self.describe(settings, to))
+
+    # --- stations on the way ---
+
+    @torch.no_grad()
+    def context(self, conditions: Sequence[Condition], notes: list[str] | None = None) -> Tensor:
+        """Return the interpolation (1, L, D) of all prompts (CoDi, 3.2), not re-normalised.
+
+        Without conditions it is the empty context, zero. Notes on the media are appended to `notes`.
+
+        Raises:
+            ConfigError: weights that are negative or all zero.
+        """
+        if not conditions:
+            return self.empty_context(1)
+        weights = [float(c.weight) for c in conditions]
+        if min(weights) < 0 or not sum(weights) > 0 or not all(map(_finite, weights)):
+            raise ConfigError(
+                f"weights {weights} must be finite, not negative, and not all 0; "
+                "give one positive number for each condition"
+            )
+        mixed: Tensor | None = None
+        for condition, weight in zip(conditions, weights, strict=True):
+            media = self.config.media(condition.modality)
+            item, said = media.load(condition.source)
+            if notes is not None:
+                notes.extend(said)
+            own = self.encode_prompts(condition.modality, [media.to_array(item)])
+            part = own * (weight / sum(weights))
+            mixed = part if mixed is None else mixed + part
+        assert mixed is not None
+        return mixed
+
+    @torch.no_grad()
+    def encode_prompts(self, name: str, arrays: Sequence[Any]) -> Tensor:
+        """Return contexts (B, L, D) of B arrays of one modality."""
+        self.require([], [name], {})
+        x = self.config.media(name).to_tensor(arrays)
+        return self.model.encoder(name)(self._moved(x)).to(self.dtype)
+
+    def empty_context(self, size: int) -> Tensor:
+        """Return contexts (B, L, D) that say nothing: zero, the mean of all prompts."""
+        widths = [
+            self.config.part("encoders", m.encoder).context_width
+            for m in self.config.modalities.values()
+            if m.encoder
+        ]
+        return torch.zeros(size, 1, widths[0], device=self.device, dtype=self.dtype)
+
+    @torch.no_grad()
+    def encode(self, name: str, arrays: Sequence[Any]) -> Tensor:
+        """Return clean latents (B, ...) of B arrays of one modality."""
+        self._load(self.config.parts(("codecs",), [name]))
+        x = self.config.media(name).to_tensor(arrays)
+        return self.model.codec(name).encode(self._moved(x)).float()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Tensor,
+        to: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        settings: SamplingSettings = SamplingSettings(),
+        against: Tensor | None = None,
+        kept: Latents | None = None,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> Latents:
+        """Return sampled latents of the modalities `to`, denoised together.
+
+        Args:
+            context: prompts (B, L, D); against: negative prompts, or None for the empty context.
+            seeds: B seeds.
+            kept: clean latents of streams that are given.
+        """
+        kept = dict(kept or {})
+        self.require([*to, *kept], [], {})
+        resolved = self.describe(settings, to)
+        schedule = self.model.schedule
+        space = ProductSpace({name: tuple(self.config.modality(name).latent) for name in to})
+        noise = NoiseSource(Noise(list(seeds)), space)
+        sampler = SAMPLERS.get(resolved["sampler"])
+        if sampler is None:
+            raise ConfigError(unknown("sampler", resolved["sampler"], SAMPLERS))
+        denoise = _JointDenoiser(
+            self.model,
+            space,
+            context.to(self.device, self.dtype),
+            (self.empty_context(len(seeds)) if against is None else against).to(self.device),
+            {name: z.to(self.device, self.dtype) for name, z in kept.items()},
+            {
+                name: GuidanceRule(resolved["guidance"][name], self.config.modality(name).rescale)
+                for name in to
+            },
+            self.dtype,
+        )
+        total = resolved["steps"]
+
+        def on_device(index: int) -> Tensor:
+            return noise(index).to(self.device)
+
+        def report(index: int, _count: int, _t: int, _z: Tensor, _z0: Tensor) -> None:
+            if callback is not None:
+                callback(index + 1, total)
+
+        z = sampler(
+            denoise,
+            on_device(0),
+            schedule.timesteps(total, resolved["spacing"]),
+            schedule,
+            eta=resolved["eta"],
+            noise=on_device,
+            callback=report,
+        )
+        if not torch.isfinite(z).all():
+            raise ConfigError(
+                f"model {self.config.name!r} made numbers that are not finite in {self.dtype}; "
+                "try --dtype float32, a lower guidance or more steps"
+            )
+        return space.unpack(z)
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> dict[str, list[Any]]:
+        """Return the media objects of latents, a list for each modality."""
+        self._load(self.config.parts(("codecs",), list(latents)))
+        return {
+            name: self.config.media(name).from_tensor(
+                self.model.codec(name).decode(z.to(self.device, self.dtype))
+            )
+            for name, z in latents.items()
+        }
+
+    def describe(self, settings: SamplingSettings, to: Sequence[str]) -> dict[str, Any]:
+        """Return the settings with every default filled in, and the versions that made them."""
+        from importlib.metadata import version
+
+        own = self.config.sampling
+        steps = own.steps if settings.steps is None else settings.steps
+        if not 1 <= steps <= self.model.schedule.T:
+            raise ConfigError(f"steps = {steps}; give a number from 1 to {self.model.schedule.T}")
+        name = settings.sampler or own.sampler
+        eta = settings.eta
+        if eta is None and settings.sampler is None and own.eta:
+            eta = own.eta
+        return {
+            "model": self.config.name,
+            "to": list(to),
+            "sampler": name,
+            "steps": steps,
+            "spacing": settings.spacing or own.spacing,
+            "eta": eta,
+            "guidance": self._guidance(settings.guidance, to),
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "versions": {
+                "codi": version("codi"),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    # --- parts and checks ---
+
+    def require(
+        self, streams: Sequence[str], prompts: Sequence[str], kept: Mapping[str, Any]
+    ) -> None:
+        """Load the parts that a request uses and nothing else."""
+        needed = self.config.parts(("encoders",), prompts)
+        generated = [name for name in streams if name not in kept]
+        needed += self.config.parts(("diffusers",), generated)
+        if len(streams) > 1:
+            needed += self.config.parts(("environments",), streams)
+        if kept:
+            needed += self.config.parts(("codecs",), list(kept))
+        self._load(needed)
+
+    def _load(self, parts: Sequence[str]) -> None:
+        for part in parts:
+            role, name = part.split(".", 1)
+            if name not in self.model.role(role):
+                if self.folder is None:
+                    raise ConfigError(f"{part} is not part of this model; build it with all parts")
+                module = self.config.part(role, name).build()
+                load_part(module, self.folder, part)
+                self.model.role(role)[name] = module.to(self.device, self.dtype).eval()
+
+    def _check(self, to: Sequence[str], keep: Mapping[str, Any]) -> None:
+        if not to:
+            raise ConfigError("nothing to generate; name at least one modality")
+        for name in (*to, *keep):
+            if self.config.modality(name).diffuser is None:
+                raise ConfigError(
+                    f"model {self.config.name!r} takes {name} only as a condition; "
+                    f"it generates {', '.join(self.config.generated)}"
+                )
+        twice = sorted({name for name in to if name in keep or list(to).count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"{', '.join(twice)}: asked for twice; a modality is either generated or kept, once"
+            )
+
+    def _guidance(
+        self, given: float | Mapping[str, float] | None, to: Sequence[str]
+    ) -> dict[str, float]:
+        if isinstance(given, Mapping):
+            for name in given:
+                if name not in to:
+                    raise ConfigError(unknown("modality to guide:", name, to))
+            return {n: float(given.get(n, self.config.modality(n).guidance)) for n in to}
+        return {n: self.config.modality(n).guidance if given is None else float(given) for n in to}
+
+    def _keep(
+        self, sources: Mapping[str, Any], notes: list[str]
+    ) -> tuple[Latents, dict[str, Any]]:
+        """Return clean latents (1, ...) and the objects of the streams that are given."""
+        latents, originals = {}, {}
+        for name, source in sources.items():
+            media = self.config.media(name)
+            originals[name], said = media.load(source)
+            notes.extend(line for line in said if line not in notes)
+            latents[name] = self.encode(name, [media.to_array(originals[name])])
+        return latents, originals
+
+    def _moved(self, x: Any) -> Any:
+        return x.to(self.device, self.dtype) if isinstance(x, Tensor) else x
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+@dataclass(frozen=True)
+class _JointDenoiser:
+    """z (B, N), t -> z_0 (B, N): all streams of a request as one denoiser on the product space.
+
+    Guided and unguided predictions are one batch of twice the size; the environment is the same for
+    both, because guidance drops the prompt and not the other streams.
+    """
+
+    model: Model
+    space: ProductSpace
+    context: Tensor
+    against: Tensor
+    kept: Latents
+    guidance: dict[str, GuidanceRule]
+    dtype: torch.dtype
+
+    def __call__(self, z: Tensor, t: int) -> Tensor:
+        streams = {name: x.to(self.dtype) for name, x in self.space.unpack(z).items()}
+        batch = z.shape[0]
+        codi = self.model.codi([*streams, *self.kept])
+        now = torch.full((batch,), t, device=z.device)
+        steps = {name: now for name in streams} | {
+            name: torch.zeros_like(now) for name in self.kept
+        }
+        environments = codi.environment_of(streams | self.kept, steps)
+        schedule = self.model.schedule
+        clean = {}
+        for name, z_t in streams.items():
+            beside = codi.beside(name, environments)
+            alpha, sigma = schedule.alpha(now, z_t.ndim), schedule.sigma(now, z_t.ndim)
+            rule = self.guidance[name]
+            if rule.active(t):
+                output = codi.diffusers[name](
+                    torch.cat([z_t, z_t]),
+                    torch.cat([now, now]),
+                    torch.cat([self.context, self.against]),
+                    None if beside is None else torch.cat([beside, beside]),
+                )
+                guided, unguided = output.float().chunk(2)
+                output = rule.apply(guided, unguided, t)
+            else:
+                output = codi.diffusers[name](z_t, now, self.context, beside).float()
+            recover = PREDICTIONS[self.model.config.modality(name).prediction].recover
+            clean[name] = recover(output, z_t.float(), alpha, sigma)[0]
+        return self.space.pack(clean)
+
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def load(
+    model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto"
+) -> Pipeline:
+    """Return the pipeline of a model: a shipped name or a folder. Weights are read when needed.
+
+    Args:
+        model: "tiny", or a folder with `config.toml` and weights.
+        device: "auto" takes a GPU where there is one.
+        dtype: "auto" is float32 on a CPU, bfloat16 on a GPU. float16 is refused on a CPU, where it
+            is hundreds of times slower.
+
+    Raises:
+        ConfigError: no such model, device or dtype.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} is not available here; use cpu") from error
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "bfloat16"
+    if dtype not in _DTYPES:
+        raise ConfigError(unknown("dtype", dtype, _DTYPES))
+    if dtype == "float16" and kind == "cpu":
+        raise ConfigError("float16 is hundreds of times slower on a CPU; use bfloat16 or float32")
+    folder = find_model(model)
+    return Pipeline(load_config(folder), folder, device=device, dtype=_DTYPES[dtype])
+
+
+__all__ = ["Condition", "Generation", "Pipeline", "SamplingSettings", "load"]

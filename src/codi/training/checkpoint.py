@@ -1,0 +1,75 @@
+"""The state of an unfinished stage on disk: parameters, optimiser, averages, progress.
+
+Tensors are safetensors and the rest is JSON; a checkpoint is written beside the old one and renamed,
+so that a killed run always finds a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from codi.training.ema import MovingAverage
+
+
+def save_checkpoint(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage,
+    progress: dict[str, Any],
+) -> None:
+    """Write everything a stage needs to go on as if it had never stopped."""
+    partial = folder.with_name(folder.name + ".partial")
+    old = folder.with_name(folder.name + ".old")
+    for stale in (partial, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {f"parameter/{name}": p.detach() for name, p in parameters.items()}
+    tensors |= {f"average/{name}": value for name, value in average.state().items()}
+    for name, p in parameters.items():
+        for key, value in optimiser.state.get(p, {}).items():
+            tensors[f"optimiser/{key}/{name}"] = torch.as_tensor(value)
+    cpu = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
+    save_file(cpu, str(partial / "state.safetensors"))
+    (partial / "progress.json").write_text(json.dumps(progress))
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    average: MovingAverage,
+) -> dict[str, Any] | None:
+    """Restore a checkpoint in place and return its progress; None when there is none."""
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():  # killed between the two renames
+        os.replace(old, folder)
+    if not (folder / "progress.json").is_file():
+        return None
+    tensors = load_file(str(folder / "state.safetensors"))
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(tensors[f"parameter/{name}"])
+            average.values[name].copy_(tensors[f"average/{name}"])
+    for name, p in parameters.items():
+        state: dict[str, Tensor] = {}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors.get(f"optimiser/{key}/{name}")
+            if value is not None:
+                state[key] = value if key == "step" else value.to(p.device)
+        if state:
+            optimiser.state[p] = state
+    return json.loads((folder / "progress.json").read_text())

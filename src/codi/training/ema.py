@@ -1,0 +1,33 @@
+"""Exponential moving average of the trained parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage:
+    """Averages of named parameters; `decay` 0 keeps no history, so it equals the parameters."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: Mapping[str, nn.Parameter], step: int) -> None:
+        """Move towards the parameters; early steps use a smaller decay (as in Adam's debiasing)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in self.values.items():
+            value.lerp_(parameters[name].detach(), 1.0 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Overwrite the parameters with their averages."""
+        for name, value in self.values.items():
+            parameters[name].copy_(value)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages."""
+        return self.values

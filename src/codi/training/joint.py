@@ -1,0 +1,155 @@
+"""Joint generation: streams denoised together learn to hear each other (CoDi, 3.4, Eq. 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from codi.build import Model
+from codi.config import ConfigError, unknown
+from codi.data.batches import Batch, Wanted
+from codi.modalities import modality
+from codi.training.align import contrastive_loss
+from codi.training.denoise import denoising_loss
+from codi.training.prompts import PromptConfig, clean_latents, draw_contexts, prompt_media
+from codi.training.task import Draws, Task
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Train the environment parts of two or more `streams` on data that has all of them.
+
+    Attributes:
+        streams: modalities denoised together.
+        captions: modalities whose captions prompt them.
+        timesteps: "shared", "independent" or "mixed" (either, by chance) t of the streams.
+        clean: how often one of the streams is exactly clean (t = 0), so that it only informs.
+        truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
+            must tell each other the rest.
+        contrast: weight of the contrastive term that aligns V of the streams.
+    """
+
+    streams: tuple[str, ...]
+    captions: tuple[str, ...]
+    prompts: PromptConfig = PromptConfig()
+    timesteps: str = "mixed"
+    clean: float = 0.33
+    truncate: bool = False
+    contrast: float = 0.1
+    weight: str = "uniform"
+
+    def build(self, model: Model) -> Task:
+        """Return the task."""
+        return Joint(model, self)
+
+
+def truncated(texts: list[str], draws: Draws) -> list[str]:
+    """Return the first 30 to 70 % of each sentence's words, at least one."""
+    shares = (0.3 + 0.4 * draws.uniform(len(texts))).tolist()
+    words = [text.split() for text in texts]
+    return [
+        " ".join(w[: max(1, round(len(w) * share))])
+        for w, share in zip(words, shares, strict=True)
+    ]
+
+
+class Joint(Task):
+    """L_cross of every stream plus the contrastive term on V."""
+
+    def __init__(self, model: Model, config: JointConfig) -> None:
+        super().__init__(model)
+        if config.timesteps not in _TIMESTEPS:
+            raise ConfigError(unknown("coupling of timesteps", config.timesteps, _TIMESTEPS))
+        self.config = config
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.1)))
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return latents of the streams, captions, and media of other prompts."""
+        c = self.config
+        latents = tuple(name for name in c.streams if not modality(name).is_caption)
+        return Wanted(prompt_media(c.prompts), latents, c.captions)
+
+    @property
+    def parts(self) -> list[str]:
+        """Return diffusers and environments of the streams, prompt encoders, codecs of captions."""
+        c, config = self.config, self.model.config
+        written = [name for name in c.streams if modality(name).is_caption]
+        return [
+            *config.parts(("diffusers", "environments"), c.streams),
+            *config.parts(("encoders",), list(c.prompts.shares)),
+            *(config.parts(("codecs",), written) if written else []),
+        ]
+
+    @property
+    def default_train(self) -> tuple[str, ...]:
+        """Return environment encoders and environment attention of all streams."""
+        config = self.model.config
+        encoders = config.parts(("environments",), self.config.streams)
+        diffusers = config.parts(("diffusers",), self.config.streams)
+        return (
+            *(f"{part}.*" for part in encoders),
+            *(f"{part}.*environment_attention*" for part in diffusers),
+            "log_scale",
+        )
+
+    def steps(self, size: int, draws: Draws) -> dict[str, Tensor]:
+        """Return t (B,) of every stream, 0 where a stream is clean."""
+        c, total = self.config, self.model.schedule.T
+        one = draws.integers(1, total + 1, size)
+        own = {name: draws.integers(1, total + 1, size) for name in c.streams}
+        apart = draws.uniform(size) < _TIMESTEPS[c.timesteps]
+        t = {name: torch.where(apart, own[name], one) for name in c.streams}
+        who = draws.integers(0, len(c.streams), size)
+        given = draws.uniform(size) < c.clean
+        return {
+            name: t[name].masked_fill(given & (who == i), 0) for i, name in enumerate(c.streams)
+        }
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Return one denoising term for each stream, and the contrastive term."""
+        c, model = self.config, self.model
+        texts = batch.texts
+        z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
+        prompts = truncated(texts, draws) if c.truncate else texts
+        context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
+        t = {name: steps.to(context.device) for name, steps in self.steps(len(batch), draws).items()}
+        noise = {name: draws.normal(*z.shape).to(z) for name, z in z0.items()}
+        z_t = {n: model.schedule.add_noise(z0[n], noise[n], t[n]) for n in c.streams}
+
+        codi = model.codi(c.streams)
+        environments = codi.environment_of(z_t, t)
+        terms = {}
+        for name in c.streams:
+            output = codi.diffusers[name](
+                z_t[name], t[name], context, codi.beside(name, environments)
+            )
+            error = denoising_loss(model, name, output, z0[name], noise[name], t[name], c.weight)
+            noisy = (t[name] > 0).to(error)  # a clean stream has nothing to predict
+            terms[name] = (error * noisy).sum() / noisy.sum().clamp_min(1.0)
+        if c.contrast:
+            terms["contrast"] = c.contrast * self._contrast(codi, environments)
+        return terms
+
+    def _contrast(self, codi: nn.Module, environments: dict[str, Tensor]) -> Tensor:
+        """Return the mean contrastive loss over pairs of streams; a sample matches itself."""
+        projected = {
+            name: codi.environments[name].project(e)  # type: ignore[union-attr, index]
+            for name, e in environments.items()
+        }
+        names = list(projected)
+        pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+        same = torch.eye(next(iter(projected.values())).shape[0], dtype=torch.bool)
+        scale = self.log_scale.clamp(max=math.log(100.0))
+        losses = [
+            contrastive_loss(projected[a], projected[b], same.to(projected[a].device), scale)
+            for a, b in pairs
+        ]
+        return torch.stack(losses).mean()
+
+
+_TIMESTEPS = {"shared": 0.0, "independent": 1.0, "mixed": 0.5}
+"""Share of samples whose streams have their own t."""

@@ -1,0 +1,444 @@
+"""The only training loop: any stage of any recipe, on one device, stopped and resumed at will."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi.build import Model, ModelConfig
+from codi.config import ConfigError, to_toml, unknown
+from codi.data.batches import Batch, Mixture, keyed_generator
+from codi.data.source import data_root
+from codi.data.store import Progress, Store, open_store, quiet
+from codi.media import atomic_write_text
+from codi.modalities import modality
+from codi.training.checkpoint import load_checkpoint, save_checkpoint
+from codi.training.ema import MovingAverage
+from codi.training.recipe import Objective, Recipe, Stage
+from codi.training.task import Draws, Task
+from codi.weights import load_part, part_files, save_model
+
+
+class Log(Protocol):
+    """Where numbers go while a stage runs."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record named numbers."""
+
+    def close(self) -> None:
+        """Write what is still held back."""
+
+
+class NoLog:
+    """A log that keeps nothing."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Forget the numbers."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a recipe is run, as opposed to what it trains.
+
+    Attributes:
+        out: the run's folder: `model/`, `stages/`, `logs/`.
+        cache: folder of prepared data and latents, shared by runs; `out/cache` by default.
+        data: folder of data sets.
+        bfloat16: compute in bf16 (weights and optimiser stay fp32).
+    """
+
+    out: Path
+    cache: Path | None = None
+    data: str | None = None
+    device: str = "cpu"
+    bfloat16: bool = False
+    checkpoint_every: int = 200
+    log_every: int = 20
+
+
+def select_parameters(
+    module: nn.Module, globs: Iterable[str], stage: str
+) -> dict[str, nn.Parameter]:
+    """Return the parameters that the globs name; "!glob" excludes. Freeze all the others.
+
+    Raises:
+        ConfigError: a glob that matches no parameter.
+    """
+    everything = dict(module.named_parameters())
+    chosen: set[str] = set()
+    for glob in globs:
+        pattern = glob.removeprefix("!")
+        found = {name for name in everything if fnmatchcase(name, pattern)}
+        if not found:
+            roots = sorted({".".join(name.split(".")[:2]) for name in everything})
+            raise ConfigError(
+                f"stage {stage!r}: no parameter matches {pattern!r}; they begin with "
+                + ", ".join(roots)
+            )
+        chosen = chosen - found if glob.startswith("!") else chosen | found
+    for name, p in everything.items():
+        p.requires_grad_(name in chosen)
+    return {name: everything[name] for name in everything if name in chosen}
+
+
+class _Trainable(nn.Module):
+    """The model and the tasks' own parameters under the names recipes use."""
+
+    def __init__(self, model: Model, tasks: list[Task]) -> None:
+        super().__init__()
+        for role, parts in model.named_children():
+            self.add_module(role, parts)
+        for task in tasks:
+            for name, p in task.named_parameters(recurse=False):
+                if name not in dict(self.named_parameters(recurse=False)):
+                    self.register_parameter(name, p)
+                else:
+                    setattr(task, name, getattr(self, name))  # one parameter for all objectives
+
+
+def fresh_model(config: ModelConfig, parts: Iterable[str], seed: int) -> Model:
+    """Return a model whose parts are initialised from (seed, part) alone."""
+    model = Model(config, [])
+    for part in parts:
+        role, name = part.split(".", 1)
+        digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
+            model.role(role)[name] = config.part(role, name).build()
+    return model
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return a short hash of a module's weights."""
+    digest = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
+
+
+class Run:
+    """A recipe in a folder: which stages are done, and how to do the next one."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: RunSettings,
+        *,
+        progress: Progress = quiet,
+        log: Callable[[Path], Log] = lambda _folder: NoLog(),
+        say: Callable[[str], None] = lambda _line: None,
+        steps: Callable[[Stage, Iterable[int]], Iterable[int]] = lambda _stage, steps: steps,
+        report: Callable[[dict[str, float]], None] = lambda _values: None,
+    ) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.config = recipe.model_config()
+        self.progress, self.log, self.say = progress, log, say
+        self.show_steps, self.report = steps, report
+        self.folder = settings.out / "model"
+        self._stores: dict[str, Store] = {}
+
+    def done(self, stage: Stage) -> bool:
+        """Say whether a stage has finished."""
+        return (self._stage_folder(stage) / "done.json").is_file()
+
+    def run(self, only: Iterable[str] = ()) -> None:
+        """Do all stages that are not done, or only those named.
+
+        Raises:
+            ConfigError: an unknown stage name.
+        """
+        names = [stage.name for stage in self.recipe.stage]
+        wanted = list(only) or names
+        for name in wanted:
+            if name not in names:
+                raise ConfigError(unknown("stage", name, names))
+        self.settings.out.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(self.settings.out / "recipe.toml", to_toml(self.recipe))
+        for stage in self.recipe.stage:
+            if stage.name in wanted:
+                if self.done(stage):
+                    self.say(f"{stage.name}: done already")
+                else:
+                    self._train(stage)
+
+    # --- one stage ---
+
+    def _train(self, stage: Stage) -> None:
+        settings = self.settings
+        model, tasks = self._prepare(stage)
+        mixtures = self._mixtures(stage, model, tasks)
+        trainable = _Trainable(model, tasks)
+        globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
+        parameters = select_parameters(trainable, globs, stage.name)
+        optimiser = torch.optim.AdamW(
+            parameters.values(),
+            lr=stage.learning_rate,
+            betas=stage.betas,
+            weight_decay=stage.weight_decay,
+        )
+        average = MovingAverage(parameters, stage.ema)
+        checkpoint = self._stage_folder(stage) / "checkpoint"
+        progress = load_checkpoint(checkpoint, parameters, optimiser, average)
+        first = progress["step"] if progress else 0
+        spent_s = progress["spent_s"] if progress else 0.0
+        initial = {name: p.detach().clone() for name, p in parameters.items()}
+        self.say(
+            f"{stage.name}: {sum(p.numel() for p in parameters.values()):,} parameters, "
+            + (f"from step {first} of {stage.steps}" if first else f"{stage.steps} steps")
+        )
+        log = self.log(settings.out / "logs" / stage.name)
+        began = time.monotonic()
+        step = first
+
+        def save() -> None:
+            taken = spent_s + time.monotonic() - began
+            state = {"step": step, "spent_s": taken}
+            save_checkpoint(checkpoint, parameters, optimiser, average, state)
+
+        try:
+            for step in self.show_steps(stage, range(first, stage.steps)):
+                values = self._step(stage, step, tasks, mixtures, parameters, optimiser)
+                average.update(parameters, step)
+                if step % settings.log_every == 0 or step == stage.steps - 1:
+                    values |= _update_norms(parameters, initial)
+                    log.scalars(step, values)
+                    self.report(values)
+                if (step + 1) % settings.checkpoint_every == 0 and step + 1 < stage.steps:
+                    step += 1
+                    save()
+            step = stage.steps
+            save()
+        except KeyboardInterrupt:
+            save()
+            self.say(f"{stage.name}: stopped at step {step}; run the same command to go on")
+            raise
+        finally:
+            log.close()
+        self._refuse_standstill(stage, parameters, initial, first)
+        average.copy_to(parameters)
+        for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
+            task.eval()
+            task.finish(self._calibration(stage, i, mixture))
+        save_model(model, self.folder)
+        summary = {"steps": stage.steps, "seconds": spent_s + time.monotonic() - began}
+        atomic_write_text(self._stage_folder(stage) / "done.json", json.dumps(summary))
+        self.say(f"{stage.name}: done in {summary['seconds'] / 60:.1f} min")
+
+    def _step(
+        self,
+        stage: Stage,
+        step: int,
+        tasks: list[Task],
+        mixtures: list[Mixture],
+        parameters: dict[str, nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+    ) -> dict[str, float]:
+        """Take one optimiser step and return the numbers worth logging."""
+        seed = self.recipe.seed
+        rate = learning_rate(stage, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        shares = np.array([o.share for o in stage.objectives])
+        which = int(
+            keyed_generator(seed, stage.name, step, "objective").choice(
+                len(tasks), p=shares / shares.sum()
+            )
+        )
+        size = stage.objectives[which].batch or stage.batch
+        optimiser.zero_grad(set_to_none=True)
+        values: dict[str, float] = {"rate": rate}
+        for part in range(stage.accumulate):
+            key = (stage.name, step, part)
+            batch = _to_device(mixtures[which].batch(size, *key), self.settings.device)
+            generator = torch.Generator().manual_seed(
+                int(keyed_generator(seed, *key, "draws").integers(2**62))
+            )
+            with self._autocast():
+                losses = tasks[which](batch, Draws(generator))
+            total = torch.stack([v.float() for v in losses.values()]).sum()
+            (total / stage.accumulate).backward()
+            values |= {f"loss/{name}": float(v.detach()) for name, v in losses.items()}
+        if not all(math.isfinite(v) for v in values.values()):
+            raise ConfigError(
+                f"stage {stage.name!r}: a loss became {values} at step {step}; "
+                "lower learning_rate and resume from the last checkpoint"
+            )
+        values |= _gradient_norms(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
+        values["gradient"] = float(norm)
+        optimiser.step()
+        return values
+
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.settings.device).type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.bfloat16)
+
+    # --- model and data of a stage ---
+
+    def _prepare(self, stage: Stage) -> tuple[Model, list[Task]]:
+        """Return the model with the parts the stage uses, and its tasks."""
+        skeleton = Model(self.config, [])
+        wheres = [stage.where(self.recipe.name, i) for i in range(len(stage.objectives))]
+        drafts = [o.build(skeleton, w) for o, w in zip(stage.objectives, wheres, strict=True)]
+        parts = list(dict.fromkeys(part for task in drafts for part in task.parts))
+        model = fresh_model(self.config, parts, self.recipe.seed)
+        for part in parts:
+            role, name = part.split(".", 1)
+            source = part
+            if not part_files(self.folder, part):
+                source = stage.starts_from.get(part, part)
+            if part_files(self.folder, source):
+                load_part(model.role(role)[name], self.folder, source)
+        model.to(self.settings.device)
+        return model, [
+            o.build(model, w).to(self.settings.device)
+            for o, w in zip(stage.objectives, wheres, strict=True)
+        ]
+
+    def store(self, name: str) -> Store | None:
+        """Return the prepared data of a source, or None for an optional one that is absent."""
+        if name not in self._stores:
+            root = data_root(self.settings.data)
+            source = self.recipe.sources()[name].build(self.config, root)
+            if source is None:
+                self.say(f"data source {name!r} is not there; training goes on without it")
+                return None
+            cache = self.settings.cache or self.settings.out / "cache"
+            self._stores[name] = open_store(source, cache, self.progress)
+        return self._stores[name]
+
+    def _mixtures(self, stage: Stage, model: Model, tasks: list[Task]) -> list[Mixture]:
+        """Return the batches of each objective, with latents cached where they are wanted."""
+        mixtures = []
+        for objective, task in zip(stage.objectives, tasks, strict=True):
+            stores = self._open(objective)
+            codecs: dict[str, str] = {}
+            for store in stores.values():
+                for name in task.wanted.latents:
+                    whole = modality(name).part_of
+                    container = name if name in store.arrays or whole is None else whole
+                    codecs[container] = self._cache_latents(store, container)
+            mixtures.append(
+                Mixture(self.config, stores, objective.data, task.wanted, codecs, self.recipe.seed)
+            )
+        return mixtures
+
+    def _open(self, objective: Objective) -> dict[str, Store]:
+        found = {name: self.store(name) for name in objective.data}
+        return {name: store for name, store in found.items() if store is not None}
+
+    def _cache_latents(self, store: Store, name: str) -> str:
+        """Encode a store's media once with the trained codec; return the codec's fingerprint."""
+        [part] = self.config.parts(("codecs",), [name])
+        model = Model(self.config, [part])
+        load_part(model.codec(name), self.folder, part)
+        codec = model.codec(name).to(self.settings.device).eval()
+        mark = fingerprint(codec)
+        media = self.config.media(name)
+
+        @torch.no_grad()
+        def encode(arrays: np.ndarray) -> np.ndarray:
+            with self._autocast():
+                z = codec.encode(media.to_tensor(arrays).to(self.settings.device))
+            return z.float().cpu().numpy()
+
+        store.cache_latents(name, mark, encode, self.progress)
+        return mark
+
+    def _calibration(
+        self, stage: Stage, index: int, mixture: Mixture
+    ) -> Callable[[], Iterator[Batch]]:
+        def batches() -> Iterator[Batch]:
+            for i in range(16):
+                batch = mixture.batch(min(stage.batch, 64), stage.name, index, "calibration", i)
+                yield _to_device(batch, self.settings.device)
+
+        return batches
+
+    def _refuse_standstill(
+        self,
+        stage: Stage,
+        parameters: dict[str, nn.Parameter],
+        initial: dict[str, Tensor],
+        first: int,
+    ) -> None:
+        """Raise when a part that should have been trained has not moved."""
+        if first == stage.steps:
+            return
+        still = [n for n, v in _update_norms(parameters, initial).items() if v == 0.0]
+        if still:
+            raise ConfigError(
+                f"stage {stage.name!r}: nothing moved in {', '.join(still)}; "
+                "these parameters are trained but get no gradient"
+            )
+
+    def _stage_folder(self, stage: Stage) -> Path:
+        return self.settings.out / "stages" / stage.name
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Return the learning rate of a step: linear warm-up, then the stage's decay.
+
+    Raises:
+        ConfigError: an unknown decay.
+    """
+    if stage.decay not in _DECAYS:
+        raise ConfigError(unknown("decay", stage.decay, _DECAYS))
+    if step < stage.warmup:
+        return stage.learning_rate * (step + 1) / stage.warmup
+    share = (step - stage.warmup) / max(stage.steps - stage.warmup, 1)
+    return stage.learning_rate * _DECAYS[stage.decay](share)
+
+
+_DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda _share: 1.0,
+    "cosine": lambda share: 0.1 + 0.45 * (1.0 + math.cos(math.pi * share)),
+}
+
+
+def _part(name: str) -> str:
+    """Return the part a parameter belongs to: the first two names of its path."""
+    return ".".join(name.split(".")[:2])
+
+
+def _gradient_norms(parameters: dict[str, nn.Parameter]) -> dict[str, float]:
+    return _norms("gradient", {n: p.grad for n, p in parameters.items() if p.grad is not None})
+
+
+def _update_norms(
+    parameters: dict[str, nn.Parameter], initial: dict[str, Tensor]
+) -> dict[str, float]:
+    return _norms("update", {n: p.detach() - initial[n] for n, p in parameters.items()})
+
+
+def _norms(kind: str, tensors: dict[str, Any]) -> dict[str, float]:
+    squares: dict[str, float] = {}
+    for name, tensor in tensors.items():
+        key = f"{kind}/{_part(name)}"
+        squares[key] = squares.get(key, 0.0) + float(tensor.square().sum())
+    return {key: math.sqrt(value) for key, value in squares.items()}
+
+
+def _to_device(batch: Batch, device: str) -> Batch:
+    if device != "cpu":
+        batch.latents = {name: z.to(device) for name, z in batch.latents.items()}
+        batch.media = {
+            name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.media.items()
+        }
+    return batch

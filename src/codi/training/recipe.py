@@ -1,0 +1,156 @@
+"""Recipes: stages of training as rows of a TOML file.
+
+A stage trains some parts of a model on one or several objectives, with its own optimiser settings.
+The paper's curriculum is such a file, and so is any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codi.build import PRESETS, Model, ModelConfig, load_config
+from codi.config import ConfigError, build, load_toml, override, unknown
+from codi.data.source import source_config
+from codi.training.align import AlignConfig
+from codi.training.denoise import DenoiseConfig
+from codi.training.joint import JointConfig
+from codi.training.reconstruct import ReconstructConfig, VocodeConfig
+from codi.training.task import Task
+
+TASKS: dict[str, Any] = {
+    "reconstruct": ReconstructConfig,
+    "vocode": VocodeConfig,
+    "align": AlignConfig,
+    "denoise": DenoiseConfig,
+    "joint": JointConfig,
+}
+"""Configuration class of every objective, by the `task` a recipe names. Add your own here."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective of a stage.
+
+    Attributes:
+        task: a name of `TASKS`; `settings` are the fields of its configuration.
+        data: shares of the recipe's data sources.
+        share: how often this objective's turn comes, against the stage's other objectives.
+        batch: samples a step; the stage's by default.
+    """
+
+    task: str
+    data: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+    share: float = 1.0
+    batch: int | None = None
+
+    def build(self, model: Model, where: str) -> Task:
+        """Return the task on a model."""
+        return self.config(where).build(model)
+
+    def config(self, where: str) -> Any:
+        """Return the task's configuration.
+
+        Raises:
+            ConfigError: no such task, or a mistake in its settings.
+        """
+        if self.task not in TASKS:
+            raise ConfigError(f"{where}: " + unknown("task", self.task, TASKS))
+        return build(TASKS[self.task], self.settings, f"{where}: settings")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: also the folder of its checkpoints.
+        objectives: what is minimised; each step takes one of them, drawn by share.
+        train: globs over parameter names ("diffusers.audio.*"); "!glob" takes some out again. What
+            the tasks train by default when empty. A glob without a match is an error.
+        starts_from: parts that begin as a copy of another, {"encoders.video" = "encoders.image"}.
+        warmup, decay: linear warm-up steps, then "cosine" to a tenth or "constant".
+        ema: decay of the moving average that becomes the stage's result; 0 for none.
+    """
+
+    name: str
+    objectives: tuple[Objective, ...]
+    steps: int
+    batch: int
+    learning_rate: float
+    train: tuple[str, ...] = ()
+    starts_from: dict[str, str] = field(default_factory=dict)
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 100
+    decay: str = "cosine"
+    clip: float = 1.0
+    ema: float = 0.995
+    accumulate: int = 1
+    note: str = ""
+
+    def where(self, recipe: str, index: int) -> str:
+        """Return the place of an objective, for error messages."""
+        return f"{recipe}: stage {self.name!r}, objective {index + 1}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and the stages that train it.
+
+    Attributes:
+        model: preset name or TOML file of the model.
+        data: tables of the data sources, by name.
+        overrides: "a.b=c" assignments on the model's configuration.
+    """
+
+    name: str
+    model: str
+    stage: tuple[Stage, ...]
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+    note: str = ""
+
+    def sources(self) -> dict[str, Any]:
+        """Return the configuration of every data source."""
+        return {
+            name: source_config(name, table, f"recipe {self.name}")
+            for name, table in self.data.items()
+        }
+
+    def model_config(self) -> ModelConfig:
+        """Return the configuration of the model."""
+        return load_config(self.model, self.overrides)
+
+    def check(self) -> None:
+        """Raise ConfigError for anything that is wrong before any step is taken."""
+        self.sources()
+        names = [stage.name for stage in self.stage]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"recipe {self.name}: two stages have one name; rename one")
+        for stage in self.stage:
+            for i, objective in enumerate(stage.objectives):
+                where = stage.where(self.name, i)
+                objective.config(where)
+                for source in objective.data:
+                    if source not in self.data:
+                        raise ConfigError(f"{where}: " + unknown("data source", source, self.data))
+
+
+def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Recipe:
+    """Read a recipe: a TOML file, or the name of one that ships ("recipe-tiny").
+
+    Raises:
+        ConfigError: no such recipe (names the nearest), or a mistake in it.
+    """
+    for candidate in (Path(name_or_file), PRESETS / f"{name_or_file}.toml"):
+        if candidate.is_file():
+            recipe = build(Recipe, override(load_toml(candidate), assignments), candidate)
+            recipe.check()
+            return recipe
+    shipped = [p.stem for p in sorted(PRESETS.glob("recipe-*.toml"))]
+    raise ConfigError(unknown("recipe", str(name_or_file), shipped))

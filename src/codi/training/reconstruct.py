@@ -1,0 +1,110 @@
+"""Codecs: reconstruct what was encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from codi.build import Model
+from codi.codecs.mel import MelCodec
+from codi.data.batches import Batch, Wanted
+from codi.training.task import Draws, Task
+from codi.types import Media
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Train the codec of `modality`; for text, on captions of the modalities in `captions`."""
+
+    modality: str
+    captions: tuple[str, ...] = ()
+
+    def build(self, model: Model) -> Task:
+        """Return the task."""
+        return Reconstruct(model, self)
+
+
+class Reconstruct(Task):
+    """The codec's own reconstruction objective, then the scale of its latents."""
+
+    def __init__(self, model: Model, config: ReconstructConfig) -> None:
+        super().__init__(model)
+        self.config = config
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return the media, or the captions, of the codec's modality."""
+        c = self.config
+        return Wanted(captions=c.captions) if c.captions else Wanted(media=(c.modality,))
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the codec."""
+        return self.model.config.parts(("codecs",), [self.config.modality])
+
+    @property
+    def default_train(self) -> tuple[str, ...]:
+        """Return the whole codec."""
+        return tuple(f"{part}.*" for part in self.parts)
+
+    def medium(self, batch: Batch) -> Media:
+        """Return what the codec encodes."""
+        return batch.texts if self.config.captions else batch.media[self.config.modality]
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Return the codec's terms."""
+        codec = self.model.codec(self.config.modality)
+        return codec.losses(self.medium(batch), draws.generator)
+
+    def finish(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Measure the latents' shift and scale."""
+        codec = self.model.codec(self.config.modality)
+        codec.calibrate(self.medium(batch) for batch in batches())
+
+
+@dataclass(frozen=True)
+class VocodeConfig:
+    """Train the vocoder of an audio codec on crops of `columns` spectrogram columns."""
+
+    modality: str = "audio"
+    columns: int = 64
+
+    def build(self, model: Model) -> Task:
+        """Return the task."""
+        return Vocode(model, self)
+
+
+class Vocode(Task):
+    """Spectrogram as the autoencoder returns it -> waveform, by a multi-resolution STFT loss."""
+
+    def __init__(self, model: Model, config: VocodeConfig) -> None:
+        super().__init__(model)
+        self.config = config
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return the sound."""
+        return Wanted(media=(self.config.modality,))
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the codec."""
+        return self.model.config.parts(("codecs",), [self.config.modality])
+
+    @property
+    def default_train(self) -> tuple[str, ...]:
+        """Return the vocoder alone."""
+        return tuple(f"{part}.vocoder.*" for part in self.parts)
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Return the spectral loss on one crop of every sound."""
+        codec = self.model.codec(self.config.modality)
+        if not isinstance(codec, MelCodec):
+            raise TypeError(f"the codec of {self.config.modality} has no vocoder to train")
+        x = batch.media[self.config.modality]
+        total = x.shape[1] // codec.config.mel.hop
+        columns = min(self.config.columns, total)
+        start = int(draws.integers(0, total - columns + 1, 1))
+        return codec.vocoder_losses(x, columns, start)

@@ -1,0 +1,1 @@
+"""The diffusers' networks: one UNet, configured for pictures, clips, spectrograms and sentences."""

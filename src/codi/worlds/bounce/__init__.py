@@ -1,0 +1,51 @@
+"""The bounce world: one object falls and bounces, seen, heard and told.
+
+A procedural source of video, image, audio and captions of the same event, and an oracle that reads
+the facts back from any of them with plain signal processing. Needs numpy only.
+"""
+
+from codi.worlds.bounce.captions import (
+    VOCABULARY,
+    Caption,
+    parse_caption,
+    truncate_caption,
+    write_caption,
+)
+from codi.worlds.bounce.facts import FACTS, HELD_OUT, SHOWS, SPLITS, Facts, is_held_out
+from codi.worlds.bounce.picture import render_image, render_video
+from codi.worlds.bounce.scene import (
+    DURATION_S,
+    FPS,
+    FRAMES,
+    SAMPLE_RATE_HZ,
+    SAMPLES,
+    SIZE_PX,
+    Scene,
+    sample_scene,
+)
+from codi.worlds.bounce.sound import render_audio
+
+__all__ = [
+    "DURATION_S",
+    "FACTS",
+    "FPS",
+    "FRAMES",
+    "HELD_OUT",
+    "SAMPLES",
+    "SAMPLE_RATE_HZ",
+    "SHOWS",
+    "SIZE_PX",
+    "SPLITS",
+    "VOCABULARY",
+    "Caption",
+    "Facts",
+    "Scene",
+    "is_held_out",
+    "parse_caption",
+    "render_audio",
+    "render_image",
+    "render_video",
+    "sample_scene",
+    "truncate_caption",
+    "write_caption",
+]

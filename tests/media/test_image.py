@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from codi.media import MediaError, decode_image, load_image, resize_frames, save_image
+from codi.media.framing import centre_square
+
+
+def pixels(path: Path, size_px: int = 64) -> tuple[np.ndarray, list[str]]:
+    image, notes = load_image(path, size_px=size_px)
+    assert image.mode == "RGB"
+    assert image.size == (size_px, size_px)
+    return np.asarray(image).astype(int), notes
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "gif", "tiff", "ppm", "jpg", "jp2"])
+def test_formats_give_the_same_picture(tmp_path: Path, make: Any, suffix: str) -> None:
+    source = make.striped(64, 64, make.RED, make.BLUE)
+    path = tmp_path / f"picture.{suffix}"
+    options: dict[str, dict[str, Any]] = {
+        "webp": {"lossless": True},
+        "jpg": {"quality": 98, "subsampling": 0},
+    }
+    Image.fromarray(source).save(path, **options.get(suffix, {}))
+    values, notes = pixels(path)
+    assert np.abs(values - source).max() <= (6 if suffix == "jpg" else 0)
+    assert notes == []
+
+
+def test_note_says_what_was_cropped(tmp_path: Path, make: Any) -> None:
+    Image.fromarray(make.striped(300, 200, make.RED, make.BLUE)).save(tmp_path / "dog.png")
+    values, notes = pixels(tmp_path / "dog.png")
+    assert notes == ["dog.png: centre crop 200x200 of 300x200, resized to 64x64"]
+    assert np.abs(values[:, :28] - make.RED).max() <= 1
+    assert np.abs(values[:, 36:] - make.BLUE).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 3), (3, 5000), (63, 65), (7, 7)])
+def test_any_shape(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (10, 200, 30)).save(tmp_path / "odd.png")
+    values, _ = pixels(tmp_path / "odd.png")
+    assert (values == (10, 200, 30)).all()
+
+
+def test_shrinking_is_antialiased(tmp_path: Path) -> None:
+    """A fine chessboard becomes even grey, not a moire pattern."""
+    board = ((np.indices((512, 512)).sum(axis=0) % 2) * 255).astype(np.uint8)
+    Image.fromarray(board).save(tmp_path / "board.png")
+    values, _ = pixels(tmp_path / "board.png")
+    assert np.abs(values - 127.5).max() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, make: Any, orientation: int) -> None:
+    """A picture stored in any orientation comes back as it was seen."""
+    seen = Image.fromarray(make.striped(64, 64, make.RED, make.BLUE))
+    seen.paste((255, 255, 255), (0, 0, 16, 16))
+    stored = {  # what a camera held this way writes: the inverse of the turn
+        1: lambda i: i,
+        2: lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda i: i.transpose(Image.Transpose.ROTATE_180),
+        4: lambda i: i.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda i: i.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda i: i.transpose(Image.Transpose.ROTATE_90),
+        7: lambda i: i.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda i: i.transpose(Image.Transpose.ROTATE_270),
+    }[orientation](seen)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for suffix in ("png", "webp"):
+        path = tmp_path / f"photo.{suffix}"
+        stored.save(path, exif=exif, lossless=True)
+        values, notes = pixels(path)
+        assert np.abs(values - np.asarray(seen).astype(int)).max() == 0
+        expected = [f"photo.{suffix}: turned upright as its EXIF orientation asks"]
+        assert notes == (expected if orientation > 1 else [])
+
+
+def test_broken_exif_does_not_stop_a_photo(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "b.jpg", exif=b"Exif\0\0rubbish")
+    for name in ("a.jpg", "b.jpg"):
+        values, _ = pixels(tmp_path / name)
+        assert values[..., 0].min() > 240
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB+colour", "1"])
+def test_transparency_is_laid_on_white(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "layer.png"
+    if mode == "P":
+        image = Image.new("P", (64, 64), 1)
+        image.putpalette([0, 0, 0, 9, 9, 9])
+        image.save(path, transparency=1)
+    elif mode == "RGB+colour":
+        Image.new("RGB", (64, 64), (1, 2, 3)).save(path, transparency=(1, 2, 3))
+    elif mode == "1":
+        Image.new("1", (64, 64), 1).save(path)
+    else:
+        Image.new(mode, (64, 64), 0).save(path)
+    values, notes = pixels(path)
+    assert (values == 255).all()
+    assert notes == ([] if mode == "1" else ["layer.png: transparency laid on white"])
+
+
+def test_half_transparent_colour_is_mixed(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), (255, 0, 0, 128)).save(tmp_path / "half.png")
+    values, _ = pixels(tmp_path / "half.png")
+    assert np.abs(values - (255, 127, 127)).max() <= 1
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    """16-bit grey keeps its shades: Pillow's own conversion would make nearly all of it white."""
+    grey = np.linspace(0, 65535, 64).round().astype(np.uint16)[None].repeat(64, axis=0)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    values, notes = pixels(tmp_path / "grey.png")
+    assert np.abs(values[0, :, 0] - np.linspace(0, 255, 64)).max() <= 1
+    assert notes == ["grey.png: reduced to 8 bits"]
+
+
+def test_float_pictures(tmp_path: Path) -> None:
+    for top in (1.0, 255.0, 65535.0):
+        Image.fromarray(np.full((64, 64), top, np.float32)).save(tmp_path / "f.tiff")
+        assert (pixels(tmp_path / "f.tiff")[0] == 255).all()
+    Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(MediaError, match=r"f\.tiff: holds pixels that are not numbers"):
+        load_image(tmp_path / "f.tiff", size_px=64)
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=98)
+    values, notes = pixels(tmp_path / "print.jpg")
+    assert values[..., 0].min() > 240
+    assert values[..., 1:].max() < 15
+    assert notes == ["print.jpg: CMYK converted to RGB"]
+
+
+def test_colour_profiles(tmp_path: Path) -> None:
+    """An sRGB profile changes nothing; another one is converted; a broken one is ignored."""
+    image = Image.new("RGB", (64, 64), (200, 100, 50))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.save(tmp_path / "srgb.png", icc_profile=srgb)
+    values, notes = pixels(tmp_path / "srgb.png")
+    assert notes == []
+    assert (values == (200, 100, 50)).all()
+    image.save(tmp_path / "broken.png", icc_profile=b"no profile at all")
+    values, notes = pixels(tmp_path / "broken.png")
+    assert (values == (200, 100, 50)).all()
+    assert notes == ["broken.png: its colour profile is damaged and was ignored"]
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    image.save(tmp_path / "other.png", icc_profile=lab)
+    assert len(pixels(tmp_path / "other.png")[1]) == 1
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    shots = [Image.new("RGB", (64, 64), (level, 0, 0)) for level in (200, 100, 50)]
+    for suffix in ("gif", "webp", "png"):
+        path = tmp_path / f"moving.{suffix}"
+        shots[0].save(path, save_all=True, append_images=shots[1:], duration=100)
+        values, notes = pixels(path)
+        assert np.abs(values - (200, 0, 0)).max() < 4
+        assert notes == [f"moving.{suffix}: used the first of its 3 frames"]
+
+
+def test_same_file_gives_the_same_array(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.jpg")
+    first, second = (pixels(tmp_path / "noise.jpg")[0] for _ in range(2))
+    assert (first == second).all()
+
+
+def png_header(width: int, height: int) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
+
+
+@pytest.mark.parametrize("side", [12_000, 100_000])
+def test_decompression_bomb(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(side, side) + b"\0\0\0\0IDAT")
+    with pytest.raises(MediaError, match=r"bomb\.png: has .* pixels, the limit is 128 million;"):
+        load_image(path, size_px=64)
+
+
+def test_media_of_another_kind_is_named(tmp_path: Path, make: Any) -> None:
+    make.clip(tmp_path / "clip.mp4", make.ramp(3))
+    (tmp_path / "clip.mp4").rename(tmp_path / "clip.png")
+    with pytest.raises(MediaError, match=r"clip\.png: is an MP4 or MOV video, .*; use --video"):
+        load_image(tmp_path / "clip.png", size_px=64)
+    (tmp_path / "words.png").write_text("A red ball bounces — twice.", encoding="utf-8")
+    with pytest.raises(MediaError, match=r"words\.png: is a text file, .*; use --text"):
+        load_image(tmp_path / "words.png", size_px=64)
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(MediaError, match=r"HEIC picture, which codi does not read.*convert it to"):
+        load_image(tmp_path / "phone.heic", size_px=64)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "jpg"])
+def test_round_trip(tmp_path: Path, make: Any, suffix: str) -> None:
+    source = make.striped(64, 64, make.RED, make.BLUE)
+    for picture in (source, source / 255, Image.fromarray(source)):
+        save_image(tmp_path / f"out.{suffix}", picture)
+        values, _ = pixels(tmp_path / f"out.{suffix}")
+        assert np.abs(values - source).max() <= (10 if suffix == "jpg" else 0)
+
+
+def test_picture_with_alpha_is_saved_as_jpeg_on_white(tmp_path: Path) -> None:
+    save_image(tmp_path / "out.jpg", Image.new("RGBA", (16, 16), (0, 0, 0, 0)))
+    assert (pixels(tmp_path / "out.jpg", 16)[0] > 250).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "words"),
+    [
+        ("a.png", np.full((4, 4, 3), np.nan), "numbers run from nan to nan"),
+        ("a.png", np.full((4, 4, 3), 2.0), "numbers run from 2 to 2; give floats in"),
+        ("a.png", np.zeros((4, 4)), r"shape \(4, 4\); give \(H, W, 3\)"),
+        ("a.png", np.zeros((4, 4, 3), np.int64), "int64 numbers"),
+        ("a.xyz", np.zeros((4, 4, 3), np.uint8), r"not written as '\.xyz'; end the name in \.png"),
+        ("a", np.zeros((4, 4, 3), np.uint8), "not written as ''"),
+        ("a.jpg", Image.new("F", (4, 4)), ""),
+    ],
+)
+def test_what_cannot_be_saved(tmp_path: Path, name: str, picture: Any, words: str) -> None:
+    if words:
+        with pytest.raises(MediaError, match=words):
+            save_image(tmp_path / name, picture)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        save_image(tmp_path / name, picture)
+
+
+def test_decode_image_keeps_the_size() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (30, 20), 7).save(buffer, "PNG")
+    image = decode_image(buffer.getvalue())
+    assert (image.mode, image.size) == ("RGB", (30, 20))
+    with pytest.raises(MediaError, match=r"0001\.image\.webp: is not a picture"):
+        decode_image(b"\x01\x02\x03", name="0001.image.webp")
+    with pytest.raises(MediaError, match=r"image: is empty \(0 bytes\)"):
+        decode_image(b"")
+
+
+def test_resize_frames(make: Any) -> None:
+    frames = make.ramp(5, 80, 40)
+    assert resize_frames(frames, 32).shape == (5, 32, 32, 3)
+    assert (resize_frames(make.ramp(3, 64, 64), 64) == make.ramp(3, 64, 64)).all()
+    with pytest.raises(MediaError, match="float64"):
+        resize_frames(frames / 255, 32)
+    with pytest.raises(MediaError, match="size_px is 0"):
+        resize_frames(frames, 0)
+
+
+def test_central_square_lies_inside_and_centred() -> None:
+    for width in range(1, 30):
+        for height in range(1, 30):
+            for aspect in (1.0, 0.5, 16 / 15, 3.0):
+                left, top, right, bottom = centre_square(width, height, aspect)
+                assert 0 <= left < right <= width
+                assert 0 <= top < bottom <= height
+                assert abs((width - right) - left) <= 1
+                assert abs((height - bottom) - top) <= 1

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codi.media import MediaError, load_text, save_text
+
+
+def test_text_is_itself() -> None:
+    assert load_text("a red ball bounces") == ("a red ball bounces", [])
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_a_name_that_ends_in_txt_is_a_file(tmp_path: Path, as_path: bool) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("\ufeffa glass ball\r\n\tfalls  \n".encode())
+    text, notes = load_text(path if as_path else str(path))
+    assert text == "a glass ball falls"
+    assert notes == ["prompt.txt: white space collapsed"]
+
+
+def test_a_path_object_is_a_file_whatever_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "README").write_text("hello\n", encoding="utf-8")
+    assert load_text(tmp_path / "README") == ("hello", [])
+
+
+def test_a_prompt_that_is_also_a_file_name_stays_a_prompt(tmp_cwd: Path) -> None:
+    (tmp_cwd / "a dog").write_text("not this", encoding="utf-8")
+    assert load_text("a dog")[0] == "a dog"
+
+
+def test_letters_are_composed() -> None:
+    assert load_text("cafe\u0301") == ("caf\u00e9", ["text: normalised to Unicode NFC"])
+
+
+def test_white_space_of_every_kind() -> None:
+    text, notes = load_text("  a\u00a0red\n\n\u2003ball\t")
+    assert text == "a red ball"
+    assert notes == ["text: white space collapsed"]
+
+
+@settings(deadline=None)  # other work shares the machine
+@given(st.text())
+def test_any_string_is_tidied_once_or_refused(text: str) -> None:
+    if text.strip().lower().endswith(".txt"):
+        return
+    try:
+        tidy, _ = load_text(text)
+    except MediaError as error:
+        line = str(error)
+    else:
+        assert load_text(tidy) == (tidy, [])
+        line = ""
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("empty", ["", "   ", "\n\t", "\u200b", "\ufeff"])
+def test_empty(empty: str) -> None:
+    with pytest.raises(MediaError, match="text: the text is empty; write a few words"):
+        load_text(empty)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a\0b", r"text: character 2 is the control character U\+0000; remove it"),
+        ("a\x1b[31mred", r"U\+001B"),
+        ("ab\udcff", "text: character 3 is not valid UTF-8"),
+    ],
+)
+def test_what_is_no_text(text: str, words: str) -> None:
+    with pytest.raises(MediaError, match=words):
+        load_text(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"caf\xe9 au lait", "byte 0xe9 at position 3 is not UTF-8; save it with the encoding"),
+        ("hello".encode("utf-16"), "is UTF-16 text, not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(40), "is a PNG picture, .*; use --image"),
+        (b"", "is empty"),
+        (b"\n\n", "the text is empty"),
+        (b"word " * 300_000, "is longer than 1 MB"),
+    ],
+)
+def test_files_that_are_no_prompt(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=rf"prompt\.txt: {words}"):
+        load_text(path)
+
+
+def test_missing_file_is_no_prompt() -> None:
+    with pytest.raises(MediaError, match=r"missing\.txt: no such file; check the path"):
+        load_text("missing.txt")
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    save_text(tmp_path / "out.txt", "ein grüner Würfel")
+    assert (tmp_path / "out.txt").read_bytes() == "ein grüner Würfel\n".encode()
+    assert load_text(tmp_path / "out.txt") == ("ein grüner Würfel", [])
+    with pytest.raises(MediaError, match="half a character"):
+        save_text(tmp_path / "bad.txt", "ab\ud800")
+    assert not (tmp_path / "bad.txt").exists()
