@@ -214,7 +214,7 @@ class Model(nn.Module):
         for role, found in modules.items():
             for stream in streams:
                 name = self.config.modality(stream).part(role)
-                if name in self.role(role):
+                if name is not None and name in self.role(role):
                     found[stream] = self.role(role)[name]
         return CoDi(modules["diffusers"], modules["environments"])
 

@@ -5,6 +5,7 @@ The pipeline knows modality names only through the registry and the model's conf
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,10 +141,12 @@ class Pipeline:
             to: names of the modalities to generate together.
             seeds: a sample depends on its seed alone, not on the batch or on the other outputs.
             negative: what to steer away from, in place of "no prompt".
-            keep: streams that are given, e.g. `{"video": "silent.mp4"}`: held clean while the others
-                are generated around them, and conditions as well.
-            sampler, steps, guidance, eta: the model's defaults when None; guidance is one number or
-                one for each modality.
+            keep: streams that are given, e.g. `{"video": "silent.mp4"}`: held clean while the
+                others are generated around them, and conditions as well.
+            sampler: name of a sampler; the model's own when None, like the next three.
+            steps: denoising steps.
+            guidance: scale of the guidance, one number or one for each modality.
+            eta: noise that the sampler adds back, where it can.
             callback: called as callback(step, steps) after every step.
             batch: most samples denoised at once.
 
@@ -188,7 +191,7 @@ class Pipeline:
     def context(self, conditions: Sequence[Condition], notes: list[str] | None = None) -> Tensor:
         """Return the interpolation (1, L, D) of all prompts (CoDi, 3.2), not re-normalised.
 
-        Without conditions it is the empty context, zero. Notes on the media are appended to `notes`.
+        Without conditions it is the empty context, zero. Notes on the media are added to `notes`.
 
         Raises:
             ConfigError: weights that are negative or all zero.
@@ -196,7 +199,7 @@ class Pipeline:
         if not conditions:
             return self.empty_context(1)
         weights = [float(c.weight) for c in conditions]
-        if min(weights) < 0 or not sum(weights) > 0 or not all(map(_finite, weights)):
+        if min(weights) < 0 or not sum(weights) > 0 or not all(map(math.isfinite, weights)):
             raise ConfigError(
                 f"weights {weights} must be finite, not negative, and not all 0; "
                 "give one positive number for each condition"
@@ -251,9 +254,13 @@ class Pipeline:
         """Return sampled latents of the modalities `to`, denoised together.
 
         Args:
-            context: prompts (B, L, D); against: negative prompts, or None for the empty context.
+            context: prompts (B, L, D).
+            to: names of the modalities.
             seeds: B seeds.
+            settings: how to sample.
+            against: negative prompts (B, L, D), or None for the empty context.
             kept: clean latents of streams that are given.
+            callback: called as callback(step, steps) after every step.
         """
         kept = dict(kept or {})
         self.require([*to, *kept], [], {})
@@ -391,9 +398,7 @@ class Pipeline:
             return {n: float(given.get(n, self.config.modality(n).guidance)) for n in to}
         return {n: self.config.modality(n).guidance if given is None else float(given) for n in to}
 
-    def _keep(
-        self, sources: Mapping[str, Any], notes: list[str]
-    ) -> tuple[Latents, dict[str, Any]]:
+    def _keep(self, sources: Mapping[str, Any], notes: list[str]) -> tuple[Latents, dict[str, Any]]:
         """Return clean latents (1, ...) and the objects of the streams that are given."""
         latents, originals = {}, {}
         for name, source in sources.items():
@@ -405,10 +410,6 @@ class Pipeline:
 
     def _moved(self, x: Any) -> Any:
         return x.to(self.device, self.dtype) if isinstance(x, Tensor) else x
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
 
 
 @dataclass(frozen=True)
@@ -432,9 +433,7 @@ class _JointDenoiser:
         batch = z.shape[0]
         codi = self.model.codi([*streams, *self.kept])
         now = torch.full((batch,), t, device=z.device)
-        steps = {name: now for name in streams} | {
-            name: torch.zeros_like(now) for name in self.kept
-        }
+        steps = dict.fromkeys(streams, now) | {name: torch.zeros_like(now) for name in self.kept}
         environments = codi.environment_of(streams | self.kept, steps)
         schedule = self.model.schedule
         clean = {}
@@ -465,9 +464,7 @@ _DTYPES = {
 }
 
 
-def load(
-    model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto"
-) -> Pipeline:
+def load(model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto") -> Pipeline:
     """Return the pipeline of a model: a shipped name or a folder. Weights are read when needed.
 
     Args:

@@ -28,11 +28,19 @@ class Tokenizer:
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.pad, self.begin, self.end = (library.token_to_id(t) for t in (PAD, BEGIN, END))
+        # A sentence that spells "<eos>" is that sentence, and does not end there.
+        library.encode_special_tokens = True
+        self.pad, self.begin, self.end = (self._special(token) for token in (PAD, BEGIN, END))
 
     def __len__(self) -> int:
         """Return the size of the vocabulary."""
         return self.library.get_vocab_size()
+
+    def _special(self, token: str) -> int:
+        number = self.library.token_to_id(token)
+        if number is None:
+            raise ConfigError(f"the tokenizer has no token {token!r}; train it with special tokens")
+        return int(number)
 
     def encode(self, texts: Sequence[str], length: int) -> Tensor:
         """Return ids (B, L), each `begin ... end` cut to `length` and padded to the longest."""
@@ -47,8 +55,8 @@ class Tokenizer:
         """Return the sentences of ids (B, L), without special tokens, up to the first end."""
         texts = []
         for row in ids.tolist():
-            row = row[: row.index(self.end)] if self.end in row else row
-            texts.append(self.library.decode(row, skip_special_tokens=True).strip())
+            kept = row[: row.index(self.end)] if self.end in row else row
+            texts.append(self.library.decode(kept, skip_special_tokens=True).strip())
         return texts
 
     def kept(self, text: str, length: int) -> tuple[int, int]:

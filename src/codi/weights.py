@@ -116,7 +116,7 @@ def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
 
 
 def save_model(model: Model, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a model's configuration, its tokenizers and all parts that are present."""
+    """Write a model's configuration and all parts that are present."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(folder / "config.toml", to_toml(model.config))
     for part in model.config.parts():

@@ -192,13 +192,15 @@ def test_wrong_arrays_are_named(samples: Any, rate: int, words: str) -> None:
     [
         ("a.wav", [np.nan, 0], r"a\.wav: 1 of 2 samples are not numbers"),
         ("a.wav", [1.25, 0], r"a\.wav: the audio's peak is 1\.25, above 1"),
+        ("a.flac", [0.0], r"a\.flac: sound at 700000 Hz cannot be written as FLAC"),
         ("a.wav", [], r"a\.wav: the audio has no samples"),
         ("a.mp3", [0.0], r"a\.mp3: .* end the name in \.wav or \.flac"),
     ],
 )
 def test_what_cannot_be_saved(tmp_path: Path, name: str, samples: Any, words: str) -> None:
+    audio = Audio(np.array(samples, np.float32), 700_000 if name == "a.flac" else RATE_HZ)
     with pytest.raises(MediaError, match=words):
-        save_audio(tmp_path / name, Audio(np.array(samples, np.float32), RATE_HZ))
+        save_audio(tmp_path / name, audio)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from codi.media import (
@@ -216,6 +219,54 @@ def test_sound_that_starts_late_is_preceded_by_silence(tmp_path: Path, make: Any
     assert abs(make.onset_s(heard.samples, RATE_HZ) - 0.75) < 0.010
 
 
+def write_blocks(path: Path, starts_s: list[float]) -> None:
+    """Write a sound file of tenths of a second at full scale, at these instants."""
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        for start_s in starts_s:
+            samples = np.full((1, RATE_HZ // 10), 32767, np.int16)
+            block = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            block.sample_rate = RATE_HZ
+            block.pts, block.time_base = round(start_s * RATE_HZ), Fraction(1, RATE_HZ)
+            container.mux(stream.encode(block))
+
+
+def test_pauses_in_a_sound_track_stay(tmp_path: Path) -> None:
+    write_blocks(tmp_path / "gap.mkv", [0.0, 0.1, 0.7])
+    heard, _ = load_audio(tmp_path / "gap.mkv", sample_rate_hz=RATE_HZ, duration_s=1.0)
+    places = [round(time_s * RATE_HZ) for time_s in (0.15, 0.3, 0.65, 0.75)]
+    assert (heard.samples[places] > 0.9).tolist() == [True, False, False, True]
+    write_blocks(tmp_path / "week.mkv", [0.0, 7 * 24 * 3600.0])
+    with pytest.raises(MediaError, match=r"week\.mkv: its sound pauses for 604799 s; export it"):
+        load_audio(tmp_path / "week.mkv", sample_rate_hz=RATE_HZ, duration_s=1.0)
+
+
+def test_transparent_video_is_laid_on_white(tmp_path: Path) -> None:
+    with av.open(tmp_path / "ghost.mkv", "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=8)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "bgra"
+        for _ in range(3):
+            layer = np.zeros((64, 64, 4), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(layer, format="bgra")))
+        container.mux(stream.encode(None))
+    video, _ = load_video(tmp_path / "ghost.mkv", frames=2, fps=8, size_px=64)
+    assert (video.frames == 255).all()
+
+
+def test_absurd_frames_are_refused(tmp_path: Path, make: Any) -> None:
+    path = make.clip(
+        tmp_path / "huge.mkv", make.ramp(3, 300, 300), codec="ffv1", pixel_format="bgr0"
+    )
+    data = path.read_bytes()
+    width, height = b"\xb0\x82\x01\x2c", b"\xba\x82\x01\x2c"  # PixelWidth, PixelHeight: 300
+    assert data.count(width) == data.count(height) == 1
+    data = data.replace(width, width[:2] + b"\x3a\x98").replace(height, height[:2] + b"\x3a\x98")
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match="has frames of 15000x15000, the limit is 64 million pix"):
+        load_video(path, frames=3, fps=8, size_px=64)
+
+
 def test_mp4_bytes_repeat(tmp_path: Path, make: Any) -> None:
     video = Video(make.ramp(8), 8.0, Audio(make.clicks([0.5], 1.0, RATE_HZ), RATE_HZ))
     for name in ("a.mp4", "b.mp4"):
@@ -241,11 +292,29 @@ def test_has_audio(tmp_path: Path, make: Any) -> None:
         load_audio(silent, sample_rate_hz=RATE_HZ, duration_s=1)
 
 
+def with_cover(mp3: bytes) -> bytes:
+    """Put a picture in front of an MP3 file, as an ID3 tag holds it."""
+    cover = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(cover, "PNG")
+    picture = b"\0image/png\0\x03\0" + cover.getvalue()
+    frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes((len(frame) >> shift) & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\0\0" + size + frame + mp3
+
+
 def test_cover_of_a_song_is_no_video(tmp_path: Path, make: Any) -> None:
-    path = tmp_path / "song.m4a"
-    make.clip(path, None, samples=make.clicks([0.1], 0.5, 48000))
-    with pytest.raises(MediaError, match="holds no moving picture, only sound; use --audio"):
-        load_video(path, frames=4, fps=8, size_px=64)
+    samples = make.clicks([0.1], 0.5, 48000)
+    make.clip(tmp_path / "song.m4a", None, samples=samples)
+    path = tmp_path / "song.mp3"
+    soundfile.write(path, samples, 48000)
+    path.write_bytes(with_cover(path.read_bytes()))
+    with av.open(path) as container:
+        assert len(container.streams.video) == 1
+    for name in ("song.mp3", "song.m4a"):
+        with pytest.raises(MediaError, match="holds no moving picture, only sound; use --audio"):
+            load_video(tmp_path / name, frames=4, fps=8, size_px=64)
+        heard, _ = load_audio(tmp_path / name, sample_rate_hz=RATE_HZ, duration_s=0.5)
+        assert abs(make.onset_s(heard.samples, RATE_HZ) - 0.1) < 0.010
 
 
 def test_single_pictures_are_sent_to_the_image_option(tmp_path: Path, make: Any) -> None:

@@ -33,10 +33,7 @@ class Command(Protocol):
     SUMMARY: str
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's options."""
-
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Do the command and return the exit code."""
+        """Add the command's options, and `run`: options -> exit code."""
 
 
 COMMANDS: dict[str, Command] = {
@@ -61,7 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
         one = commands.add_parser(
             name, help=command.SUMMARY, formatter_class=Formatter, allow_abbrev=False
         )
-        one.set_defaults(run=command.run)
         command.configure(one)
     return parser
 

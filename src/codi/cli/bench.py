@@ -1,8 +1,250 @@
-"""Stub."""
+"""`codi bench`: how long requests and training steps take, and how much computing they are."""
+
+from __future__ import annotations
+
 import argparse
-SUMMARY = "stub"
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codi.cli.options import Formatter, add_device, resolve_device, whole_number
+
+if TYPE_CHECKING:
+    from codi.pipeline import Pipeline
+
+SUMMARY = "measure speed, memory and operations"
+
+_DESCRIPTION = """\
+Measure what a model costs on this machine: requests from a cold process and from a warm one, the
+operations of one evaluation, or the steps of training.
+
+examples:
+  codi bench generate --steps 20
+  codi bench flops --model tiny
+  codi bench train recipe-tiny-cpu
+"""
+_PROMPT = "a red ball bounces"
+_REQUESTS: tuple[tuple[str, ...], ...] = (
+    ("image",),
+    ("text",),
+    ("audio",),
+    ("video",),
+    ("video", "audio"),
+)
+"""What is timed, beside all the model can make together."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Stub."""
-def run(arguments: argparse.Namespace) -> int:
-    """Stub."""
+    """Add the kinds of measurement and their options."""
+    parser.description = _DESCRIPTION
+    kinds = parser.add_subparsers(title="what to measure", metavar="KIND", required=True)
+    generate = kinds.add_parser(
+        "generate",
+        formatter_class=Formatter,
+        help="seconds and memory of requests",
+        description="Time requests from text, alone and together, in cold and warm processes.",
+    )
+    _add_model(generate)
+    generate.add_argument(
+        "--steps", type=whole_number(1), metavar="N", help="denoising steps (default: the model's)"
+    )
+    generate.add_argument(
+        "--repeat", type=whole_number(1), default=3, metavar="N",
+        help="warm requests, of which the fastest counts (default: 3)",
+    )  # fmt: skip
+    generate.add_argument("--no-cold", action="store_true", help="leave out cold processes")
+    generate.set_defaults(run=run_generate)
+    flops = kinds.add_parser(
+        "flops",
+        formatter_class=Formatter,
+        help="operations of one evaluation",
+        description="Count one evaluation of each stream and of all together, and compare the time "
+        "it takes with the speed of matrix multiplication measured in the same run.",
+    )
+    _add_model(flops)
+    flops.set_defaults(run=run_flops)
+    train = kinds.add_parser(
+        "train",
+        formatter_class=Formatter,
+        help="seconds of training steps",
+        description="Take a few steps of every stage of a recipe, on few data.",
+    )
+    train.add_argument("recipe", metavar="RECIPE", help="a shipped recipe, or a TOML file")
+    train.add_argument("--data", metavar="DIR", help="folder of data sets")
+    train.add_argument("--bf16", action="store_true", help="compute in bfloat16")
+    add_device(train)
+    train.set_defaults(run=run_train)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default="tiny", metavar="M", help="a shipped model or a folder (default: tiny)"
+    )
+    add_device(parser)
+
+
+# Requests -----------------------------------------------------------------------------------------
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """Time requests and print a table."""
+    from rich.table import Table
+
+    from codi.cli.progress import print_line, print_table
+    from codi.pipeline import load
+
+    pipeline = load(arguments.model, device=arguments.device)
+    can = pipeline.config.generated
+    requests: list[tuple[str, ...]] = [to for to in _REQUESTS if set(to) <= set(can)]
+    requests += [tuple(can)] if tuple(can) not in requests else []
+    table = Table(
+        "text to", "cold process", "warm", "peak memory", title=f"model {arguments.model}"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    warm: dict[tuple[str, ...], float] = {}
+    for to in requests:
+        cold = ("", "") if arguments.no_cold else _cold(arguments, to)
+        warm[to] = _warm_s(pipeline, to, arguments.steps, arguments.repeat)
+        table.add_row(" + ".join(to), cold[0], f"{warm[to]:.2f} s", cold[1])
+    print_table(table)
+    for to in requests:
+        if len(to) > 1:
+            alone = sum(warm[(name,)] for name in to)
+            print_line(f"{' + '.join(to)}: {warm[to] / alone:.2f} of the sum of its parts alone")
+    if arguments.no_cold:
+        print_line(f"peak memory of this process: {_peak_mib():.0f} MiB")
+    return 0
+
+
+def _warm_s(pipeline: Pipeline, to: Sequence[str], steps: int | None, repeat: int) -> float:
+    """Return the seconds of the fastest of some requests, after one that is not counted."""
+    times = []
+    for _ in range(repeat + 1):
+        began_s = time.perf_counter()
+        pipeline.generate([("text", _PROMPT)], to, steps=steps)
+        times.append(time.perf_counter() - began_s)
+    return min(times[1:])
+
+
+def _cold(arguments: argparse.Namespace, to: Sequence[str]) -> tuple[str, str]:
+    """Return seconds and peak memory of `codi generate` in a process of its own, as text."""
+    import subprocess
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="codi-") as folder:
+        words = ["generate", "--text", _PROMPT, "--to", *to, "--out", folder, "--quiet"]
+        words += ["--model", arguments.model, "--device", arguments.device]
+        words += ["--steps", str(arguments.steps)] if arguments.steps else []
+        began_s = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, *words], capture_output=True, text=True, check=False
+        )
+        taken_s = time.perf_counter() - began_s
+    if done.returncode:
+        from codi.config import ConfigError
+
+        raise ConfigError(f"codi {' '.join(words)}: {done.stderr.strip()[-200:]}")
+    return f"{taken_s:.2f} s", f"{float(done.stdout.split()[-1]):.0f} MiB"
+
+
+_CHILD = """
+import sys
+from codi.cli import main
+from codi.cli.bench import _peak_mib
+code = main(sys.argv[1:])
+print(_peak_mib())
+sys.exit(code)
+"""
+
+
+def _peak_mib() -> float:
+    """Return the most memory that this process has held, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+# Operations ---------------------------------------------------------------------------------------
+
+
+def run_flops(arguments: argparse.Namespace) -> int:
+    """Count the operations of one evaluation and print a table."""
+    from rich.table import Table
+
+    from codi.build import load_config
+    from codi.cli.cost import evaluation_flops, evaluation_s, matrix_peak, model_of_shapes
+    from codi.cli.progress import print_line, print_table
+
+    config = load_config(_configuration(arguments.model))
+    device = resolve_device(arguments.device)
+    model = model_of_shapes(config)
+    table = Table(
+        "streams", "GFLOP", "ms", "share of peak",
+        title=f"one evaluation of model {config.name}, one sample, without guidance",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    peak = matrix_peak(device)
+    together = tuple(config.generated)
+    flops: dict[tuple[str, ...], int]
+    flops = {(name,): evaluation_flops(model, [name]) for name in together}
+    flops[together] = evaluation_flops(model, together)
+    for streams, count in flops.items():
+        taken_s = evaluation_s(config, streams, device)
+        share = count / taken_s / peak
+        table.add_row(
+            " + ".join(streams), f"{count / 1e9:.3f}", f"{taken_s * 1e3:.1f}", f"{share:.0%}"
+        )
+    print_table(table)
+    alone = sum(count for streams, count in flops.items() if len(streams) == 1)
+    joint = flops[together]
+    print_line(f"environment parts: {(joint - alone) / joint:.1%} of all streams together")
+    print_line(f"matrix multiplication here: {peak / 1e9:.1f} GFLOP/s (float32, {device})")
+    return 0
+
+
+def _configuration(model: str) -> str | Path:
+    """Return what to read a model's configuration from: its weights' folder where it has one."""
+    from codi.weights import SHIPPED
+
+    return SHIPPED / model if (SHIPPED / model / "config.toml").is_file() else model
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Time training steps and print a table."""
+    from rich.table import Table
+
+    from codi.cli.cost import matrix_peak
+    from codi.cli.plan import StagePlan, measured
+    from codi.cli.progress import Display, print_line, print_table
+    from codi.training.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe)
+    device = resolve_device(arguments.device)
+    with Display() as display:
+        times = measured(recipe, arguments.data, device, arguments.bf16, display)
+    peak = matrix_peak(device)
+    table = Table("stage", "ms a step", "samples a second", "share of peak", title=recipe.name)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    config = recipe.model_config()
+    for stage in recipe.stage:
+        if stage.name in times:
+            taken_s = times[stage.name]
+            plan = StagePlan.of(recipe, stage, config)
+            table.add_row(
+                stage.name,
+                f"{taken_s * 1e3:.0f}",
+                f"{stage.batch * stage.accumulate / taken_s:.1f}",
+                f"{plan.flops / taken_s / peak:.0%}",
+            )
+    print_table(table)
+    print_line(f"matrix multiplication here: {peak / 1e9:.1f} GFLOP/s (float32, {device})")
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codi.cli.options import add_device, whole_number
+from codi.cli.request import Prompt, Request, Source, read_request, source_type
 from codi.config import ConfigError, unknown
 from codi.modalities.base import Modality, modality, names
 
@@ -39,34 +38,6 @@ Every sample has a number: 000-image.png, 000-video.mp4 (with its sound, where t
 same files. A folder that holds an earlier run is replaced sample by sample, as each is finished.
 """
 
-Source = str | Path
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A condition as it stands on the command line."""
-
-    modality: str
-    source: Source
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `codi generate` was asked for, free of contradictions.
-
-    Attributes:
-        weights: one for each condition, of mean 1, so that a kept stream, whose weight is 1, counts
-            as much as an average condition.
-    """
-
-    conditions: tuple[Prompt, ...]
-    weights: tuple[float, ...]
-    negative: tuple[Prompt, ...]
-    keep: dict[str, Source]
-    to: tuple[str, ...]
-    seeds: tuple[int, ...]
-    guidance: float | dict[str, float] | None
-
 
 class _Append(argparse.Action):
     """Append to a list that several options share, so that the order among them is kept."""
@@ -86,6 +57,7 @@ class _Append(argparse.Action):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `codi generate`."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.set_defaults(run=run)
     entries = [modality(name) for name in names()]
     _add_conditions(parser, entries)
     _add_outputs(parser, entries)
@@ -119,7 +91,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         metavar="T",
-        help="float32, bfloat16 or float16; auto is float32 on a CPU, else bfloat16 (default: auto)",
+        help="float32, bfloat16, float16; auto is float32 on a CPU, else bfloat16 (default: auto)",
     )
     group.add_argument("--json", action="store_true", help="print the manifest, alone, on stdout")
     group.add_argument("--quiet", action="store_true", help="no progress, no notes, no last line")
@@ -133,7 +105,7 @@ def _add_conditions(parser: argparse.ArgumentParser, entries: Sequence[Modality]
             action=_Append,
             dest="conditions",
             const=entry.name,
-            type=_reader(entry),
+            type=source_type(entry),
             metavar=_metavar(entry),
             help=f"{entry.summary} to make something from",
         )
@@ -152,7 +124,7 @@ def _add_conditions(parser: argparse.ArgumentParser, entries: Sequence[Modality]
             action=_Append,
             dest="negative",
             const=entry.name,
-            type=_reader(entry),
+            type=source_type(entry),
             metavar=_metavar(entry),
             help=f"{entry.summary} to steer away from",
         )
@@ -200,117 +172,6 @@ def _metavar(entry: Modality) -> str:
     return "TEXT" if entry.is_caption else "FILE"
 
 
-def _reader(entry: Modality) -> type[str] | type[Path]:
-    """Return how a source is read: what is written is given literally, all else is a file."""
-    return str if entry.is_caption else Path
-
-
-# Options -> request -------------------------------------------------------------------------------
-
-
-def read_request(arguments: argparse.Namespace) -> Request:
-    """Check the options against each other.
-
-    Raises:
-        ConfigError: a contradiction, an unknown modality, or weights that do not fit.
-    """
-    conditions = tuple(arguments.conditions or ())
-    keep = _read_keep(arguments.keep or ())
-    to = _read_outputs(arguments.to or (), keep)
-    if arguments.unconditional and (conditions or keep):
-        given = conditions[0].modality if conditions else f"keep {next(iter(keep))}"
-        raise ConfigError(f"--unconditional contradicts --{given}; leave one of them out")
-    if not (conditions or keep or arguments.unconditional):
-        options = ", ".join(f"--{name}" for name in names())
-        raise ConfigError(f"no condition: give {options} or --keep, or ask for --unconditional")
-    return Request(
-        conditions,
-        _read_weights(arguments.weights, conditions),
-        tuple(arguments.negative or ()),
-        keep,
-        to,
-        tuple(range(arguments.seed, arguments.seed + arguments.num)),
-        _read_guidance(arguments.guidance, to),
-    )
-
-
-def _read_outputs(given: Sequence[str], keep: Mapping[str, Source]) -> tuple[str, ...]:
-    if not given:
-        raise ConfigError(f"nothing to make: say --to, with any of {', '.join(names())}")
-    to = tuple(dict.fromkeys(modality(name).name for name in given))
-    for name in to:
-        if name in keep:
-            raise ConfigError(
-                f"{name} is both in --to and in --keep; a kept stream is given and the others are "
-                f"made to fit it, so leave {name} out of one of them"
-            )
-    return to
-
-
-def _read_keep(given: Sequence[str]) -> dict[str, Source]:
-    keep: dict[str, Source] = {}
-    for text in given:
-        name, equals, source = text.partition("=")
-        if not equals or not source:
-            raise ConfigError(f"--keep {text}: expected MODALITY=FILE, such as video=silent.mp4")
-        if name in keep:
-            raise ConfigError(f"--keep {name}= is given twice; a stream is kept once")
-        keep[name] = _reader(modality(name))(source)
-    return keep
-
-
-def _read_weights(
-    given: Sequence[float] | None, conditions: Sequence[Prompt]
-) -> tuple[float, ...]:
-    if given is None:
-        return (1.0,) * len(conditions)
-    shown = " ".join(f"{weight:g}" for weight in given)
-    order = ", ".join(condition.modality for condition in conditions)
-    if not conditions:
-        raise ConfigError("--weights without conditions; give --text, --image ... or leave it out")
-    if len(given) != len(conditions):
-        raise ConfigError(
-            f"--weights {shown}: expected {len(conditions)} number(s), one for each condition in "
-            f"the order given ({order}), got {len(given)}"
-        )
-    if not all(math.isfinite(weight) and weight >= 0 for weight in given):
-        raise ConfigError(f"--weights {shown}: expected numbers that are not negative")
-    total = sum(given)
-    if total == 0:
-        raise ConfigError(f"--weights {shown}: expected at least one number above 0")
-    return tuple(weight / total * len(given) for weight in given)
-
-
-def _read_guidance(
-    given: Sequence[str] | None, to: Sequence[str]
-) -> float | dict[str, float] | None:
-    if given is None:
-        return None
-    wanted = "expected one number, or numbers by modality such as image=3 audio=2.5"
-    refusal = ConfigError(f"--guidance {' '.join(given)}: {wanted}")
-    if len(given) == 1 and "=" not in given[0]:
-        return _finite(given[0], refusal)
-    scales: dict[str, float] = {}
-    for text in given:
-        name, equals, number = text.partition("=")
-        if not equals or name in scales:
-            raise refusal
-        if name not in to:
-            raise ConfigError("--guidance: " + unknown("modality to guide:", name, to))
-        scales[name] = _finite(number, refusal)
-    return scales
-
-
-def _finite(text: str, refusal: ConfigError) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise refusal from None
-    if not math.isfinite(value):
-        raise refusal
-    return value
-
-
 # Request -> files ---------------------------------------------------------------------------------
 
 
@@ -355,6 +216,7 @@ class _Work:
         self.request, self.arguments = request, arguments
         self.pipeline, self.folder = pipeline, folder
         self.began_s = began_s
+        self.taken_s = 0.0
         self.samples: list[dict[str, Any]] = []
         self.words: list[str] = []
         self.notes: list[str] = []
@@ -370,6 +232,7 @@ class _Work:
             raise
         self.folder.remove_left_over()
         self.complete = True
+        self.taken_s = time.perf_counter() - self.began_s
         self.folder.write_manifest(self.manifest())
 
     def _make(self, display: Display) -> None:
@@ -416,16 +279,17 @@ class _Work:
             files = self.folder.write_sample(number, items, media)
             self.samples.append({"number": number, "seed": seed, "files": files})
             self.words += [
-                f"{files[name]}: {items[name]}" for name in self.request.to if _is_written(name)
+                f"{files[name]}: {_printable(items[name])}"
+                for name in self.request.to
+                if modality(name).is_caption
             ]
+        self.taken_s = time.perf_counter() - self.began_s
         self.folder.write_manifest(self.manifest())
 
     def _close_early(self, display: Display, stopped: bool) -> None:
         """Leave the finished samples with their manifest, or the folder as it was."""
         done, wanted = len(self.samples), len(self.request.seeds)
-        if done:
-            self.folder.write_manifest(self.manifest())
-        elif stopped and not self.folder.earlier:
+        if done or (stopped and not self.folder.earlier):
             self.folder.write_manifest(self.manifest())
         else:
             self.folder.forsake()
@@ -439,10 +303,9 @@ class _Work:
         from codi import __version__
 
         request = self.request
-        parts = [(prompt.modality, str(prompt.source)) for prompt in request.conditions]
-        parts += [(name, str(source)) for name, source in request.keep.items()]
+        parts = [(prompt.modality, _told(prompt.source)) for prompt in request.conditions]
+        parts += [(name, _told(source)) for name, source in request.keep.items()]
         weights = [*request.weights, *[1.0] * len(request.keep)]
-        taken_s = time.perf_counter() - self.began_s
         return {
             "codi": __version__,
             "complete": self.complete,
@@ -452,17 +315,17 @@ class _Work:
                 for (name, source), weight in zip(parts, weights, strict=True)
             ],
             "negative": [
-                {"modality": p.modality, "source": str(p.source)} for p in request.negative
+                {"modality": p.modality, "source": _told(p.source)} for p in request.negative
             ],
-            "keep": {name: str(source) for name, source in request.keep.items()},
+            "keep": {name: _told(source) for name, source in request.keep.items()},
             "seeds": list(request.seeds),
             "settings": self.settings,
             "notes": self.notes,
             "samples": self.samples,
             "left_over": self.folder.left_over,
             "timing": {
-                "seconds": round(taken_s, 3),
-                "seconds_per_sample": round(taken_s / max(len(self.samples), 1), 3),
+                "seconds": round(self.taken_s, 3),
+                "seconds_per_sample": round(self.taken_s / max(len(self.samples), 1), 3),
             },
         }
 
@@ -473,8 +336,11 @@ class _Work:
         return [*self.words, f"{self.folder.path}: {', '.join([*shown, 'manifest.json'])}"]
 
 
-def _is_written(name: str) -> bool:
-    return modality(name).is_caption
+def _printable(text: str) -> str:
+    """Return a text as one line that cannot steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-__all__ = ["SUMMARY", "Prompt", "Request", "configure", "read_request", "run"]
+def _told(source: Source) -> str:
+    """Return a source as text; a file's name may hold bytes that are no letters."""
+    return str(source).encode("utf-8", "backslashreplace").decode("utf-8")

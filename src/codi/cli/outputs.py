@@ -1,8 +1,8 @@
 """The folder that `codi generate` writes: numbered samples and `manifest.json`.
 
-A sample's files are made in a temporary folder inside and moved in when all of them are there. Files
-of an earlier run with other numbers are removed only after the new run has succeeded. It knows
-nothing of models.
+A sample's files are made in a temporary folder inside and moved in when all of them are there.
+Files of an earlier run with other numbers are removed only after the new run has succeeded. It
+knows nothing of models.
 """
 
 from __future__ import annotations

@@ -1,8 +1,101 @@
-"""Stub."""
+"""`codi presets`: the models and recipes that come with the package."""
+
+from __future__ import annotations
+
 import argparse
-SUMMARY = "stub"
+from pathlib import Path
+
+SUMMARY = "list the models and recipes that come with the package"
+
+_DESCRIPTION = """\
+List what comes with the package: models (a preset is a TOML file; some have trained weights beside
+it) and recipes, which say how a model is trained. --describe counts the parameters of one, part by
+part, without memory for them.
+
+examples:
+  codi presets
+  codi presets --describe tiny
+  codi presets --describe mymodel.toml
+"""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Stub."""
+    """Add the options of `codi presets`."""
+    parser.description = _DESCRIPTION
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--describe", metavar="NAME", help="a preset, a recipe, a TOML file or a model's folder"
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Stub."""
+    """Do `codi presets`."""
+    from codi.build import PRESETS
+
+    if arguments.describe is None:
+        _list()
+    elif (PRESETS / f"{arguments.describe}.toml").is_file() and _is_recipe(arguments.describe):
+        _describe_recipe(arguments.describe)
+    else:
+        _describe_model(arguments.describe)
     return 0
+
+
+def _is_recipe(name: str) -> bool:
+    return name.startswith("recipe-")
+
+
+def _list() -> None:
+    from rich.table import Table
+
+    from codi.build import PRESETS
+    from codi.cli.progress import print_table
+    from codi.weights import SHIPPED
+
+    table = Table("name", "what", "about")
+    for path in sorted(PRESETS.glob("*.toml"), key=lambda path: (_is_recipe(path.stem), path.stem)):
+        has_weights = (SHIPPED / path.stem / "config.toml").is_file()
+        model = "model with trained weights" if has_weights else "model without weights"
+        table.add_row(path.stem, "recipe" if _is_recipe(path.stem) else model, _about(path))
+    print_table(table)
+
+
+def _about(path: Path) -> str:
+    """Return the comment that a preset begins with, up to the end of its first sentence."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line.lstrip("# "))
+    return " ".join(comment).partition(". ")[0].removesuffix(".")
+
+
+def _describe_model(name: str) -> None:
+    from rich.table import Table
+
+    from codi.build import load_config, parameter_counts
+    from codi.cli.progress import print_line, print_table
+
+    config = load_config(name)
+    counts = parameter_counts(config)
+    table = Table("part", "kind", "parameters", title=f"model {config.name}")
+    table.columns[2].justify = "right"
+    for part, count in counts.items():
+        role, _, part_name = part.partition(".")
+        table.add_row(part, getattr(config, role)[part_name].get("kind", ""), f"{count:,}")
+    table.add_section()
+    table.add_row("all", "", f"{sum(counts.values()):,}")
+    print_table(table)
+    for modality, settings in config.modalities.items():
+        shape = " x ".join(map(str, settings.latent))
+        media = ", ".join(f"{key} = {value}" for key, value in settings.media.items())
+        made = "" if settings.diffuser else " (a condition only)"
+        print_line(f"{modality}{made}: latent {shape}" + (f"; {media}" if media else ""))
+
+
+def _describe_recipe(name: str) -> None:
+    from codi.cli.plan import show_plan
+    from codi.training.recipe import load_recipe
+
+    show_plan(load_recipe(name), data=None)

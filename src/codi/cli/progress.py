@@ -16,7 +16,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
+
+_FILE_WIDTH = 160
 
 
 class _Rate(ProgressColumn):
@@ -50,8 +53,15 @@ class Display:
         self.bars.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.bars.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None:  # the line that says what happened is the last one
+            for bar in self.bars.task_ids:
+                self.end(bar)
+        if self.bars.task_ids:
+            self.bars.stop()
+        else:  # without a bar to leave behind, `Progress.stop` would leave an empty line
+            self.bars.live.transient = True
+            self.bars.live.stop()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -91,5 +101,14 @@ class Display:
 
 
 def print_line(line: str) -> None:
-    """Print a result on stdout."""
-    sys.stdout.write(f"{line}\n")
+    """Print a result on stdout, in whatever letters the terminal has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout; a file or a pipe gets all of its width."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_FILE_WIDTH)
+    console.print(table)

@@ -1,8 +1,208 @@
-"""Stub."""
+"""`codi train`: run a recipe, or show what it would do."""
+
+from __future__ import annotations
+
 import argparse
-SUMMARY = "stub"
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codi.cli.options import add_device, resolve_device, whole_number
+from codi.config import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from codi.cli.progress import Display
+    from codi.training.loop import Log
+    from codi.training.recipe import Recipe, Stage
+
+SUMMARY = "train a model by a recipe"
+
+_DESCRIPTION = """\
+Run the stages of a recipe one after another. What is finished stays finished: after Ctrl-C, or a
+power cut, the same command goes on where it stopped. --dry-run shows the plan and trains nothing.
+
+examples:
+  codi train recipe-tiny-cpu --dry-run
+  codi train recipe-tiny-cpu --out runs/tiny --data ~/data
+  codi train recipe-tiny-cpu --out runs/tiny --only codec-image codec-audio
+  codi train recipe-tiny-cpu --out runs/try --set stage.0.steps=200 --set data.bounce.clips=500
+"""
+_EPILOG = """\
+DIR holds model/ (weights, for codi generate --model DIR/model), stages/, logs/ and recipe.toml.
+"""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Stub."""
+    """Add the options of `codi train`."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.set_defaults(run=run)
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe, or a TOML file")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="do these stages only")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="A.B=C",
+        help="change a value of the recipe; stage.0.steps=10 counts stages from 0",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show stages, data, parameters and time, then stop"
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="with --dry-run: measure a few steps of every stage, on few data (minutes)",
+    )
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data", metavar="DIR", help="folder of data sets (default: the variable CODI_DATA)"
+    )
+    group.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder of prepared data (default: DIR/cache)"
+    )
+    group = parser.add_argument_group("machine")
+    add_device(group)
+    group.add_argument("--threads", type=whole_number(1), metavar="N", help="CPU threads")
+    group.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        help="compute in bfloat16, keep weights in float32 (default: on a GPU)",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=whole_number(1),
+        default=200,
+        metavar="N",
+        help="steps between checkpoints (default: 200)",
+    )
+    group.add_argument(
+        "--sample-every",
+        type=whole_number(0),
+        default=500,
+        metavar="N",
+        help="steps between samples of what is being trained; 0 for none (default: 500)",
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress")
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Stub."""
+    """Do `codi train`."""
+    if arguments.out is None and not arguments.dry_run:
+        raise ConfigError("codi train: give --out DIR, the folder of the run, or --dry-run")
+    if arguments.estimate and not arguments.dry_run:
+        raise ConfigError("--estimate belongs to --dry-run; give both or neither")
+    from codi.training.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.set or ())
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
+    bfloat16 = arguments.bf16 if arguments.bf16 is not None else device != "cpu"
+    do = _plan if arguments.dry_run else _train
+    do(recipe, arguments, device, bfloat16)
     return 0
+
+
+def _plan(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16: bool) -> None:
+    """Print what the recipe would do."""
+    from codi.cli.plan import measured, show_plan
+    from codi.cli.progress import Display
+
+    times: dict[str, float] = {}
+    if arguments.estimate:
+        with Display(arguments.quiet) as display:
+            times = measured(recipe, arguments.data, device, bfloat16, display)
+    show_plan(recipe, arguments.data, times, arguments.only)
+
+
+def _train(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16: bool) -> None:
+    """Run the recipe."""
+    from codi.cli.progress import Display
+    from codi.training.loop import Run, RunSettings
+
+    settings = RunSettings(
+        out=arguments.out,
+        cache=arguments.cache,
+        data=arguments.data,
+        device=device,
+        bfloat16=bfloat16,
+        checkpoint_every=arguments.checkpoint_every,
+        sample_every=arguments.sample_every,
+    )
+    with Display(arguments.quiet) as display:
+        shown = ShownStages(display)
+        training = Run(
+            recipe,
+            settings,
+            progress=display.count,
+            log=_log(display),
+            say=display.say,
+            steps=shown.steps,
+            report=shown.report,
+        )
+        training.run(arguments.only or ())
+        display.say(f"the model is in {training.folder}")
+
+
+class ShownStages:
+    """The bar of a stage, with its losses."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self.losses = ""
+
+    def steps(self, stage: Stage, steps: Iterable[int]) -> Iterator[int]:
+        """Yield `steps` with a bar."""
+        bar = self.display.begin(stage.name, stage.steps)
+        try:
+            for step in steps:
+                self.display.at(bar, step)
+                self.display.note(bar, self.losses)
+                yield step
+        finally:
+            self.losses = ""
+            self.display.end(bar)
+
+    def report(self, values: dict[str, float]) -> None:
+        """Keep the losses to be shown with the next step."""
+        losses = {k.removeprefix("loss/"): v for k, v in values.items() if k.startswith("loss/")}
+        self.losses = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
+
+
+class TensorBoardLog:
+    """Numbers of a stage as TensorBoard events."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record named numbers."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Record named pictures, uint8 (H, W, 3)."""
+        for name, picture in pictures.items():
+            self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        self.writer.close()
+
+
+def _log(display: Display) -> Callable[[Path], Log]:
+    """Return how the log of a stage is opened: TensorBoard where it is installed."""
+    from importlib.util import find_spec
+
+    from codi.training.loop import NoLog
+
+    if find_spec("tensorboard") is not None:
+        return TensorBoardLog
+    display.say("note: no logs are kept; pip install tensorboard to have them")
+    return lambda _folder: NoLog()

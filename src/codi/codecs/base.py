@@ -18,6 +18,9 @@ class Codec(nn.Module, ABC):
     far its reconstruction is off (`losses`). `calibrate` measures the shift and scale on data.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, latent_channels: int) -> None:
         super().__init__()
         self.register_buffer("shift", torch.zeros(latent_channels))

@@ -1,4 +1,4 @@
-"""The audio codec: waveform -> log-mel -> latent, and back through a vocoder (CoDi, section 3.3)."""
+"""The audio codec: waveform -> log-mel -> latent, and back through a vocoder (CoDi, 3.3)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class MelCodec(Codec):
     def vocoder_losses(self, x: Tensor, columns: int, start: int) -> dict[str, Tensor]:
         """Return the vocoder's spectral loss on `columns` spectrogram columns from `start`.
 
-        It hears spectrograms as the autoencoder returns them, because that is what it will be given.
+        It hears spectrograms as the autoencoder returns them: that is what it will be given.
         """
         with torch.no_grad():
             mel = self.spectrogram(x)

@@ -1,4 +1,4 @@
-"""Log-mel spectrogram -> waveform: the HiFi-GAN generator (Kong et al., 2020), built from 1-D blocks.
+"""Log-mel spectrogram -> waveform: the HiFi-GAN generator (Kong et al., 2020), of 1-D blocks.
 
 The paper uses the published vocoder; the default model trains a small one of the same shape. With
 `istft_window` set, the last upsampling is done by an inverse short-time Fourier transform of a
@@ -92,6 +92,7 @@ class Vocoder(nn.Module):
         self.conv_out = nn.Conv1d(now, outputs, 7, padding=3)
         if c.istft_window:
             nn.init.normal_(self.conv_out.weight, std=1e-2)
+            assert self.conv_out.bias is not None
             nn.init.constant_(self.conv_out.bias[: outputs // 2], -3.0)  # begin nearly silent
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ class Vocoder(nn.Module):
         x = self.conv_in(mel[:, 0].transpose(1, 2))  # (B, C, T)
         for upsample, blocks in zip(self.upsample, self.blocks, strict=True):
             x = upsample(leaky_relu(x, SLOPE))
-            x = torch.stack([block(x) for block in blocks]).mean(0)  # type: ignore[union-attr]
+            x = torch.stack([block(x) for block in blocks]).mean(0)  # type: ignore[attr-defined]
         x = self.conv_out(leaky_relu(x))
         if self.config.istft_window is None:
             return x[:, 0].tanh()

@@ -1,7 +1,7 @@
 """Batches for training, drawn from a mixture of stores.
 
-A batch is a pure function of (seed, step): a run that is stopped and resumed sees the very batches it
-would have seen. It knows modality names only through the registry.
+A batch is a pure function of (seed, step): a run that is stopped and resumed sees the very batches
+it would have seen. It knows modality names only through the registry.
 """
 
 from __future__ import annotations

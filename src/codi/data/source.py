@@ -1,11 +1,13 @@
 """Where training items come from: procedural worlds and WebDataset shards, behind one contract.
 
-An item is a dict of arrays by modality name plus a small JSON-able record; captions are written from
-the record, so that every epoch can see other words. Sources know no model and no stage of training.
+An item is a dict of arrays by modality name plus a small JSON-able record; captions are written
+from the record, so that every epoch can see other words. Sources know no network and no stage of
+training.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -71,9 +73,21 @@ class WorldConfig:
     split: str = "trained"
 
     def build(self, config: ModelConfig, root: Path | None) -> Source:
-        """Return the source."""
-        del config, root
-        return WorldSource(self)
+        """Return the source.
+
+        Raises:
+            ConfigError: the world renders other sizes or rates than the model takes.
+        """
+        del root
+        source = WorldSource(self)
+        for name, made in source.sizes.items():
+            wanted = config.modality(name).media if name in config.modalities else made
+            if any(wanted.get(key) != value for key, value in made.items()):
+                raise ConfigError(
+                    f"world {self.world!r} renders {name} with {made}, and model {config.name!r} "
+                    f"takes {wanted}; train it on shards, which are fitted"
+                )
+        return source
 
 
 class WorldSource(Source):
@@ -91,9 +105,22 @@ class WorldSource(Source):
         return self.config.clips
 
     @property
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """Return the media settings, by modality, that fit what the world renders."""
+        world = self.world
+        picture = {"size_px": world.SIZE_PX}
+        return {
+            "image": picture,
+            "video": picture | {"frames": world.FRAMES, "fps": world.FPS},
+            "audio": {"sample_rate_hz": world.SAMPLE_RATE_HZ, "duration_s": world.DURATION_S},
+        }
+
+    @property
     def fingerprint(self) -> str:
         c = self.config
-        return f"{c.world}-{c.split}-{c.seed}-{c.clips}"
+        arrays, _ = self.read(0)  # so that a changed renderer is a changed world
+        look = hashlib.sha256(b"".join(a.tobytes() for a in arrays.values())).hexdigest()[:8]
+        return f"{c.world}-{c.split}-{c.seed}-{c.clips}-{look}"
 
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
         scene = self.world.sample_scene(self.config.seed * 10_000_019 + index, self.config.split)
@@ -187,7 +214,10 @@ class ShardSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        return "-".join(f"{p.stem}.{p.stat().st_size}" for p in self.files)
+        settings = {name: m.media for name, m in self.model.modalities.items()}
+        sizes = [(path.name, path.stat().st_size) for path in self.files]
+        digest = hashlib.sha256(repr((sorted(settings.items()), sizes)).encode()).hexdigest()
+        return f"{self.files[0].stem}-{digest[:12]}"
 
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
         members = self.items[index]
@@ -198,9 +228,8 @@ class ShardSource(Source):
             if encoded is not None and name in self.model.modalities:
                 settings = self.model.modality(name).media
                 arrays[name] = decode(encoded, record, settings)
-        kept = {"captions": record.get("captions") or [record["text"]], "labels": {}}
-        kept["labels"] = {k: v for k, v in record.items() if isinstance(v, str | int)}
-        return arrays, kept
+        labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
+        return arrays, {"captions": record.get("captions") or [record["text"]], "labels": labels}
 
     def caption(
         self, record: Record, shown_by: str, rng: np.random.Generator, complete: bool = False

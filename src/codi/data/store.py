@@ -7,7 +7,6 @@ A store is a folder: one `.npy` for each modality, `records.json`, and, once a c
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from codi.config import ConfigError
 from codi.data.source import Record, Source
 from codi.media import atomic_path, atomic_write_text
 
@@ -64,7 +64,7 @@ class Store:
         array = self.arrays[modality]
         path = self._latent_file(modality, codec)
         with atomic_path(path) as temporary:
-            out: np.ndarray | None = None
+            out: np.memmap | None = None
             for i in progress(f"encoding {modality}", -(-len(array) // batch)):
                 z = encode(array[i * batch : (i + 1) * batch]).astype(np.float16)
                 if out is None:
@@ -94,11 +94,16 @@ def _build(source: Source, folder: Path, progress: Progress) -> None:
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap] = {}
     records = []
     for index in progress(f"preparing {source.fingerprint}", len(source)):
         item, record = source.read(index)
         records.append(record)
+        if index and item.keys() != arrays.keys():
+            raise ConfigError(
+                f"{source.fingerprint}: item {index} has {', '.join(item)}, and the first has "
+                f"{', '.join(arrays)}; keep items with other media in a source of their own"
+            )
         for name, value in item.items():
             if name not in arrays:
                 arrays[name] = open_memmap(
@@ -108,7 +113,9 @@ def _build(source: Source, folder: Path, progress: Progress) -> None:
                     shape=(len(source), *value.shape),
                 )
             arrays[name][index] = value
+    if not records:
+        raise ConfigError(f"{source.fingerprint}: the data source has no items; leave it out")
     for array in arrays.values():
-        array.flush()  # type: ignore[attr-defined]
+        array.flush()
     atomic_write_text(partial / "records.json", json.dumps(records))
-    os.replace(partial, folder)
+    partial.replace(folder)

@@ -15,11 +15,13 @@ from codi.types import Media
 class PromptEncoder(nn.Module, ABC):
     """Embed media of one modality in the space of all prompts (CoDi, section 3.2).
 
-    Subclasses return features; here they become an embedding of unit length, trained to agree across
-    modalities, and a context of L tokens for the diffusers. Embeddings of different encoders sit
-    apart even when aligned (the modality gap), so each encoder subtracts its own mean, which
+    Subclasses return features; here they become an embedding of unit length, trained to agree
+    across modalities, and a context of L tokens for the diffusers. Embeddings of different encoders
+    sit apart even when aligned (the modality gap), so each encoder subtracts its own mean, which
     `calibrate` measures, before the context is formed.
     """
+
+    mean: Tensor
 
     def __init__(self, features: int, context_width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Environment encoders V_m: what a stream is doing at z_t, for the streams beside it (CoDi, 3.4).
 
-All V_m share the number of slots K, the width E and one clock: slot k describes the k-th interval of
-the clip. A stream without time says the same in every slot. They know no prompt.
+All V_m share the number of slots K, the width E and one clock: slot k describes the k-th interval
+of the clip. A stream without time says the same in every slot. They know no prompt.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class EnvironmentEncoderConfig:
     """Shape of V_m.
 
     Attributes:
-        latent_channels: C of the latent; `vector` latents (B, D) count as D channels of one position.
+        latent_channels: C of the latent; `vector` latents (B, D) are D channels of one position.
         widths: channels of the convolutional stages; each after the first halves the picture.
         slots, environment_width: K and E. K = 1 is the pooled vector of the paper.
         grid: height and width to which space is pooled (for a spectrogram, only its mel axis).

@@ -1,4 +1,4 @@
-"""The default model's image and video prompt encoder: convolutions per frame, attention over time."""
+"""The default model's image and video prompt encoder: convolutions, then attention over time."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ runs on one thread, so that the same file gives the same arrays.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ _UNDECODABLE = {
     "video": ("picture", "convert it to an MP4 file with H.264"),
     "audio": ("sound", "convert it to a WAV file"),
 }
+_DURATION_TAG = re.compile(r"([0-9]+):([0-9]+):([0-9]+\.?[0-9]*)")
 _MICROSECONDS = 1_000_000
 # Less than this missing from the declared end is the rounding of the container, not a cut.
 _END_SLACK_S = Fraction(1, 10)
@@ -239,10 +241,10 @@ def _declared_end_s(container: InputContainer, stream: Stream) -> float | None:
         return length_s(container, stream)
     # Matroska declares the length of the longest stream; it binds this one when it is alone,
     # and its writers note each stream's own length as a tag.
-    tag = stream.metadata.get("DURATION", "")
-    if tag.count(":") == 2:
-        hours, minutes, rest = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(rest.rstrip("\0"))
+    tag = _DURATION_TAG.match(stream.metadata.get("DURATION", ""))
+    if tag:
+        hours, minutes, rest = tag.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(rest)
     return length_s(container, stream) if len(container.streams) == 1 else None
 
 

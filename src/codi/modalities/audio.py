@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from codi import media
+from codi.audio import MelConfig, log_mel
+from codi.modalities.base import file_name
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,12 @@ class AudioMedia:
 
     def load(self, source: Any) -> tuple[media.Audio, list[str]]:
         """Return the sound of a file or of an `Audio`, mixed down, resampled, cut or padded."""
-        return media.load_audio(
-            source, sample_rate_hz=self.sample_rate_hz, duration_s=self.duration_s
-        )
+        rate_hz, duration_s = self.sample_rate_hz, self.duration_s
+        if not isinstance(source, media.Audio):
+            path = file_name(source, "an Audio")
+            return media.load_audio(path, sample_rate_hz=rate_hz, duration_s=duration_s)
+        fitted, note = media.fit_audio(source, rate_hz, duration_s)
+        return fitted, [f"audio: {note}"] if note else []
 
     def to_array(self, item: media.Audio) -> np.ndarray:
         """Return float32 (S,)."""
@@ -40,9 +45,18 @@ class AudioMedia:
 
     def from_tensor(self, x: Tensor) -> list[media.Audio]:
         """Return B sounds."""
-        return [media.Audio(row, self.sample_rate_hz) for row in x.float().clamp(-1, 1).cpu().numpy()]
+        return [
+            media.Audio(row, self.sample_rate_hz) for row in x.float().clamp(-1, 1).cpu().numpy()
+        ]
 
     def save(self, item: media.Audio, path: Path, beside: dict[str, Any]) -> None:
         """Write a WAV."""
         del beside
         media.save_audio(path, item)
+
+    def picture(self, item: media.Audio) -> np.ndarray:
+        """Return the log-mel spectrogram in grey, time to the right and pitch upwards."""
+        samples = torch.from_numpy(item.samples)[None]
+        mel = log_mel(samples, MelConfig(sample_rate_hz=self.sample_rate_hz))[0, 0].T.flip(0)
+        grey = ((mel + 11.5) / 13.0).clamp(0.0, 1.0) * 255.0
+        return grey.to(torch.uint8)[..., None].expand(-1, -1, 3).numpy()

@@ -8,6 +8,7 @@ imported before use or found through the entry-point group `codi.modalities`.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -51,6 +52,10 @@ class MediaType(Protocol):
         """Write an object; `beside` holds the objects generated with it, by modality name."""
         ...
 
+    def picture(self, item: Any) -> np.ndarray:
+        """Return uint8 (H, W, 3) that shows the object at a glance, such as a spectrogram."""
+        ...
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -76,6 +81,21 @@ class Modality:
         """Import and return the media class."""
         module, _, attribute = self.media.partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+
+def file_name(source: Any, instead: str) -> str | os.PathLike[str]:
+    """Return `source` if it can name a file.
+
+    Args:
+        source: what a user gave as a medium.
+        instead: what else would do, for the message.
+
+    Raises:
+        ConfigError: it is no file name.
+    """
+    if isinstance(source, str | os.PathLike):
+        return source
+    raise ConfigError(f"expected a file name or {instead}, got {type(source).__name__}")
 
 
 _REGISTRY: dict[str, Modality] = {}

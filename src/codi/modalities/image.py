@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from codi import media
+from codi.media.image import flatten
+from codi.modalities.base import file_name
 
 
 def frames_to_tensor(arrays: Sequence[np.ndarray] | np.ndarray) -> Tensor:
@@ -35,7 +37,12 @@ class ImageMedia:
 
     def load(self, source: Any) -> tuple[Image.Image, list[str]]:
         """Return the picture of a file or of a PIL image, cropped and resized."""
-        return media.load_image(source, size_px=self.size_px)
+        if not isinstance(source, Image.Image):
+            return media.load_image(file_name(source, "a PIL image"), size_px=self.size_px)
+        frames = media.resize_frames(np.asarray(flatten(source))[None], self.size_px)
+        size = (self.size_px, self.size_px)
+        notes = [] if source.size == size else [f"image: {source.size} fitted to {size} pixels"]
+        return Image.fromarray(frames[0]), notes
 
     def to_array(self, item: Image.Image) -> np.ndarray:
         """Return uint8 (1, H, W, 3)."""
@@ -53,3 +60,7 @@ class ImageMedia:
         """Write a PNG."""
         del beside
         media.save_image(path, item)
+
+    def picture(self, item: Image.Image) -> np.ndarray:
+        """Return the picture."""
+        return np.asarray(item, dtype=np.uint8)

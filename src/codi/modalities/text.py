@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
 
 from codi import media
 
@@ -34,3 +38,10 @@ class TextMedia:
         """Write UTF-8 text."""
         del beside
         media.save_text(path, item)
+
+    def picture(self, item: str) -> np.ndarray:
+        """Return the words, black on white."""
+        lines = textwrap.wrap(item, 40) or [""]
+        page = Image.new("RGB", (256, 14 * len(lines) + 4), "white")
+        ImageDraw.Draw(page).multiline_text((4, 2), "\n".join(lines), fill="black", spacing=2)
+        return np.asarray(page, dtype=np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from codi import media
+from codi.modalities.base import file_name
 from codi.modalities.image import frames_to_tensor, tensor_to_frames
 
 
@@ -24,7 +25,16 @@ class VideoMedia:
 
     def load(self, source: Any) -> tuple[media.Video, list[str]]:
         """Return the clip of a file or of a `Video`, cropped, resized and resampled in time."""
-        return media.load_video(source, frames=self.frames, fps=self.fps, size_px=self.size_px)
+        if not isinstance(source, media.Video):
+            path = file_name(source, "a Video")
+            return media.load_video(path, frames=self.frames, fps=self.fps, size_px=self.size_px)
+        times_s = np.arange(self.frames) / self.fps
+        # What is shown at an instant is the last frame that began before it, or with it.
+        shown = np.floor(times_s * source.fps + 1e-6).astype(int).clip(max=len(source.frames) - 1)
+        clip = media.Video(media.resize_frames(source.frames[shown], self.size_px), self.fps)
+        own, fitted = ((*v.frames.shape[:3], v.fps) for v in (source, clip))
+        notes = [f"video: {own} (frames, height, width, fps) fitted to {fitted}"]
+        return clip, [] if own == fitted else notes
 
     def to_array(self, item: media.Video) -> np.ndarray:
         """Return uint8 (F, H, W, 3)."""
@@ -41,3 +51,7 @@ class VideoMedia:
     def save(self, item: media.Video, path: Path, beside: dict[str, Any]) -> None:
         """Write an MP4, with the sound of the same sample where there is one."""
         media.save_video(path, replace(item, audio=beside.get("audio")))
+
+    def picture(self, item: media.Video) -> np.ndarray:
+        """Return the frames side by side."""
+        return np.concatenate(list(item.frames), axis=1)

@@ -9,8 +9,12 @@ Kernel = tuple[int, int]
 
 
 def group_norm(channels: int, groups: int = 32, eps: float = 1e-5) -> nn.GroupNorm:
-    """Return a group norm with the largest number of groups up to `groups` that fits."""
-    count = min(groups, channels)
+    """Return a group norm with the largest number of groups up to `groups` that fits.
+
+    A group has two channels at least: alone, a channel would lose its mean, and with it the step
+    embedding that a residual block adds.
+    """
+    count = max(min(groups, channels // 2), 1)
     while channels % count:
         count -= 1
     return nn.GroupNorm(count, channels, eps=eps)

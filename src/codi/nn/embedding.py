@@ -19,7 +19,9 @@ def sinusoidal_embedding(position: Tensor, width: int, max_period: float = 10_00
     """
     half = width // 2
     rates = torch.exp(
-        -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / half
+        -math.log(max_period)
+        * torch.arange(half, device=position.device, dtype=torch.float32)
+        / half
     )
     angles = position[..., None].float() * rates
     features = torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -34,14 +36,12 @@ class StepEmbedding(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.channels = channels
-        self.layers = nn.Sequential(
-            nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.layers = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Return the embedding (B, D) of the steps `t` (B,)."""
         features = sinusoidal_embedding(t, self.channels)
-        return self.layers(features.to(self.layers[0].weight.dtype))
+        return self.layers(features.to(next(self.layers.parameters()).dtype))
 
 
 def frame_times(count: int, duration_s: float, device: torch.device | None = None) -> Tensor:

@@ -1,13 +1,12 @@
 """The state of an unfinished stage on disk: parameters, optimiser, averages, progress.
 
-Tensors are safetensors and the rest is JSON; a checkpoint is written beside the old one and renamed,
-so that a killed run always finds a whole one.
+Tensors are safetensors and the rest is JSON; a checkpoint is written beside the old one and
+renamed, so that a killed run always finds a whole one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +29,9 @@ def save_checkpoint(
     """Write everything a stage needs to go on as if it had never stopped."""
     partial = folder.with_name(folder.name + ".partial")
     old = folder.with_name(folder.name + ".old")
-    for stale in (partial, old):
-        shutil.rmtree(stale, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    if folder.exists():  # otherwise the old one is the only one
+        shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {f"parameter/{name}": p.detach() for name, p in parameters.items()}
     tensors |= {f"average/{name}": value for name, value in average.state().items()}
@@ -42,8 +42,8 @@ def save_checkpoint(
     save_file(cpu, str(partial / "state.safetensors"))
     (partial / "progress.json").write_text(json.dumps(progress))
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
+        folder.replace(old)
+    partial.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -56,7 +56,7 @@ def load_checkpoint(
     """Restore a checkpoint in place and return its progress; None when there is none."""
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():  # killed between the two renames
-        os.replace(old, folder)
+        old.replace(folder)
     if not (folder / "progress.json").is_file():
         return None
     tensors = load_file(str(folder / "state.safetensors"))

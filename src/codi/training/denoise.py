@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from codi.build import Model
+from codi.config import unknown
 from codi.data.batches import Batch, Wanted
 from codi.diffusion import LOSS_WEIGHTS, PREDICTIONS
 from codi.modalities import modality
@@ -37,8 +38,17 @@ class DenoiseConfig:
 
     modality: str
     captions: tuple[str, ...]
-    prompts: PromptConfig = PromptConfig()
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     weight: str = "uniform"
+
+    def __post_init__(self) -> None:
+        """Check what only a name says.
+
+        Raises:
+            ValueError: an unknown weighting.
+        """
+        if self.weight not in LOSS_WEIGHTS:
+            raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -77,6 +87,11 @@ class Denoise(Task):
         """Return the diffuser; environment parts wait for the joint stages."""
         own = self.model.config.parts(("diffusers",), [self.config.modality])
         return (*(f"{part}.*" for part in own), "!*environment_attention*")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Return what is denoised."""
+        return (self.config.modality,)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the denoising error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from codi.build import Model
 from codi.config import ConfigError, unknown
 from codi.data.batches import Batch, Wanted
+from codi.diffusion import LOSS_WEIGHTS
 from codi.modalities import modality
 from codi.training.align import contrastive_loss
 from codi.training.denoise import denoising_loss
@@ -34,12 +35,21 @@ class JointConfig:
 
     streams: tuple[str, ...]
     captions: tuple[str, ...]
-    prompts: PromptConfig = PromptConfig()
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     timesteps: str = "mixed"
     clean: float = 0.33
     truncate: bool = False
     contrast: float = 0.1
     weight: str = "uniform"
+
+    def __post_init__(self) -> None:
+        """Check what only a name says.
+
+        Raises:
+            ValueError: an unknown weighting.
+        """
+        if self.weight not in LOSS_WEIGHTS:
+            raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -51,8 +61,7 @@ def truncated(texts: list[str], draws: Draws) -> list[str]:
     shares = (0.3 + 0.4 * draws.uniform(len(texts))).tolist()
     words = [text.split() for text in texts]
     return [
-        " ".join(w[: max(1, round(len(w) * share))])
-        for w, share in zip(words, shares, strict=True)
+        " ".join(w[: max(1, round(len(w) * share))]) for w, share in zip(words, shares, strict=True)
     ]
 
 
@@ -93,7 +102,7 @@ class Joint(Task):
         return (
             *(f"{part}.*" for part in encoders),
             *(f"{part}.*environment_attention*" for part in diffusers),
-            "log_scale",
+            *(("log_scale",) if self.config.contrast else ()),
         )
 
     def steps(self, size: int, draws: Draws) -> dict[str, Tensor]:
@@ -109,6 +118,11 @@ class Joint(Task):
             name: t[name].masked_fill(given & (who == i), 0) for i, name in enumerate(c.streams)
         }
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Return what is denoised."""
+        return self.config.streams
+
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return one denoising term for each stream, and the contrastive term."""
         c, model = self.config, self.model
@@ -116,7 +130,9 @@ class Joint(Task):
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
         prompts = truncated(texts, draws) if c.truncate else texts
         context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
-        t = {name: steps.to(context.device) for name, steps in self.steps(len(batch), draws).items()}
+        t = {
+            name: steps.to(context.device) for name, steps in self.steps(len(batch), draws).items()
+        }
         noise = {name: draws.normal(*z.shape).to(z) for name, z in z0.items()}
         z_t = {n: model.schedule.add_noise(z0[n], noise[n], t[n]) for n in c.streams}
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +28,7 @@ from codi.media import atomic_write_text
 from codi.modalities import modality
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
 from codi.training.ema import MovingAverage
+from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
 from codi.weights import load_part, part_files, save_model
@@ -36,6 +40,9 @@ class Log(Protocol):
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record named numbers."""
 
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Record named pictures, uint8 (H, W, 3)."""
+
     def close(self) -> None:
         """Write what is still held back."""
 
@@ -45,6 +52,9 @@ class NoLog:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Forget the numbers."""
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Forget the pictures."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -59,6 +69,7 @@ class RunSettings:
         cache: folder of prepared data and latents, shared by runs; `out/cache` by default.
         data: folder of data sets.
         bfloat16: compute in bf16 (weights and optimiser stay fp32).
+        sample_every: steps between samples of the streams in training; 0 for none.
     """
 
     out: Path
@@ -68,6 +79,7 @@ class RunSettings:
     bfloat16: bool = False
     checkpoint_every: int = 200
     log_every: int = 20
+    sample_every: int = 500
 
 
 def select_parameters(
@@ -182,7 +194,7 @@ class Run:
     def _train(self, stage: Stage) -> None:
         settings = self.settings
         model, tasks = self._prepare(stage)
-        mixtures = self._mixtures(stage, model, tasks)
+        mixtures = self._mixtures(stage, tasks)
         trainable = _Trainable(model, tasks)
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
         parameters = select_parameters(trainable, globs, stage.name)
@@ -191,6 +203,7 @@ class Run:
             lr=stage.learning_rate,
             betas=stage.betas,
             weight_decay=stage.weight_decay,
+            fused=True,
         )
         average = MovingAverage(parameters, stage.ema)
         checkpoint = self._stage_folder(stage) / "checkpoint"
@@ -204,29 +217,33 @@ class Run:
         )
         log = self.log(settings.out / "logs" / stage.name)
         began = time.monotonic()
-        step = first
+        done = first  # steps whose update is complete
 
         def save() -> None:
             taken = spent_s + time.monotonic() - began
-            state = {"step": step, "spent_s": taken}
+            state = {"step": done, "spent_s": taken}
             save_checkpoint(checkpoint, parameters, optimiser, average, state)
 
         try:
-            for step in self.show_steps(stage, range(first, stage.steps)):
-                values = self._step(stage, step, tasks, mixtures, parameters, optimiser)
-                average.update(parameters, step)
-                if step % settings.log_every == 0 or step == stage.steps - 1:
-                    values |= _update_norms(parameters, initial)
-                    log.scalars(step, values)
-                    self.report(values)
-                if (step + 1) % settings.checkpoint_every == 0 and step + 1 < stage.steps:
-                    step += 1
-                    save()
-            step = stage.steps
+            with _between_steps() as interrupted:
+                for step in self.show_steps(stage, range(first, stage.steps)):
+                    values = self._step(stage, step, tasks, mixtures, parameters, optimiser)
+                    average.update(parameters, step)
+                    done = step + 1
+                    if step % settings.log_every == 0 or done == stage.steps:
+                        values |= _update_norms(parameters, initial)
+                        log.scalars(step, values)
+                        self.report(values)
+                    if done % settings.checkpoint_every == 0:
+                        save()
+                    if settings.sample_every and done % settings.sample_every == 0:
+                        self._show_samples(stage, done, model, tasks, mixtures, log)
+                    if interrupted():
+                        raise KeyboardInterrupt
             save()
         except KeyboardInterrupt:
             save()
-            self.say(f"{stage.name}: stopped at step {step}; run the same command to go on")
+            self.say(f"{stage.name}: stopped after step {done}; run the same command to go on")
             raise
         finally:
             log.close()
@@ -285,6 +302,23 @@ class Run:
         optimiser.step()
         return values
 
+    def _show_samples(
+        self,
+        stage: Stage,
+        done: int,
+        model: Model,
+        tasks: list[Task],
+        mixtures: list[Mixture],
+        log: Log,
+    ) -> None:
+        """Generate what the tasks' streams make of a few fixed captions, and log the pictures."""
+        for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
+            if task.streams:
+                batch = mixture.batch(4, stage.name, i, "samples")
+                pictures = preview(model, self.folder, task.streams, batch)
+                save_pictures(pictures, self._stage_folder(stage) / "samples", done)
+                log.pictures(done, pictures)
+
     def _autocast(self) -> torch.autocast:
         device = torch.device(self.settings.device).type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.bfloat16)
@@ -323,7 +357,7 @@ class Run:
             self._stores[name] = open_store(source, cache, self.progress)
         return self._stores[name]
 
-    def _mixtures(self, stage: Stage, model: Model, tasks: list[Task]) -> list[Mixture]:
+    def _mixtures(self, stage: Stage, tasks: list[Task]) -> list[Mixture]:
         """Return the batches of each objective, with latents cached where they are wanted."""
         mixtures = []
         for objective, task in zip(stage.objectives, tasks, strict=True):
@@ -390,6 +424,30 @@ class Run:
 
     def _stage_folder(self, stage: Stage) -> Path:
         return self.settings.out / "stages" / stage.name
+
+
+@contextmanager
+def _between_steps() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C wait for the end of the step, so that a checkpoint is of a whole step.
+
+    A second one interrupts at once. Outside the main thread nothing changes.
+    """
+    pressed = False
+
+    def press(_signal: int, _frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def learning_rate(stage: Stage, step: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from codi.build import PRESETS, Model, ModelConfig, load_config
 from codi.config import ConfigError, build, load_toml, override, unknown
@@ -86,7 +86,7 @@ class Stage:
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100
-    decay: str = "cosine"
+    decay: Literal["cosine", "constant"] = "cosine"
     clip: float = 1.0
     ema: float = 0.995
     accumulate: int = 1
@@ -132,13 +132,28 @@ class Recipe:
         names = [stage.name for stage in self.stage]
         if len(set(names)) < len(names):
             raise ConfigError(f"recipe {self.name}: two stages have one name; rename one")
+        skeleton = Model(self.model_config(), [])
         for stage in self.stage:
+            for pair in stage.starts_from.items():
+                for part in pair:
+                    if part not in skeleton.config.parts():
+                        where = f"recipe {self.name}: stage {stage.name!r}, starts_from: "
+                        raise ConfigError(where + unknown("part", part, skeleton.config.parts()))
             for i, objective in enumerate(stage.objectives):
-                where = stage.where(self.name, i)
-                objective.config(where)
-                for source in objective.data:
-                    if source not in self.data:
-                        raise ConfigError(f"{where}: " + unknown("data source", source, self.data))
+                self._check_objective(objective, skeleton, stage.where(self.name, i))
+
+    def _check_objective(self, objective: Objective, skeleton: Model, where: str) -> None:
+        task = objective.build(skeleton, where)
+        wanted = task.wanted
+        try:
+            for name in (*wanted.media, *wanted.latents, *wanted.captions):
+                skeleton.config.modality(name)
+            _ = task.parts, task.default_train
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        for source in objective.data:
+            if source not in self.data:
+                raise ConfigError(f"{where}: " + unknown("data source", source, self.data))
 
 
 def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Recipe:

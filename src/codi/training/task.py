@@ -58,6 +58,11 @@ class Task(nn.Module, ABC):
     def default_train(self) -> tuple[str, ...]:
         """Return globs over parameter names that this task trains when a recipe names none."""
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Return the modalities that can be sampled to see how training goes."""
+        return ()
+
     @abstractmethod
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the named terms of the objective; their sum is minimised."""

@@ -1,7 +1,7 @@
 """The diffusion UNet on latents (B, C, F, H, W).
 
-An image has F = 1, a clip F = n, a spectrogram F = 1 with time along H, and a sentence F = H = 1 (see
-`codi.unets.text_unet`). It predicts whatever it is trained to predict; it does not know noise
+An image has F = 1, a clip F = n, a spectrogram F = 1 with time along H, and a sentence F = H = 1
+(see `codi.unets.text_unet`). It predicts whatever it is trained to predict; it does not know noise
 schedules, guidance, or which modality it denoises.
 """
 
@@ -22,8 +22,6 @@ from codi.unets.blocks import (
     UNetBlock,
     position_times,
 )
-
-
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class UNet(nn.Module):
         x = self.conv_in(z_t.transpose(1, 2).flatten(0, 1))  # (B * F, C, H, W)
         skips = [x]
         for level, blocks in enumerate(self.down):
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, given, self._times(x, given))
                 skips.append(x)
             if level < len(self.downsample):
@@ -163,7 +161,7 @@ class UNet(nn.Module):
         for block in self.middle:
             x = block(x, given, self._times(x, given))
         for level, blocks in enumerate(self.up):
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(torch.cat([x, skips.pop()], dim=1), given, self._times(x, given))
             if level < len(self.upsample):
                 x = self.upsample[level](x)

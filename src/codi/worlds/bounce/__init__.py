@@ -12,6 +12,14 @@ from codi.worlds.bounce.captions import (
     write_caption,
 )
 from codi.worlds.bounce.facts import FACTS, HELD_OUT, SHOWS, SPLITS, Facts, is_held_out
+from codi.worlds.bounce.oracle import (
+    ImpactMatch,
+    Reading,
+    match_impacts,
+    read_audio,
+    read_image,
+    read_video,
+)
 from codi.worlds.bounce.picture import render_image, render_video
 from codi.worlds.bounce.scene import (
     DURATION_S,
@@ -23,6 +31,7 @@ from codi.worlds.bounce.scene import (
     Scene,
     sample_scene,
 )
+from codi.worlds.bounce.sheet import contact_sheet
 from codi.worlds.bounce.sound import render_audio
 
 __all__ = [
@@ -39,9 +48,16 @@ __all__ = [
     "VOCABULARY",
     "Caption",
     "Facts",
+    "ImpactMatch",
+    "Reading",
     "Scene",
+    "contact_sheet",
     "is_held_out",
+    "match_impacts",
     "parse_caption",
+    "read_audio",
+    "read_image",
+    "read_video",
     "render_audio",
     "render_image",
     "render_video",

@@ -6,6 +6,7 @@ see-through inside for glass, dots for rubber. Knows nothing of sound, words or 
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 
 import numpy as np
@@ -24,7 +25,7 @@ COLOURS = {
     "purple": (150, 58, 212),
     "pink": (252, 122, 190),
 }
-_HORIZON_PX = 47
+HORIZON_PX = 47
 _BACKGROUNDS = {  # colours: top of the sky, horizon, far ground, near ground
     "day": ((168, 205, 238), (238, 246, 250), (222, 216, 200), (196, 186, 166)),
     "dusk": ((74, 66, 108), (206, 144, 132), (116, 88, 98), (80, 62, 78)),
@@ -51,13 +52,13 @@ def background_picture(name: str) -> np.ndarray:
     """Return the empty scene (64, 64, 3), float32 in [0, 255]. Not to be written to."""
     y, x = np.mgrid[:SIZE_PX, :SIZE_PX] + 0.5
     top, horizon, far, near = (np.array(c, dtype=float) for c in _BACKGROUNDS[name])
-    sky = (y / _HORIZON_PX)[..., None].clip(0.0, 1.0) ** 1.5
-    ground = ((y - _HORIZON_PX) / (SIZE_PX - _HORIZON_PX))[..., None].clip(0.0, 1.0)
+    sky = (y / HORIZON_PX)[..., None].clip(0.0, 1.0) ** 1.5
+    ground = ((y - HORIZON_PX) / (SIZE_PX - HORIZON_PX))[..., None].clip(0.0, 1.0)
     picture = top + (horizon - top) * sky
     for light_x, light_y, radius, strength in _LIGHTS[name]:
         glow = np.exp(-((x - light_x) ** 2 + (y - light_y) ** 2) / (2.0 * radius**2))
         picture += (255.0 - picture) * strength * glow[..., None]
-    below = (y - _HORIZON_PX + 0.5).clip(0.0, 1.0)[..., None]
+    below = (y - HORIZON_PX + 0.5).clip(0.0, 1.0)[..., None]
     picture += (far + (near - far) * ground - picture) * below
     return picture.clip(0.0, 255.0).astype(np.float32)
 
@@ -103,7 +104,7 @@ def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 SHAPES = {"ball": _ball, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross}
 
 Paint = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Opacity, factor on the colour, white added (in [0, 1]): all of one shape."""
+"""Opacity, factor on the colour, amount of white (1 is full): all of one array shape."""
 
 
 def _bump(x: np.ndarray, centre: float, width: float) -> np.ndarray:
@@ -111,13 +112,15 @@ def _bump(x: np.ndarray, centre: float, width: float) -> np.ndarray:
 
 
 def _metal(u: np.ndarray, v: np.ndarray, depth: np.ndarray) -> Paint:
+    del depth
     along = (u + v) * np.float32(0.7071)
-    white = 0.85 * _bump(along, -0.28, 0.17) + 0.3 * _bump(along, 0.42, 0.1)
+    white = 0.95 * _bump(along, -0.28, 0.18) + 0.35 * _bump(along, 0.42, 0.1)
     gain = 1.0 - 0.4 * _bump(along, 0.08, 0.16) - 0.35 * _bump(along, 0.85, 0.3)
     return np.ones_like(u), gain, white
 
 
 def _wood(u: np.ndarray, v: np.ndarray, depth: np.ndarray) -> Paint:
+    del depth
     waves = np.cos(np.float32(2.0 * np.pi) * (1.55 * v + 0.09 * np.cos(2.5 * u + 0.6)))
     grain = (1.6 * waves + 0.3).clip(-1.0, 1.0)
     return np.ones_like(u), 0.79 + 0.24 * grain, np.full_like(u, 0.03)
@@ -141,10 +144,8 @@ def _rubber(u: np.ndarray, v: np.ndarray, depth: np.ndarray) -> Paint:
 MATERIALS = {"metal": _metal, "wood": _wood, "glass": _glass, "rubber": _rubber}
 
 
-def paint(
-    shape: str, material: str, extent_px: float, u_px: np.ndarray, v_px: np.ndarray
-) -> Paint:
-    """Return opacity, colour factor and added white at points given in pixels from the centre.
+def paint(shape: str, material: str, extent_px: float, u_px: np.ndarray, v_px: np.ndarray) -> Paint:
+    """Return the paint of an object at points given in pixels from its centre.
 
     The light comes from the upper left, and a dark line keeps the outline clear on any background.
     """
@@ -155,27 +156,43 @@ def paint(
     inside = (depth * _SUPERSAMPLING + 0.5).clip(0.0, 1.0)
     outline = (1.3 - depth).clip(0.0, 1.0)
     gain = gain * (1.0 - 0.28 * outline) * (1.02 - 0.07 * (u + v))
-    return opacity * inside, gain, white * (1.0 - outline)
+    white = white * (1.0 - outline)
+    return opacity * inside, gain * (1.0 - white), white  # mixed, for a sum would be clipped
 
 
 def _average(points: np.ndarray) -> np.ndarray:
     """Return the means of blocks of supersampled points: (..., s H, s W) -> (..., H, W)."""
     s = _SUPERSAMPLING
-    rows = sum(points[..., i::s, :] for i in range(s))
-    total = sum(rows[..., :, i::s] for i in range(s))  # type: ignore[index]
-    return np.asarray(total) / np.float32(s * s)
+    total = points[..., ::s, ::s].copy()
+    for i, j in itertools.product(range(s), range(s)):
+        if i or j:
+            total += points[..., i::s, j::s]
+    return total / np.float32(s * s)
 
 
 def sprite(
-    shape: str, material: str, extent_px: float, dx_px: np.ndarray, dy_px: np.ndarray
+    shape: str,
+    material: str,
+    extent_px: float,
+    dx_px: np.ndarray,
+    dy_px: np.ndarray,
+    side_px: int | None = None,
 ) -> Paint:
     """Return pictures (F, P, P) of an object at sub-pixel offsets from the centre of the patch.
 
+    Args:
+        shape: one of `SHAPES`.
+        material: one of `MATERIALS`.
+        extent_px: height of the object.
+        dx_px: offsets (F,) to the right.
+        dy_px: offsets (F,) down.
+        side_px: even side P of the patch; `patch_px(extent_px)` when None.
+
     Returns:
-        Opacity (0 where only background shows), and the object's colour factor and added white,
+        Opacity (0 where only background shows), and the object's colour factor and amount of white,
         both already multiplied by the opacity: pixel = (1 - a) * background + g * colour + w * 255.
     """
-    size = patch_px(extent_px)
+    size = side_px or patch_px(extent_px)
     s = _SUPERSAMPLING
     points = ((np.arange(size * s) + 0.5) / s - 0.5 * size).astype(np.float32)
     u = points[None, None, :] - dx_px.astype(np.float32)[:, None, None]
@@ -190,14 +207,15 @@ def patch_px(extent_px: float) -> int:
     return 2 * int(np.ceil(0.53 * extent_px + _MARGIN_PX))
 
 
-def _shadows(scene: Scene, centres_x: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Return the factor (F, rows, 64) by which the object's shadow dims the ground."""
-    y, x = np.mgrid[_HORIZON_PX:SIZE_PX, :SIZE_PX].astype(np.float32) + np.float32(0.5)
-    reach = scene.extent_px * (0.44 + 0.004 * heights)[:, None, None]
-    u = (x - centres_x[:, None, None]) / reach
+def ground_shadows(extent_px: float, centres_x: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Return the factor (F, rows, 64) by which an object's shadow dims the rows of the ground."""
+    y, x = np.mgrid[HORIZON_PX:SIZE_PX, :SIZE_PX].astype(np.float32) + np.float32(0.5)
+    heights = heights.astype(np.float32)
+    reach = np.float32(extent_px) * (0.44 + 0.004 * heights)[:, None, None]
+    u = (x - centres_x.astype(np.float32)[:, None, None]) / reach
     v = (y - FLOOR_PX - 0.3) / (0.2 * reach)
     strength = (0.5 / (1.0 + heights / 14.0))[:, None, None]
-    return np.asarray(1.0 - strength * np.exp(-((u * u + v * v) ** 2)), dtype=np.float32)
+    return np.asarray(1.0 - strength * np.exp(-((u * u + v * v) ** 2)))
 
 
 def render_frames(scene: Scene, times_s: np.ndarray) -> np.ndarray:
@@ -205,7 +223,7 @@ def render_frames(scene: Scene, times_s: np.ndarray) -> np.ndarray:
     heights, centres_x = scene.heights_px(times_s), scene.centres_x_px(times_s)
     centres_y = FLOOR_PX - heights - 0.5 * scene.extent_px
     frames = np.repeat(background_picture(scene.facts["background"])[None], len(times_s), axis=0)
-    frames[:, _HORIZON_PX:] *= _shadows(scene, centres_x, heights)[..., None]
+    frames[:, HORIZON_PX:] *= ground_shadows(scene.extent_px, centres_x, heights)[..., None]
     column, row = np.floor(centres_x).astype(int), np.floor(centres_y).astype(int)
     opacity, gain, white = sprite(
         scene.facts["shape"],

@@ -44,7 +44,7 @@ TIMBRES = {
     "metal": Timbre(
         (1.0, 2.76, 4.1, 5.4), (1.0, 0.8, 0.45, 0.6), (0.5, 0.5, 0.45, 0.4), 0.0006, 0.25
     ),
-    "wood": Timbre((1.0, 2.3, 3.6), (1.0, 0.45, 0.2), (0.12, 0.07, 0.05), 0.001, 0.9),
+    "wood": Timbre((1.0, 2.3, 3.6), (1.0, 0.45, 0.2), (0.18, 0.1, 0.06), 0.001, 0.7),
     "glass": Timbre(
         (1.0, 2.05, 3.4, 6.2), (0.25, 0.5, 0.9, 1.0), (0.3, 0.32, 0.34, 0.34), 0.0004, 0.15
     ),
@@ -74,7 +74,7 @@ def strike(material: str, pitch_hz: float, rng: np.random.Generator) -> np.ndarr
 
 
 def render_audio(scene: Scene) -> np.ndarray:
-    """Return the sound (32000,), float32, 16 kHz: louder impacts for faster ones, peak about 0.5."""
+    """Return the sound (32000,), float32, 16 kHz; the faster an impact, the louder."""
     rng = np.random.default_rng(scene.seed)
     samples = NOISE_FLOOR * rng.standard_normal(SAMPLES, dtype=np.float32)
     speeds = scene.impact_speeds_px_s()

@@ -1,0 +1,247 @@
+"""The plan of a recipe as a table: what each stage trains, on what, and how long that takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rich.table import Table
+from torch import nn
+
+from codi.build import Model, ModelConfig
+from codi.cli.cost import matrix_peak, model_of_shapes, training_flops
+from codi.cli.progress import Display, print_line, print_table
+from codi.config import ConfigError, unknown
+from codi.data.source import data_root
+from codi.training.loop import Run, RunSettings, select_parameters
+from codi.training.recipe import Objective, Recipe, Stage
+from codi.training.task import Task
+
+MEASURED_STEPS = 4
+"""Steps of a stage that `measured` takes; the first one is not counted."""
+_MEASURED_CLIPS = 64
+_SHARE_OF_PEAK = 0.4
+"""What a training step reaches of the speed of matrix multiplication, roughly."""
+
+
+def show_plan(
+    recipe: Recipe,
+    data: str | None,
+    seconds_a_step: Mapping[str, float] | None = None,
+    only: Iterable[str] | None = None,
+) -> None:
+    """Print a recipe's stages without training: no data are read and no weights are made.
+
+    Args:
+        recipe: what to show.
+        data: folder of the data sets, to say which of them are there.
+        seconds_a_step: measured times by stage; all others are estimated from operation counts.
+        only: names of the stages to show.
+
+    Raises:
+        ConfigError: an unknown stage, or a mistake in the recipe.
+    """
+    names = [stage.name for stage in recipe.stage]
+    for name in only or ():
+        if name not in names:
+            raise ConfigError(unknown("stage", name, names))
+    config = recipe.model_config()
+    measured_s = dict(seconds_a_step or {})
+    speed = _SHARE_OF_PEAK * matrix_peak()
+    table = Table(
+        "stage", "objectives", "data", "trained parts", "parameters", "steps", "batch", "time",
+        title=f"recipe {recipe.name}: model {config.name}",
+    )  # fmt: skip
+    for column in table.columns[4:]:
+        column.justify = "right"
+    total_s = 0.0
+    for stage in recipe.stage:
+        if stage.name in (only or names):
+            plan = StagePlan.of(recipe, stage, config)
+            own_s = measured_s.get(stage.name, plan.flops / speed)
+            total_s += own_s * stage.steps
+            mark = "" if stage.name in measured_s else "~"
+            table.add_row(*plan.row(), f"{mark}{duration(own_s * stage.steps)}")
+    print_table(table)
+    for line in source_lines(recipe, config, data):
+        print_line(line)
+    how = "~: counted in operations, for this machine; --estimate measures"
+    print_line(f"all stages: about {duration(total_s)} ({how})")
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """What a stage would do.
+
+    Attributes:
+        trained: parts that are trained; parameters: how many numbers that is.
+        flops: operations of one step.
+    """
+
+    stage: Stage
+    objectives: tuple[str, ...]
+    data: tuple[str, ...]
+    trained: tuple[str, ...]
+    parameters: int
+    flops: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, stage: Stage, config: ModelConfig) -> StagePlan:
+        """Return the plan of a stage, found on shapes alone."""
+        tasks = _tasks(recipe, stage, Model(config, []))
+        parts = list(dict.fromkeys(part for task in tasks for part in task.parts))
+        model = model_of_shapes(config, parts)
+        tasks = _tasks(recipe, stage, model)
+        globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
+        chosen = select_parameters(_named(model, tasks), globs, stage.name)
+        trained = dict.fromkeys(".".join(name.split(".")[:2]) for name in chosen)
+        total = sum(objective.share for objective in stage.objectives)
+        flops = sum(
+            training_flops(model, task, trained)
+            * (objective.batch or stage.batch)
+            * stage.accumulate
+            * objective.share
+            / total
+            for objective, task in zip(stage.objectives, tasks, strict=True)
+        )
+        return cls(
+            stage,
+            tuple(
+                _objective(o, stage.where(recipe.name, i)) for i, o in enumerate(stage.objectives)
+            ),
+            tuple(dict.fromkeys(name for o in stage.objectives for name in o.data)),
+            tuple(trained),
+            sum(parameter.numel() for parameter in chosen.values()),
+            flops,
+        )
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of the table, without the time."""
+        batch = f"{self.stage.batch}"
+        if self.stage.accumulate > 1:
+            batch += f" x {self.stage.accumulate}"
+        return (
+            self.stage.name,
+            "\n".join(self.objectives),
+            ", ".join(self.data),
+            "\n".join(self.trained),
+            f"{self.parameters:,}",
+            f"{self.stage.steps:,}",
+            batch,
+        )
+
+
+def _tasks(recipe: Recipe, stage: Stage, model: Model) -> list[Task]:
+    return [
+        objective.build(model, stage.where(recipe.name, i))
+        for i, objective in enumerate(stage.objectives)
+    ]
+
+
+def _named(model: Model, tasks: list[Task]) -> nn.Module:
+    """Return the parameters of a stage under the names that recipes use."""
+    module = nn.Module()
+    for role, parts in model.named_children():
+        module.add_module(role, parts)
+    for task in tasks:
+        for name, parameter in task.named_parameters(recurse=False):
+            module.register_parameter(name, parameter)
+    return module
+
+
+def _objective(objective: Objective, where: str) -> str:
+    config = objective.config(where)
+    streams = getattr(config, "streams", None) or (config.modality,)
+    share = f" ({objective.share:g})" if objective.share != 1 else ""
+    return f"{objective.task} {' + '.join(streams)}{share}"
+
+
+def source_lines(recipe: Recipe, config: ModelConfig, data: str | None) -> list[str]:
+    """Say of every data source whether it is there."""
+    lines = []
+    for name, source in recipe.sources().items():
+        try:
+            found = source.build(config, data_root(data)) is not None
+            state = "there" if found else "not there; optional, training goes on without it"
+        except ConfigError as error:
+            state = f"missing: {error}"
+        lines.append(f"data {name}: {state}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it.
+
+    >>> duration(75), duration(7200), duration(1e6)
+    ('1.2 min', '2.0 h', '11.6 days')
+    """
+    for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+
+def measured(
+    recipe: Recipe, data: str | None, device: str, bfloat16: bool, display: Display
+) -> dict[str, float]:
+    """Return the seconds that a step of each stage takes, by taking a few of every stage in turn.
+
+    Optional data sources are left out and worlds are made small; a stage whose data or whose
+    starting points are missing is left out.
+    """
+    times: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="codi-") as folder:
+        settings = RunSettings(out=Path(folder), data=data, device=device, bfloat16=bfloat16)
+        clock = _Clock(times)
+        short = Run(_shortened(recipe), settings, progress=display.count, steps=clock.steps)
+        for index in display.count("measuring stages", len(recipe.stage)):
+            name = recipe.stage[index].name
+            try:
+                short.run([name])
+            except ConfigError as error:
+                times.pop(name, None)
+                display.say(f"note: {name} cannot be measured: {error}")
+    return times
+
+
+class _Clock:
+    """Times the steps of stages."""
+
+    def __init__(self, times: dict[str, float]) -> None:
+        self.times = times
+
+    def steps(self, stage: Stage, steps: Iterable[int]) -> Iterator[int]:
+        """Yield the steps; the time of all but the first is kept."""
+        began_s: list[float] = []
+        for step in steps:
+            began_s.append(time.perf_counter())
+            yield step
+        taken_s = time.perf_counter() - began_s[1]
+        self.times[stage.name] = taken_s / (len(began_s) - 1)
+
+
+def _shortened(recipe: Recipe) -> Recipe:
+    """Return the recipe with few steps, small worlds, and no optional sources."""
+    data = {
+        name: table | ({"clips": _MEASURED_CLIPS} if "clips" in table else {})
+        for name, table in recipe.data.items()
+        if not table.get("optional")
+    }
+    stages = tuple(
+        dataclasses.replace(
+            stage,
+            steps=MEASURED_STEPS,
+            objectives=tuple(
+                dataclasses.replace(o, data={n: s for n, s in o.data.items() if n in data})
+                for o in stage.objectives
+            ),
+        )
+        for stage in recipe.stage
+    )
+    return dataclasses.replace(recipe, data=data, stage=stages)

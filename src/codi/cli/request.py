@@ -1,0 +1,149 @@
+"""What `codi generate` is asked for: its options, checked against each other.
+
+It knows modalities by the registry alone, no model and no file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from codi.config import ConfigError, unknown
+from codi.modalities.base import Modality, modality, names
+
+Source = str | Path
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A condition as it stands on the command line."""
+
+    modality: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `codi generate` was asked for, free of contradictions.
+
+    Attributes:
+        weights: one for each condition, of mean 1, so that a kept stream, whose weight is 1, counts
+            as much as an average condition.
+    """
+
+    conditions: tuple[Prompt, ...]
+    weights: tuple[float, ...]
+    negative: tuple[Prompt, ...]
+    keep: dict[str, Source]
+    to: tuple[str, ...]
+    seeds: tuple[int, ...]
+    guidance: float | dict[str, float] | None
+
+
+def source_type(entry: Modality) -> type[str] | type[Path]:
+    """Return how a source is read: what is written is given literally, all else is a file."""
+    return str if entry.is_caption else Path
+
+
+def read_request(arguments: argparse.Namespace) -> Request:
+    """Check the options against each other.
+
+    Raises:
+        ConfigError: a contradiction, an unknown modality, or weights that do not fit.
+    """
+    conditions = tuple(arguments.conditions or ())
+    keep = _read_keep(arguments.keep or ())
+    to = _read_outputs(arguments.to or (), keep)
+    if arguments.unconditional and (conditions or keep):
+        given = conditions[0].modality if conditions else f"keep {next(iter(keep))}"
+        raise ConfigError(f"--unconditional contradicts --{given}; leave one of them out")
+    if not (conditions or keep or arguments.unconditional):
+        options = ", ".join(f"--{name}" for name in names())
+        raise ConfigError(f"no condition: give {options} or --keep, or ask for --unconditional")
+    return Request(
+        conditions,
+        _read_weights(arguments.weights, conditions),
+        tuple(arguments.negative or ()),
+        keep,
+        to,
+        tuple(range(arguments.seed, arguments.seed + arguments.num)),
+        _read_guidance(arguments.guidance, to),
+    )
+
+
+def _read_outputs(given: Sequence[str], keep: Mapping[str, Source]) -> tuple[str, ...]:
+    if not given:
+        raise ConfigError(f"nothing to make: say --to, with any of {', '.join(names())}")
+    to = tuple(dict.fromkeys(modality(name).name for name in given))
+    for name in to:
+        if name in keep:
+            raise ConfigError(
+                f"{name} is both in --to and in --keep; a kept stream is given and the others are "
+                f"made to fit it, so leave {name} out of one of them"
+            )
+    return to
+
+
+def _read_keep(given: Sequence[str]) -> dict[str, Source]:
+    keep: dict[str, Source] = {}
+    for text in given:
+        name, equals, source = text.partition("=")
+        if not equals or not source:
+            raise ConfigError(f"--keep {text}: expected MODALITY=FILE, such as video=silent.mp4")
+        if name in keep:
+            raise ConfigError(f"--keep {name}= is given twice; a stream is kept once")
+        keep[name] = source_type(modality(name))(source)
+    return keep
+
+
+def _read_weights(given: Sequence[float] | None, conditions: Sequence[Prompt]) -> tuple[float, ...]:
+    if given is None:
+        return (1.0,) * len(conditions)
+    shown = " ".join(f"{weight:g}" for weight in given)
+    order = ", ".join(condition.modality for condition in conditions)
+    if not conditions:
+        raise ConfigError("--weights without conditions; give --text, --image ... or leave it out")
+    if len(given) != len(conditions):
+        raise ConfigError(
+            f"--weights {shown}: expected {len(conditions)} number(s), one for each condition in "
+            f"the order given ({order}), got {len(given)}"
+        )
+    if not all(math.isfinite(weight) and weight >= 0 for weight in given):
+        raise ConfigError(f"--weights {shown}: expected numbers that are not negative")
+    total = sum(given)
+    if total == 0:
+        raise ConfigError(f"--weights {shown}: expected at least one number above 0")
+    return tuple(weight / total * len(given) for weight in given)
+
+
+def _read_guidance(
+    given: Sequence[str] | None, to: Sequence[str]
+) -> float | dict[str, float] | None:
+    if given is None:
+        return None
+    wanted = "expected one number, or numbers by modality such as image=3 audio=2.5"
+    refusal = ConfigError(f"--guidance {' '.join(given)}: {wanted}")
+    if len(given) == 1 and "=" not in given[0]:
+        return _finite(given[0], refusal)
+    scales: dict[str, float] = {}
+    for text in given:
+        name, equals, number = text.partition("=")
+        if not equals or name in scales:
+            raise refusal
+        if name not in to:
+            raise ConfigError("--guidance: " + unknown("modality to guide:", name, to))
+        scales[name] = _finite(number, refusal)
+    return scales
+
+
+def _finite(text: str, refusal: ConfigError) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise refusal from None
+    if not math.isfinite(value):
+        raise refusal
+    return value

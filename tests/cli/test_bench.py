@@ -1,0 +1,78 @@
+"""`codi bench` and `codi presets`: counts that follow from the shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from codi.build import Model, load_config
+from codi.cli import main
+from codi.cli.bench import _peak_mib
+from codi.cli.cost import _count, evaluation_flops, matrix_peak, model_of_shapes
+
+
+def test_operations_of_a_linear_layer_are_two_a_weight() -> None:
+    import torch
+
+    layer = nn.Linear(30, 50, device="meta")
+    assert _count(lambda: layer(torch.zeros(4, 30))) == 2 * 4 * 30 * 50
+
+
+def test_together_costs_the_sum_and_the_environment() -> None:
+    config = load_config("tiny")
+    model = model_of_shapes(config)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    alone = sum(evaluation_flops(model, [name]) for name in config.generated)
+    together = evaluation_flops(model, config.generated)
+    assert alone < together < 1.25 * alone
+    assert together < 10e9  # the promise of the preset
+
+
+def test_speed_and_memory_are_measured() -> None:
+    assert 1e8 < matrix_peak(size=128, duration_s=0.02) < 1e16
+    assert 20 < _peak_mib() < 1e6
+
+
+def test_flops_prints_all_streams(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "flops", "--model", str(model_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "text + image + video + audio" in printed
+    assert "environment parts:" in printed
+    assert "GFLOP/s" in printed
+
+
+def test_generate_compares_joint_requests_with_their_parts(
+    model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(model_folder), "--steps", "1", "--repeat", "1", "--no-cold"]
+    assert main(["bench", "generate", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "video + audio: " in printed
+    assert "of the sum of its parts alone" in printed
+    assert "MiB" in printed
+
+
+def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any("tiny" in row and "model" in row and "All of CoDi" in row for row in rows)
+    assert any("recipe-tiny-cpu" in row and "Every stage" in row for row in rows)
+
+
+def test_a_model_is_described_by_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--describe", "tiny"]) == 0
+    printed = capsys.readouterr().out
+    model = Model(load_config("tiny"))
+    for part in model.config.parts():
+        role, name = part.split(".", 1)
+        assert part in printed
+        assert f"{sum(p.numel() for p in model.role(role)[name].parameters()):,}" in printed
+    assert f"{sum(p.numel() for p in model.parameters()):,}" in printed
+    assert "latent 8 x 16 x 8 x 8" in printed
+
+
+def test_a_recipe_is_described_by_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--describe", "recipe-tiny-cpu"]) == 0
+    assert "joint-audio-video" in capsys.readouterr().out

@@ -1,0 +1,307 @@
+"""`codi generate` on real files with a small untrained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codi import media
+from codi.cli import main
+
+SUFFIXES = {"image": "png", "video": "mp4", "audio": "wav", "text": "txt"}
+
+
+class Studio:
+    """A folder to generate into with the small model."""
+
+    def __init__(self, model: Path, out: Path) -> None:
+        self.model, self.out = model, out
+
+    def __call__(self, *words: str | Path, to: tuple[str, ...] = ("image",)) -> int:
+        basis = ["generate", "--model", self.model, "--out", self.out, "--steps", "2", "--to", *to]
+        return main([str(word) for word in (*basis, *words)])
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        table: dict[str, Any] = json.loads((self.out / "manifest.json").read_text())
+        return table
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in self.out.iterdir() if p.name != "manifest.json"}
+
+
+@pytest.fixture
+def studio(model_folder: Path, tmp_path: Path) -> Studio:
+    return Studio(model_folder, tmp_path / "deep" / "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "to"),
+    [
+        (["text"], ("image",)),
+        (["image", "audio"], ("text",)),
+        (["video"], ("audio", "video")),
+        (["audio", "text", "image", "video"], ("image", "video", "audio", "text")),
+    ],
+)
+def test_any_to_any_writes_one_file_for_each_output(
+    given: list[str], to: tuple[str, ...], studio: Studio, files: dict[str, Path]
+) -> None:
+    sources = {
+        "text": "a red ball",
+        "image": files["ball.png"],
+        "audio": files["knock.wav"],
+        "video": files["clip.mp4"],
+    }
+    words = [word for name in given for word in (f"--{name}", sources[name])]
+    assert studio(*words, "--quiet", to=to) == 0
+    assert set(studio.files) == {f"000-{name}.{SUFFIXES[name]}" for name in to}
+    manifest = studio.manifest
+    assert manifest["complete"]
+    assert manifest["to"] == list(to)
+    assert [c["modality"] for c in manifest["conditions"]] == given
+    assert sum(c["weight"] for c in manifest["conditions"]) == pytest.approx(1.0, abs=1e-5)
+    assert manifest["samples"][0]["files"] == {n: f"000-{n}.{SUFFIXES[n]}" for n in to}
+
+
+def test_files_are_what_they_say(studio: Studio) -> None:
+    assert studio("--unconditional", "--quiet", to=("video", "audio", "image")) == 0
+    with Image.open(studio.out / "000-image.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (64, 64))
+    video, _ = media.load_video(studio.out / "000-video.mp4", frames=16, fps=8, size_px=64)
+    assert len(video.frames) == 16
+    sound, notes = media.load_audio(
+        studio.out / "000-audio.wav", sample_rate_hz=16_000, duration_s=2.0
+    )
+    assert not notes
+    assert len(sound.samples) == 32_000
+    assert media.has_audio(studio.out / "000-video.mp4")
+
+
+def test_a_kept_video_gets_the_sound_that_is_made_for_it(
+    studio: Studio, files: dict[str, Path]
+) -> None:
+    assert not media.has_audio(files["clip.mp4"])
+    assert studio("--keep", f"video={files['clip.mp4']}", "--quiet", to=("audio",)) == 0
+    assert set(studio.files) == {"000-audio.wav", "000-video.mp4"}
+    assert media.has_audio(studio.out / "000-video.mp4")
+    assert studio.manifest["conditions"][0]["modality"] == "video"
+
+
+def test_the_same_command_makes_the_same_files(studio: Studio) -> None:
+    words = ("--text", "a ball", "--num", "3", "--batch", "2", "--seed", "5", "--quiet")
+    assert studio(*words, to=("image", "audio", "video")) == 0
+    first, manifest = studio.files, studio.manifest
+    assert len(first) == 9
+    assert studio(*words, to=("image", "audio", "video")) == 0
+    assert studio.files == first
+    for table in (manifest, again := studio.manifest):
+        del table["timing"]
+    assert again == manifest
+    assert manifest["seeds"] == [5, 6, 7]
+    assert [sample["seed"] for sample in manifest["samples"]] == [5, 6, 7]
+
+
+def test_a_smaller_run_replaces_a_larger_one_and_spares_other_files(studio: Studio) -> None:
+    assert studio("--text", "a", "--num", "2", "--quiet", to=("image", "text")) == 0
+    (studio.out / "notes.md").write_text("mine")
+    assert studio("--text", "b", "--quiet") == 0
+    assert set(studio.files) == {"000-image.png", "notes.md"}
+    assert studio.manifest["left_over"] == []
+
+
+def test_json_alone_on_stdout(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    assert studio("--text", "a  ball", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == studio.manifest
+    assert "note: text: white space collapsed" in printed.err.splitlines()
+
+
+def test_notes_progress_and_files_are_told(
+    studio: Studio, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--image", files["ball.png"], "--video", files["clip.mp4"], "--num", "2")
+    assert studio(*words, "--batch", "1", to=("image", "text")) == 0
+    printed = capsys.readouterr()
+    notes = [line for line in printed.err.splitlines() if line.startswith("note: ")]
+    assert [line.split()[1] for line in notes] == ["ball.png:", "clip.mp4:"]
+    assert "4/4" in printed.err
+    assert studio.manifest["notes"] == [line.removeprefix("note: ") for line in notes]
+    last = printed.out.splitlines()[-1]
+    for name in [*studio.files, "manifest.json", str(studio.out)]:
+        assert name in last
+
+
+def test_quiet_says_nothing(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    assert studio("--text", "a  ball", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_weights_and_negatives_reach_the_model(studio: Studio, files: dict[str, Path]) -> None:
+    words = ["--text", "a ball", "--image", str(files["ball.png"]), "--quiet"]
+    made = []
+    for more in (["--weights", "1", "0"], ["--weights", "0", "2"], ["--negative-text", "dark"]):
+        assert studio(*words, *more) == 0
+        made.append(studio.files["000-image.png"])
+    assert len(set(made)) == 3
+
+
+def test_sampling_settings_reach_the_model(studio: Studio) -> None:
+    words = ("--sampler", "euler", "--guidance", "image=1.5", "--text", "x", "--quiet")
+    assert studio(*words, to=("image", "audio")) == 0
+    settings = studio.manifest["settings"]
+    assert (settings["sampler"], settings["steps"]) == ("euler", 2)
+    assert settings["guidance"]["image"] == 1.5
+    assert settings["versions"]["codi"] == studio.manifest["codi"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--image", "missing.png"], ["missing.png: no such file"]),
+        (["--text", ""], ["text is empty"]),
+        (["--text", "a", "--sampler", "dimm"], ["unknown sampler 'dimm'", "did you mean 'ddim'"]),
+        (["--text", "a", "--steps", "5000"], ["steps = 5000"]),
+        (["--text", "a", "--device", "tpu9"], ["device 'tpu9'"]),
+        (["--text", "a", "--dtype", "int3"], ["dtype", "int3", "float32"]),
+        (["--text", "a", "--model", "tinny"], ["unknown model 'tinny'"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_folder(
+    words: list[str], parts: list[str], studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert studio(*words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("codi: error: ")
+    assert printed.err.count("\n") == 1
+    for part in parts:
+        assert part in printed.err
+    assert not studio.out.parent.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studio.out.parent.mkdir()
+    studio.out.write_text("a file")
+    assert studio("--text", "a") == 2
+    line = capsys.readouterr().err
+    assert str(studio.out) in line
+    assert "--out" in line
+
+
+def test_a_foreign_manifest_is_left_alone(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studio.out.mkdir(parents=True)
+    (studio.out / "manifest.json").write_text('{"name": "an app"}')
+    assert studio("--text", "a") == 2
+    assert "was not written by codi generate" in capsys.readouterr().err
+    assert (studio.out / "manifest.json").read_text() == '{"name": "an app"}'
+    assert studio.files == {}
+
+
+def test_a_manifest_cannot_name_files_outside_its_folder(studio: Studio) -> None:
+    studio.out.mkdir(parents=True)
+    victim = studio.out.parent / "000-image.png"
+    victim.write_bytes(b"mine")
+    table = {"samples": [{"files": {"image": "../000-image.png"}}], "left_over": [str(victim)]}
+    (studio.out / "manifest.json").write_text(json.dumps(table))
+    assert studio("--text", "a", "--quiet") == 0
+    assert victim.read_bytes() == b"mine"
+
+
+def stop_at(number: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `error` happen while picture `number` is written."""
+    save, count = media.save_image, iter(range(number))
+
+    def failing(path: Path, item: Image.Image) -> None:
+        if next(count, None) is None:
+            raise error
+        save(path, item)
+
+    monkeypatch.setattr(media, "save_image", failing)
+
+
+def test_interrupted_samples_stay_and_the_manifest_says_incomplete(
+    studio: Studio, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--text", "a", "--num", "3", "--batch", "1")
+    with monkeypatch.context() as context:
+        stop_at(2, KeyboardInterrupt(), context)
+        assert studio(*words, to=("image", "audio")) == 130
+    assert "incomplete: 2 of 3 samples are finished" in capsys.readouterr().err
+    names = {f"00{i}-{name}" for i in (0, 1) for name in ("image.png", "audio.wav")}
+    assert set(studio.files) == names
+    assert not studio.manifest["complete"]
+    assert len(studio.manifest["samples"]) == 2
+    assert studio(*words, "--quiet", to=("image", "audio")) == 0
+    assert studio.manifest["complete"]
+    assert len(studio.files) == 6
+
+
+def test_interrupted_before_the_first_sample_leaves_an_earlier_run_as_it_was(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert studio("--text", "a", "--quiet") == 0
+    before, manifest = studio.files, studio.manifest
+    with monkeypatch.context() as context:
+        stop_at(0, KeyboardInterrupt(), context)
+        assert studio("--text", "b", "--quiet") == 130
+    assert studio.files == before
+    assert studio.manifest == manifest
+
+
+def test_an_interrupted_run_over_a_larger_one_forgets_no_file(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert studio("--text", "a", "--num", "3", "--quiet") == 0
+    with monkeypatch.context() as context:
+        stop_at(1, KeyboardInterrupt(), context)
+        assert studio("--text", "b", "--num", "2", "--batch", "1", "--quiet") == 130
+    assert studio.manifest["left_over"] == ["001-image.png", "002-image.png"]
+    assert studio("--text", "b", "--quiet") == 0
+    assert set(studio.files) == {"000-image.png"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")],
+)
+def test_out_of_memory_is_one_line(
+    error: Exception,
+    studio: Studio,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_at(0, error, monkeypatch)
+    assert studio("--text", "a") == 2
+    assert capsys.readouterr().err.startswith("codi: error: out of memory; ")
+
+
+def test_a_bug_shows_its_traceback(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(0, RuntimeError("a bug"), monkeypatch)
+    with pytest.raises(RuntimeError, match="a bug"):
+        studio("--text", "a", "--quiet")
+
+
+def test_numbers_that_are_not_finite_are_refused(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert studio("--text", "a", "--guidance", "1e38") == 2
+    assert "not finite" in capsys.readouterr().err
+    assert not studio.out.exists()
+
+
+def test_a_sample_does_not_depend_on_its_batch(studio: Studio) -> None:
+    assert studio("--text", "a", "--num", "2", "--seed", "3", "--quiet") == 0
+    together = np.asarray(Image.open(studio.out / "001-image.png"), dtype=int)
+    assert studio("--text", "a", "--seed", "4", "--quiet") == 0
+    alone = np.asarray(Image.open(studio.out / "000-image.png"), dtype=int)
+    assert abs(together - alone).max() <= 2  # sums in another order, rounded to 8 bits

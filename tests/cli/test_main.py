@@ -1,0 +1,161 @@
+"""Laws of the whole command line: light help, frozen option names, one line for every mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import codi
+from codi.cli import COMMANDS, build_parser, main
+
+ROOT = Path(__file__).parents[2]
+
+OPTIONS = {
+    "generate": "--audio --batch --device --dtype --guidance --image --json --keep --model "
+    "--negative-audio --negative-image --negative-text --negative-video --num --out --quiet "
+    "--sampler --seed --steps --text --to --unconditional --video --weights",
+    "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --no-bf16 "
+    "--only --out --quiet --sample-every --set --threads",
+    "evaluate": "--batch --data --device --model --out --quiet --samples --steps --suite --tasks",
+    "data bounce": "--count --out --quiet --seed --shards --sheet --split",
+    "data tokenizer": "--clips --data --out --quiet --shards --vocabulary",
+    "bench generate": "--device --model --no-cold --repeat --steps",
+    "bench flops": "--device --model",
+    "bench train": "--bf16 --data --device",
+    "presets": "--describe",
+}
+"""Options people rely on: adding one is a line here, taking one away breaks somebody's script."""
+
+
+def commands(
+    parser: argparse.ArgumentParser, name: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    below = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    if not below:
+        yield name, parser
+    for choices in below:
+        for word, child in choices.items():
+            yield from commands(child, f"{name} {word}".strip())
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("OMP_WAIT_POLICY", None)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_option_names_are_frozen() -> None:
+    found = {
+        name: " ".join(
+            sorted(o for o in parser._option_string_actions if o not in ("-h", "--help"))
+        )
+        for name, parser in commands(build_parser())
+    }
+    assert found == OPTIONS
+
+
+def test_every_command_explains_itself_with_an_example() -> None:
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+    for name, parser in commands(build_parser()):
+        assert parser.description, name
+        top = name.split(maxsplit=1)[0]
+        assert f"codi {top}" in parser.format_help(), name
+
+
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["--version"]])
+def test_help_imports_no_heavy_library(words: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from codi.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'rich', 'av', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = python("-c", script, *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        began_s = time.perf_counter()
+        assert python("-m", "codi", "--help").returncode == 0
+        times.append(time.perf_counter() - began_s)
+    assert min(times) <= 0.5
+
+
+def test_importing_codi_makes_threads_wait_passively_and_imports_no_torch() -> None:
+    script = (
+        "import codi, os, sys\n"
+        "assert os.environ['OMP_WAIT_POLICY'] == 'passive'\n"
+        "assert 'torch' not in sys.modules\n"
+        "codi.register, codi.Modality\n"
+        "assert 'torch' not in sys.modules\n"
+        "codi.load, codi.Pipeline, codi.Condition\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_are_listed_and_unknown_ones_refused() -> None:
+    assert set(codi.__all__) <= set(dir(codi))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = codi.nothing
+
+
+def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert codi.__version__ == project.get("version", codi.__version__)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"codi {codi.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["genrate"], ["unknown command 'genrate'", "did you mean 'generate'"]),
+        (["generate", "--txt", "a"], ["unknown option --txt", "did you mean --text"]),
+        (["generate", "--tex", "a"], ["unknown option --tex", "codi generate --help"]),
+        (["generate", "a ball"], ["'a ball' belongs to no option"]),
+        (["generate", "--num", "0"], ["--num", "'0' is not a whole number from 1 up"]),
+        (["generate", "--text"], ["--text", "expected one argument"]),
+        (["bench"], ["KIND", "codi bench --help"]),
+        (["data", "bounce"], ["--sheet FILE.png", "--out DIR"]),
+        (["data", "bounce", "--out", "x", "--split", "train"], ["did you mean 'trained'"]),
+        (["train", "recipe-tiny-cpu"], ["--out DIR", "--dry-run"]),
+        (["train", "recipe-tiny-cp", "--dry-run"], ["did you mean 'recipe-tiny-cpu'"]),
+        (["train", "recipe-tiny-cpu", "--dry-run", "--device", "tpu9"], ["device 'tpu9'"]),
+        (["presets", "--describe", "tinny"], ["unknown model 'tinny'", "did you mean 'tiny'"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_mend(
+    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str], tmp_cwd: Path
+) -> None:
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("codi: error: ")
+    assert printed.err.count("\n") == 1
+    for part in parts:
+        assert part in printed.err
+    assert not list(tmp_cwd.iterdir())
+
+
+def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "codi generate --text" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""`codi train`: plans that need no data, and runs that can be stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codi.build import load_config
+from codi.cli import main
+from codi.config import to_toml
+from codi.training.recipe import load_recipe
+from codi.weights import part_files
+
+SMALL = """
+name = "small"
+model = "tiny"
+overrides = ["codecs.text.width=40"]
+
+[data.bounce]
+kind = "world"
+world = "bounce"
+clips = 12
+
+[data.absent]
+kind = "shards"
+files = ["nowhere-*.tar"]
+optional = true
+
+[[stage]]
+name = "words"
+steps = 6
+batch = 4
+learning_rate = 1e-3
+train = ["codecs.text.*"]
+
+[[stage.objectives]]
+task = "reconstruct"
+settings = { modality = "text", captions = ["video"] }
+data = { bounce = 0.9, absent = 0.1 }
+
+[[stage]]
+name = "words-again"
+steps = 3
+batch = 4
+accumulate = 2
+learning_rate = 1e-3
+objectives = [{ task = "reconstruct", settings = { modality = "text", captions = ["text"] }, data = { bounce = 1.0 } }]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_dry_run_shows_every_stage_and_trains_nothing(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_cwd: Path
+) -> None:
+    assert main(["train", str(recipe), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    model = load_config("tiny", ["codecs.text.width=40"])
+    parameters = sum(p.numel() for p in model.part("codecs", "text").build().parameters())
+    for word in ("words-again", "reconstruct text", "4 x 2", f"{parameters:,}", "codecs.text"):
+        assert word in printed
+    assert "data bounce: there" in printed
+    assert "data absent: not there; optional" in printed
+    assert [path.name for path in tmp_cwd.iterdir()] == ["small.toml"]
+
+
+def test_dry_run_takes_any_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "recipe-tiny-cpu", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for stage in load_recipe("recipe-tiny-cpu").stage:
+        assert stage.name in printed
+
+
+def test_dry_run_of_some_stages_with_other_settings(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dry-run", "--only", "words", "--set", "stage.0.steps=1234"]
+    assert main(["train", str(recipe), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "1,234" in printed
+    assert "words-again" not in printed
+
+
+def test_estimate_measures_a_few_steps(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_cwd: Path
+) -> None:
+    assert main(["train", str(recipe), "--dry-run", "--estimate", "--quiet"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "reconstruct" in line]
+    assert rows
+    assert not any("~" in row for row in rows)
+    assert [path.name for path in tmp_cwd.iterdir()] == ["small.toml"]
+
+
+def test_a_run_leaves_model_logs_and_recipe_and_is_not_repeated(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--out", str(out), "--only", "words", "--sample-every", "0"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "data source 'absent' is not there" in said.err
+    assert f"the model is in {out / 'model'}" in " ".join(said.err.split())
+    assert part_files(out / "model", "codecs.text")
+    assert list((out / "logs" / "words").glob("events*"))
+    assert to_toml(load_recipe(recipe)) == (out / "recipe.toml").read_text()
+    assert json.loads((out / "stages" / "words" / "done.json").read_text())["steps"] == 6
+    assert not (out / "stages" / "words-again").exists()
+    assert main(words) == 0
+    assert "words: done already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--dry-run", "--only", "word"], ["unknown stage 'word'", "did you mean 'words'"]),
+        (["--dry-run", "--set", "stage.0.stepz=1"], ["stepz", "did you mean 'stage[0].steps'"]),
+        (["--dry-run", "--set", "steps"], ["expected key=value"]),
+        (["--estimate", "--out", "x"], ["--estimate belongs to --dry-run"]),
+        (["--out", "x", "--set", 'stage.0.train=["codec.text.*"]'], ["no parameter matches"]),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str],
+    parts: list[str],
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_cwd: Path,
+) -> None:
+    assert main(["train", str(recipe), "--quiet", *words]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    for part in parts:
+        assert part in line

@@ -1,0 +1,136 @@
+"""Attention: what depends on what."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.small import awake
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from codi.nn.attention import (
+    SHORT,
+    Attention,
+    EnvironmentAttention,
+    FeedForward,
+    TransformerLayer,
+    attend,
+    causal_bias,
+)
+
+
+def _environment_attention() -> EnvironmentAttention:
+    return EnvironmentAttention(width=8, environment_width=6, heads=2, head_width=4)
+
+
+@pytest.mark.parametrize("keys", [2, SHORT, SHORT + 1])
+def test_both_ways_to_attend_are_one(keys: int) -> None:
+    q, k, v = torch.randn(2, 3, 5, 4), torch.randn(2, 3, keys, 4), torch.randn(2, 3, keys, 4)
+    bias = torch.randn(3, 5, keys)
+    expected = scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    torch.testing.assert_close(attend(q, k, v, bias), expected)
+
+
+def test_one_token_of_context_ignores_the_query() -> None:
+    attention, context = Attention(8, 6, heads=2, head_width=4), torch.randn(3, 1, 6)
+    expected = attention.to_out(attention.to_v(context))
+    for x in (torch.randn(3, 7, 8), torch.randn(3, 7, 8)):
+        assert torch.equal(attention(x, context), expected)
+
+
+def test_one_token_is_what_the_softmax_over_one_token_gives() -> None:
+    attention = Attention(8, 6, heads=2, head_width=4)
+    x, context = torch.randn(3, 7, 8), torch.randn(3, 1, 6)
+    twice = attention(x, context.expand(-1, 2, -1))  # two equal tokens share the weight
+    torch.testing.assert_close(attention(x, context).expand_as(twice), twice)
+
+
+def test_several_tokens_are_told_apart_by_the_query() -> None:
+    attention, context = Attention(8, 6, heads=2, head_width=4), torch.randn(1, 3, 6)
+    first, second = attention(torch.randn(1, 2, 8), context)[0]
+    assert not torch.allclose(first, second)
+
+
+def test_environment_attention_starts_as_nothing() -> None:
+    attention = _environment_attention()
+    times = torch.linspace(0, 2, 5), torch.linspace(0, 2, 4)
+    assert not attention(torch.randn(2, 5, 8), torch.randn(2, 4, 6), *times).any()
+
+
+def test_environment_attention_weighs_near_slots_more() -> None:
+    attention = _environment_attention()
+    slots = torch.tensor([0.25, 0.75, 1.25, 1.75])
+    bias = attention.time_bias(slots, slots)  # (heads, L, K)
+    assert bias.shape == (2, 4, 4)
+    assert torch.equal(bias.argmax(-1), torch.arange(4).expand(2, 4))
+    assert (bias[:, 0].diff() < 0).all()
+
+
+def test_environment_attention_can_look_to_one_side() -> None:
+    attention = _environment_attention()
+    slots = torch.tensor([0.25, 0.75, 1.25, 1.75])
+    with torch.no_grad():
+        attention.offset_s.fill_(0.5)  # half a second before its own instant
+    assert attention.time_bias(slots, slots)[0, 2].argmax() == 1
+
+
+def _reply_to_slot(slot: int) -> Tensor:
+    """Return how much each query (L,) feels a change of one slot."""
+    attention = awake(_environment_attention())
+    with torch.no_grad():
+        attention.log_rate.fill_(5.0)
+    times = torch.tensor([0.25, 0.75, 1.25, 1.75])
+    x, environment = torch.randn(1, 4, 8), torch.randn(1, 4, 6)
+    changed = environment.clone()
+    changed[:, slot] += 1.0
+    before, after = (attention(x, e, times, times) for e in (environment, changed))
+    return (after - before).abs().sum(-1)[0]
+
+
+@pytest.mark.parametrize("slot", range(4))
+def test_a_slot_is_heard_at_its_own_time(slot: int) -> None:
+    assert _reply_to_slot(slot).argmax() == slot
+
+
+def test_queries_without_time_see_all_slots_alike() -> None:
+    attention = awake(_environment_attention())
+    x, environment = torch.randn(1, 3, 8), torch.randn(1, 4, 6)
+    shuffled = environment[:, [2, 0, 3, 1]]
+    torch.testing.assert_close(
+        attention(x, environment, None, torch.arange(4.0)),
+        attention(x, shuffled, None, torch.arange(4.0)),
+    )
+
+
+def test_a_pooled_environment_tells_nothing_of_time() -> None:
+    attention = awake(_environment_attention())
+    out = attention(torch.randn(2, 5, 8), torch.randn(2, 1, 6), torch.arange(5.0), torch.ones(1))
+    assert out.shape == (2, 1, 8)
+
+
+def test_one_head_has_a_window_too() -> None:
+    attention = EnvironmentAttention(width=4, environment_width=4, heads=1, head_width=4)
+    assert attention.time_bias(torch.zeros(2), torch.zeros(3)).shape == (1, 2, 3)
+
+
+def test_the_future_is_hidden() -> None:
+    layer = TransformerLayer(width=8, heads=2)
+    x = torch.randn(1, 5, 8)
+    changed = x.clone()
+    changed[:, 3:] += 1.0
+    bias = causal_bias(5)
+    torch.testing.assert_close(layer(x, bias)[:, :3], layer(changed, bias)[:, :3])
+    assert not torch.allclose(layer(x, bias)[:, 3:], layer(changed, bias)[:, 3:])
+
+
+def test_memory_is_seen_by_every_token() -> None:
+    layer = TransformerLayer(width=8, heads=2)
+    x, memory = torch.randn(1, 5, 8), torch.randn(1, 1, 8)
+    bias = causal_bias(5, memory=1)
+    difference = layer(x, bias, memory) - layer(x, bias, memory + 1.0)
+    assert difference.abs().sum(-1).gt(0).all()
+
+
+def test_a_token_is_fed_forward_alone() -> None:
+    layer, x = FeedForward(8), torch.randn(2, 5, 8)
+    torch.testing.assert_close(layer(x)[:, 2:3], layer(x[:, 2:3]))

@@ -1,0 +1,44 @@
+"""Convolutional blocks: sizes, and branches that start as nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codi.nn.conv import ConvFeatures, Downsample, ResBlock, Upsample, conv, group_norm
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "expected"), [(64, 32, 32), (48, 32, 24), (8, 32, 4), (7, 4, 1)]
+)
+def test_group_norm_takes_the_most_groups_that_fit(
+    channels: int, groups: int, expected: int
+) -> None:
+    assert group_norm(channels, groups).num_groups == expected
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (1, 1)])
+def test_a_convolution_keeps_the_size(kernel: tuple[int, int]) -> None:
+    assert conv(4, 6, kernel)(torch.randn(2, 4, 5, 7)).shape == (2, 6, 5, 7)
+
+
+def test_a_residual_block_starts_as_the_identity() -> None:
+    x, step = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
+    assert torch.equal(ResBlock(8, 8, step_width=16)(x, step), x)
+
+
+def test_a_residual_block_reads_the_step() -> None:
+    block, x = ResBlock(8, 4, step_width=16), torch.randn(2, 8, 4, 4)
+    torch.nn.init.normal_(block.conv_out.weight)
+    assert not torch.allclose(block(x, torch.zeros(2, 16)), block(x, torch.ones(2, 16)))
+
+
+def test_sizes_are_halved_and_doubled() -> None:
+    x = torch.randn(2, 4, 8, 6)
+    assert Downsample(4)(x).shape == (2, 4, 4, 3)
+    assert Upsample(4)(x).shape == (2, 4, 16, 12)
+
+
+def test_features_shrink_by_patch_and_stages() -> None:
+    features = ConvFeatures(3, (8, 16), patch=4)
+    assert features(torch.randn(2, 3, 64, 32)).shape == (2, 16, 4, 2)

@@ -1,0 +1,66 @@
+"""Sentences to token ids and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codi.config import ConfigError
+from codi.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+SHIPPED = load_tokenizer("tokenizer-tiny.json")
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=3))
+def test_any_text_comes_back(texts: list[str]) -> None:
+    assert SHIPPED.decode(SHIPPED.encode(texts, 1000)) == [text.strip() for text in texts]
+
+
+@pytest.mark.parametrize("text", ["<eos>", "one <pad> two", "<bos><eos>"])
+def test_a_text_may_spell_a_special_token(text: str) -> None:
+    assert SHIPPED.decode(SHIPPED.encode([text], 100)) == [text]
+
+
+@given(st.text(min_size=50, max_size=80), st.integers(3, 20))
+def test_long_texts_are_cut(text: str, length: int) -> None:
+    ids = SHIPPED.encode([text], length)[0].tolist()
+    assert len(ids) <= length
+    assert ids[0] == SHIPPED.begin
+    assert ids[-1] == SHIPPED.end
+    kept, count = SHIPPED.kept(text, length)
+    assert kept == len(ids) - 2
+    assert count >= kept
+
+
+def test_short_texts_are_padded_to_the_longest() -> None:
+    ids = SHIPPED.encode(["a", "a large red ball bounces"], 32)
+    assert ids[0, -1] == SHIPPED.pad
+    assert ids[1, -1] == SHIPPED.end
+
+
+def test_a_trained_tokenizer_has_the_size_asked_for() -> None:
+    tokenizer = train_tokenizer(["a red ball", "a red cube", "a red star"] * 5, 265)
+    assert 256 < len(tokenizer) <= 265
+    assert tokenizer.decode(tokenizer.encode(["ein blauer Würfel"], 64)) == ["ein blauer Würfel"]
+
+
+def test_a_missing_file_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"no tokenizer file 'mine\.json': give a path"):
+        load_tokenizer("mine.json")
+
+
+def test_a_tokenizer_without_special_tokens_is_an_error() -> None:
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models
+
+    with pytest.raises(ConfigError, match="no token '<pad>'"):
+        Tokenizer(Library(models.BPE()))
+
+
+def test_a_path_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    train_tokenizer(["a red ball"] * 3, 262).library.save(str(file))
+    assert load_tokenizer(str(file)).decode(load_tokenizer(str(file)).encode(["é"], 9)) == ["é"]

@@ -1,0 +1,157 @@
+"""The diffusion UNet on latents."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from tests.small import awake
+from torch import Tensor
+
+from codi.unets.blocks import TemporalConfig
+from codi.unets.unet import UNet, UNetConfig
+
+CONFIG = UNetConfig(
+    latent_channels=4,
+    channels=16,
+    context_width=8,
+    duration_s=2.0,
+    multipliers=(1, 2),
+    depth=1,
+    attention=(True, True),
+    head_channels=8,
+    environment_width=6,
+    time_axis="frame",
+    groups=8,
+    feed_forward_multiple=2,
+    temporal=TemporalConfig(shift_chunks=4, shift_kernel=1),
+)
+
+
+def _unet(**changes: Any) -> UNet:
+    return awake(dataclasses.replace(CONFIG, **changes).build()).eval()
+
+
+def _given(size: int = 2) -> tuple[Tensor, Tensor]:
+    return torch.randint(1, 1000, (size,)), torch.randn(size, 1, 8)
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 1, 4, 4), (4, 5, 4, 4), (4, 1, 8, 2), (4, 16, 2, 2), (4, 1, 2, 6)]
+)
+@torch.no_grad()
+def test_the_prediction_has_the_shape_of_the_latent(shape: tuple[int, ...]) -> None:
+    z = torch.randn(2, *shape)
+    assert _unet()(z, *_given()).shape == z.shape
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 2)])
+@pytest.mark.parametrize("resample", [True, False])
+@torch.no_grad()
+def test_any_number_of_levels_and_blocks_fits(
+    depth: int, multipliers: tuple[int, ...], resample: bool
+) -> None:
+    unet = _unet(
+        depth=depth,
+        multipliers=multipliers,
+        attention=(True,) * len(multipliers),
+        resample=resample,
+        temporal=None,
+    )
+    z = torch.randn(1, 4, 1, 8, 4)
+    assert unet(z, *_given(1)).shape == z.shape
+
+
+def test_one_entry_for_each_level_is_needed() -> None:
+    with pytest.raises(ValueError, match="give one entry for each level"):
+        _unet(attention=(True,))
+
+
+def test_heads_have_to_be_given() -> None:
+    with pytest.raises(ValueError, match="needs `heads` or `head_channels`"):
+        _unet(heads=None, head_channels=None)
+
+
+@torch.no_grad()
+def test_heads_are_given_by_number_too() -> None:
+    assert _unet(heads=2, head_channels=None)(torch.randn(2, 4, 1, 4, 4), *_given()).any()
+
+
+@torch.no_grad()
+def test_an_image_passes_by_every_temporal_block() -> None:
+    unet = _unet()
+    image_model = _unet(temporal=None)
+    spatial = {k: v for k, v in unet.state_dict().items() if ".temporal." not in k}
+    image_model.load_state_dict(spatial)
+    z, (t, context) = torch.randn(2, 4, 1, 4, 4), _given()
+    assert torch.equal(unet(z, t, context), image_model(z, t, context))
+
+
+@torch.no_grad()
+def test_a_fresh_video_model_is_the_image_model_on_every_frame() -> None:
+    unet = CONFIG.build().eval()
+    for name, module in unet.named_children():
+        if name != "temporal":
+            awake(module)
+    for block in (m for name, m in unet.named_modules() if name.endswith(".temporal")):
+        assert isinstance(block, torch.nn.Module)
+        for name in ("attention.to_out", "shift_conv"):
+            for parameter in block.get_submodule(name).parameters():
+                parameter.zero_()
+    clip, (t, context) = torch.randn(2, 4, 5, 4, 4), _given()
+    frames = torch.stack([unet(clip[:, :, i : i + 1], t, context)[:, :, 0] for i in range(5)], 2)
+    torch.testing.assert_close(unet(clip, t, context), frames, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_an_untrained_environment_attention_changes_nothing() -> None:
+    unet = CONFIG.build().eval()
+    torch.nn.init.normal_(unet.conv_out.weight)
+    z, (t, context) = torch.randn(2, 4, 3, 4, 4), _given()
+    assert torch.equal(unet(z, t, context), unet(z, t, context, torch.randn(2, 8, 6)))
+
+
+@pytest.mark.parametrize("time_axis", ["frame", "height", "none"])
+@torch.no_grad()
+def test_a_trained_one_listens(time_axis: str) -> None:
+    unet = _unet(time_axis=time_axis)
+    z, (t, context) = torch.randn(2, 4, 3, 4, 4), _given()
+    first, second = (unet(z, t, context, torch.randn(2, 8, 6)) for _ in range(2))
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("given", ["t", "context"])
+@torch.no_grad()
+def test_step_and_prompt_are_heard(given: str) -> None:
+    unet, z, (t, context) = _unet(), torch.randn(2, 4, 3, 4, 4), _given()
+    other = (t + 1, context) if given == "t" else (t, context + 1.0)
+    assert not torch.allclose(unet(z, t, context), unet(z, *other), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    unet, z, (t, context) = _unet(), torch.randn(3, 4, 3, 4, 4), _given(3)
+    environment = torch.randn(3, 8, 6)
+    whole = unet(z, t, context, environment)
+    alone = unet(z[1:2], t[1:2], context[1:2], environment[1:2])
+    torch.testing.assert_close(whole[1:2], alone, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_sound_hears_the_environment_of_its_own_time() -> None:
+    unet = _unet(time_axis="height", temporal=None, multipliers=(1,), attention=(True,))
+    for name, parameter in unet.named_parameters():
+        if name.endswith("log_rate"):
+            parameter.fill_(5.0)  # narrow windows
+        if "self_attention.to_out" in name:
+            parameter.zero_()  # nothing else carries news along the clip but convolutions
+    z, (t, context) = torch.randn(1, 4, 1, 64, 2), _given(1)
+    environment = torch.randn(1, 8, 6)
+    changed = environment.clone()
+    changed[:, 5] += 3.0
+    difference = unet(z, t, context, changed) - unet(z, t, context, environment)
+    rows = difference.abs().sum((0, 1, 2, 4))
+    assert rows[40:48].mean() > 2 * rows[:24].mean()
