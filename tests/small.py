@@ -44,6 +44,14 @@ def awake(module: Module, seed: int = 0) -> Module:
     return module
 
 
+def speaking(model: Model) -> Model:
+    """Give fresh diffusers an output: theirs is zero, and with it every law about them is true."""
+    for name, parameter in model.role("diffusers").named_parameters():
+        if name.endswith(("conv_out.weight", "to_vector.weight")):
+            nn.init.normal_(parameter, std=0.05)
+    return model
+
+
 def awake_model(*assignments: str, parts: Collection[str] | None = None) -> Model:
     """Return a model in which everything acts on everything, as in a trained one."""
     return awake(small_model(*assignments, parts=parts))

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
@@ -18,6 +19,8 @@ from codi.codecs.text_vae import TextVAEConfig
 from codi.config import ConfigError, build, load_toml, override, unknown
 from codi.diffusion import NoiseSchedule
 from codi.encoders.base import PromptEncoder
+from codi.encoders.clap import ClapAudioConfig
+from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
 from codi.encoders.environment import EnvironmentEncoderConfig
 from codi.encoders.sound import SoundEncoderConfig
 from codi.encoders.text import TextEncoderConfig
@@ -36,6 +39,9 @@ KINDS: dict[str, Any] = {
     "text_encoder": TextEncoderConfig,
     "vision_encoder": VisionEncoderConfig,
     "sound_encoder": SoundEncoderConfig,
+    "clip_text": ClipTextConfig,
+    "clip_vision": ClipVisionConfig,
+    "clap_audio": ClapAudioConfig,
     "environment": EnvironmentEncoderConfig,
     "unet": UNetConfig,
     "text_unet": TextUNetConfig,
@@ -166,6 +172,17 @@ def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Mo
             return build(ModelConfig, override(load_toml(candidate), assignments), candidate)
     presets = [p.stem for p in sorted(PRESETS.glob("*.toml")) if not p.stem.startswith("recipe-")]
     raise ConfigError(unknown("model", str(name_or_file), presets))
+
+
+def parameter_counts(config: ModelConfig) -> dict[str, int]:
+    """Return how many parameters each part ("role.name") has, without memory for any of them."""
+    counts = {}
+    for part in config.parts():
+        role, name = part.split(".", 1)
+        with torch.device("meta"):
+            module = config.part(role, name).build()
+        counts[part] = sum(p.numel() for p in module.parameters())
+    return counts
 
 
 class Model(nn.Module):

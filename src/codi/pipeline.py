@@ -263,7 +263,7 @@ class Pipeline:
             callback: called as callback(step, steps) after every step.
         """
         kept = dict(kept or {})
-        self.require([*to, *kept], [], {})
+        self.require([*to, *kept], [], kept)
         resolved = self.describe(settings, to)
         schedule = self.model.schedule
         space = ProductSpace({name: tuple(self.config.modality(name).latent) for name in to})

@@ -115,10 +115,15 @@ def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
             raise ConfigError(f"{path}: damaged or unreadable ({error}); fetch it again") from error
 
 
-def save_model(model: Model, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a model's configuration and all parts that are present."""
+def save_model(
+    model: Model,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    config: ModelConfig | None = None,
+) -> None:
+    """Write all parts that are present, and the configuration: the model's own, or `config`."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(folder / "config.toml", to_toml(model.config))
+    atomic_write_text(folder / "config.toml", to_toml(config or model.config))
     for part in model.config.parts():
         role, name = part.split(".", 1)
         if name in model.role(role):

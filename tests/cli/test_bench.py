@@ -57,7 +57,7 @@ def test_generate_compares_joint_requests_with_their_parts(
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets"]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert any("tiny" in row and "model" in row and "All of CoDi" in row for row in rows)
+    assert any("tiny" in row and "model" in row and "all of CoDi" in row for row in rows)
     assert any("recipe-tiny-cpu" in row and "Every stage" in row for row in rows)
 
 

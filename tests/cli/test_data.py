@@ -49,6 +49,9 @@ def test_clips_are_what_the_world_renders(tmp_path: Path) -> None:
     assert bounce.parse_caption(text) is not None
 
 
+# The reader of shards leaves them open until they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_shards_are_read_back_as_the_same_clips(tmp_path: Path) -> None:
     bounce_command("--out", tmp_path, "--count", "3", "--seed", "5", "--shards")
     source = ShardsConfig(files=("*.tar",)).build(load_config("tiny"), tmp_path)

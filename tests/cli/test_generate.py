@@ -53,7 +53,7 @@ def studio(model_folder: Path, tmp_path: Path) -> Studio:
 def test_any_to_any_writes_one_file_for_each_output(
     given: list[str], to: tuple[str, ...], studio: Studio, files: dict[str, Path]
 ) -> None:
-    sources = {
+    sources: dict[str, str | Path] = {
         "text": "a red ball",
         "image": files["ball.png"],
         "audio": files["knock.wav"],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,12 +89,14 @@ def test_help_imports_no_heavy_library(words: list[str]) -> None:
 
 
 def test_help_is_quick() -> None:
-    times = []
-    for _ in range(3):
-        began_s = time.perf_counter()
-        assert python("-m", "codi", "--help").returncode == 0
-        times.append(time.perf_counter() - began_s)
-    assert min(times) <= 0.5
+    def spent_s() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    # Processor time, so that a busy machine does not turn the law into a guess.
+    before_s = spent_s()
+    assert python("-m", "codi", "--help").returncode == 0
+    assert spent_s() - before_s <= 0.5
 
 
 def test_importing_codi_makes_threads_wait_passively_and_imports_no_torch() -> None:

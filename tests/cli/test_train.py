@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from codi.build import load_config
 from codi.cli import main
+from codi.cli.train import ShownStages
 from codi.config import to_toml
 from codi.training.recipe import load_recipe
 from codi.weights import part_files
@@ -46,7 +48,11 @@ steps = 3
 batch = 4
 accumulate = 2
 learning_rate = 1e-3
-objectives = [{ task = "reconstruct", settings = { modality = "text", captions = ["text"] }, data = { bounce = 1.0 } }]
+
+[[stage.objectives]]
+task = "reconstruct"
+settings = { modality = "text", captions = ["text"] }
+data = { bounce = 1.0 }
 """
 
 
@@ -115,6 +121,22 @@ def test_a_run_leaves_model_logs_and_recipe_and_is_not_repeated(
     assert not (out / "stages" / "words-again").exists()
     assert main(words) == 0
     assert "words: done already" in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_was(
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--only", "words"]
+    with monkeypatch.context() as context:
+        # Ctrl-C at the first report, which is in the middle of the first step.
+        context.setattr(ShownStages, "report", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert main(words) == 130
+    assert "run the same command to go on" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "words: done in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

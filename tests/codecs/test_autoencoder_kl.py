@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import awake
 
 from codi.codecs.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from tests.small import awake
 
 
 def _codec(**changes: object) -> AutoencoderKL:
@@ -55,6 +55,6 @@ def test_the_same_noise_gives_the_same_losses() -> None:
 
 def test_the_kl_term_is_zero_for_a_standard_normal() -> None:
     codec = _codec(kl_weight=1.0)
-    torch.nn.init.zeros_(codec.encoder[-1].weight)
-    torch.nn.init.zeros_(codec.encoder[-1].bias)
+    for parameter in codec.encoder[-1].parameters():
+        torch.nn.init.zeros_(parameter)
     assert codec.losses(torch.rand(2, 3, 1, 16, 16))["kl"] == 0.0

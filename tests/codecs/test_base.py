@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import NAMES, SENTENCE, small_config, small_model
 
 from codi.codecs.base import Codec
 from codi.types import Media
+from tests.small import NAMES, SENTENCE, small_config, small_model
 
 
 def _sample(name: str, size: int = 3) -> Media:

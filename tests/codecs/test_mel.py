@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from tests.small import small_config, small_model
 
 from codi.codecs.mel import MelCodec, MelCodecConfig
+from tests.small import small_config, small_model
 
 
 def _codec() -> MelCodec:
@@ -21,7 +21,7 @@ def test_a_vocoder_of_another_hop_is_refused() -> None:
     config = small_config().part("codecs", "audio")
     assert isinstance(config, MelCodecConfig)
     other = dataclasses.replace(config, mel=dataclasses.replace(config.mel, hop=160))
-    with pytest.raises(ValueError, match="the vocoder makes 125 samples .* takes 160"):
+    with pytest.raises(ValueError, match=r"the vocoder makes 125 samples .* takes 160"):
         other.build()
 
 

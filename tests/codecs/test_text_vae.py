@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import SENTENCE
 
 from codi.codecs.text_vae import TextVAE, TextVAEConfig
+from tests.small import SENTENCE
 
 TEXTS = ["a red ball", "two small blue cubes fall", "a glass star rings", "nothing moves here"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import NAMES, SENTENCE, objects, small_config, small_model
 from torch import Tensor
 
 from codi.build import Model
 from codi.encoders.base import PromptEncoder
 from codi.types import Media
+from tests.small import NAMES, SENTENCE, objects, small_config, small_model
 
 
 @pytest.fixture(scope="module")

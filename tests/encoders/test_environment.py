@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import awake
 from torch import Tensor
 
 from codi.encoders.environment import EnvironmentEncoder, EnvironmentEncoderConfig
+from tests.small import awake
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "frame": (4, 16, 4, 4),
@@ -54,7 +54,6 @@ def test_an_event_in_a_frame_changes_the_slot_of_its_time(frame: int) -> None:
     event = quiet.clone()
     event[:, :, frame] = torch.randn(4, 4, 4)
     changed = _slots_that_change("frame", quiet, event)
-    assert abs(changed.argmax().item() - frame // 2) <= 1
     assert (changed.argmax() - frame // 2).abs() <= 1
 
 

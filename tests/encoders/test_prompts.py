@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from tests.small import SENTENCE, small_config, small_model
 
 MODEL = small_model(parts=small_config().parts(("encoders",)))

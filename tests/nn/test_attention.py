@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import awake
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -17,6 +16,7 @@ from codi.nn.attention import (
     attend,
     causal_bias,
 )
+from tests.small import awake
 
 
 def _environment_attention() -> EnvironmentAttention:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import awake
 
 from codi.nn.temporal import TemporalBlock, temporal_shift
+from tests.small import awake
 
 
 @pytest.mark.parametrize(("frames", "chunks"), [(8, 8), (16, 8), (3, 8), (1, 4), (5, 1)])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import awake
 
 from codi.unets.text_unet import TextUNet, TextUNetConfig
 from codi.unets.unet import UNetConfig
+from tests.small import awake
 
 
 def _unet(positions: int) -> TextUNet:

@@ -8,6 +8,7 @@ exit code 2; Ctrl-C is 130; any other exception is a bug and shows its traceback
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,6 +16,7 @@ from typing import Protocol
 from codi import __version__
 from codi.cli import bench, data, evaluate, generate, presets, train
 from codi.cli.options import Formatter, Parser
+from codi.cli.plugins import OPTION, VARIABLE, load_plugin, plugins_of, split_plugins
 from codi.config import ConfigError, unknown
 
 _DESCRIPTION = """\
@@ -53,6 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="codi", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=Formatter
     )
     parser.add_argument("--version", action="version", version=f"codi {__version__}")
+    parser.add_argument(  # read before the parser is built, and listed here for the help
+        OPTION,
+        metavar="FILE_OR_MODULE",
+        help="import a Python file or module first, such as one that registers a modality; may be "
+        f"given several times (also: the variable {VARIABLE})",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in COMMANDS.items():
         one = commands.add_parser(
@@ -79,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    plugins, words = split_plugins(words)
+    for plugin in (*plugins_of(os.environ), *plugins):
+        load_plugin(plugin)
     parser = build_parser()
     if not words:
         parser.print_help(sys.stderr)

@@ -39,24 +39,6 @@ def evaluation_flops(model: Model, streams: Sequence[str]) -> int:
     return _count(lambda: model.codi(streams)(z_t, t, _context(model.config)))
 
 
-def training_flops(model: Model, task: Task, trained: Collection[str]) -> float:
-    """Estimate one training step on one sample.
-
-    A part ("role.name") in `trained` costs three forward passes; a frozen diffuser or environment
-    encoder costs two, since gradients pass through it, and other frozen parts one. A part that does
-    not run on shapes is counted as two operations for each parameter and place of the latent:
-    expect the order of magnitude.
-    """
-    wanted = [*task.wanted.latents, *task.wanted.media, *model.config.modalities]
-    total = 0.0
-    for part in task.parts:
-        role, name = part.split(".", 1)
-        user = next(m for m in wanted if model.config.modality(m).part(role) == name)
-        passes = _TRAINED_PASSES if part in trained else _FROZEN_PASSES[role]
-        total += passes * _part_flops(model, role, user)
-    return total
-
-
 def evaluation_s(
     config: ModelConfig, streams: Sequence[str], device: str = "cpu", repeat: int = 3
 ) -> float:
@@ -90,37 +72,75 @@ def matrix_peak(device: str = "cpu", size: int = 1024, duration_s: float = 0.5) 
     return 2 * size**3 / best_s
 
 
-def _part_flops(model: Model, role: str, name: str) -> float:
-    """Count one forward pass of the part that a modality uses in a role, for one sample."""
-    part: Any = model.part(role, name)
-    if not modality(name).is_caption or role not in _OF_MEDIA:
-        with contextlib.suppress(NotImplementedError):  # some operations refuse to run on shapes
-            return _PASSES[role](part, model.config, name)
-    places = math.prod(model.config.modality(name).latent[1:])
-    return 2.0 * max(places, _TOKENS) * sum(p.numel() for p in part.parameters())
+class Costs:
+    """Operations of training, with every part of a model counted once."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.model = model_of_shapes(config)
+        self._counted: dict[tuple[str, str], float] = {}
+
+    def with_parts(self, parts: Iterable[str]) -> Model:
+        """Return a model of shapes that has only `parts` ("role.name")."""
+        few = Model(self.model.config, [])
+        for part in parts:
+            role, name = part.split(".", 1)
+            few.role(role)[name] = self.model.role(role)[name]
+        return few
+
+    def training_flops(self, task: Task, trained: Collection[str]) -> float:
+        """Estimate one training step on one sample.
+
+        A part ("role.name") in `trained` costs three forward passes; a frozen diffuser or
+        environment encoder costs two, since gradients pass through it, and other frozen parts one.
+        A part that does not run on shapes is counted as two operations for each parameter and place
+        of the latent: expect the order of magnitude.
+        """
+        config = self.model.config
+        wanted = [*task.wanted.latents, *task.wanted.media, *config.modalities]
+        total = 0.0
+        for part in task.parts:
+            role, name = part.split(".", 1)
+            user = next(m for m in wanted if config.modality(m).part(role) == name)
+            passes = _TRAINED_PASSES if part in trained else _FROZEN_PASSES[role]
+            total += passes * self._part_flops(role, user)
+        return total
+
+    def _part_flops(self, role: str, name: str) -> float:
+        """Count one forward pass of the part that a modality uses in a role, for one sample."""
+        if (role, name) not in self._counted:
+            self._counted[role, name] = self._count_part(role, name)
+        return self._counted[role, name]
+
+    def _count_part(self, role: str, name: str) -> float:
+        part: Any = self.model.part(role, name)
+        if not modality(name).is_caption or role not in _OF_MEDIA:
+            with contextlib.suppress(RuntimeError):  # some operations refuse shapes alone
+                return _PASSES[role](part, self.model, name)
+        places = math.prod(self.model.config.modality(name).latent[1:])
+        return 2.0 * max(places, _TOKENS) * sum(p.numel() for p in part.parameters())
 
 
-def _diffuser_pass(part: Any, config: ModelConfig, name: str) -> int:
+def _diffuser_pass(part: Any, model: Model, name: str) -> int:
+    config = model.config
     return _count(lambda: part(_latent(config, name), _step(), _context(config), None))
 
 
-def _environment_pass(part: Any, config: ModelConfig, name: str) -> int:
-    return _count(lambda: part(_latent(config, name), _step()))
+def _environment_pass(part: Any, model: Model, name: str) -> int:
+    return _count(lambda: part(_latent(model.config, name), _step()))
 
 
-def _codec_pass(part: Any, config: ModelConfig, name: str) -> int:
-    return _count(lambda: part.encode(part.decode(_latent(config, name))))
+def _codec_pass(part: Any, model: Model, name: str) -> int:
+    return _count(lambda: part.encode(part.decode(_latent(model.config, name))))
 
 
-def _encoder_pass(part: Any, config: ModelConfig, name: str) -> int:
-    codec: Any = model_of_shapes(config, config.parts(("codecs",), [name])).codec(name)
+def _encoder_pass(part: Any, model: Model, name: str) -> int:
     with torch.no_grad():
-        medium = codec.decode(_latent(config, name))
+        medium = model.codec(name).decode(_latent(model.config, name))
     return _count(lambda: part(medium))
 
 
 _OF_MEDIA = ("codecs", "encoders")
-_PASSES: dict[str, Callable[[Any, ModelConfig, str], int]] = {
+_PASSES: dict[str, Callable[[Any, Model, str], int]] = {
     "codecs": _codec_pass,
     "encoders": _encoder_pass,
     "environments": _environment_pass,

@@ -12,8 +12,9 @@ import importlib
 import json
 import os
 import re
+import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -80,13 +81,7 @@ class WorldConfig:
         """
         del root
         source = WorldSource(self)
-        for name, made in source.sizes.items():
-            wanted = config.modality(name).media if name in config.modalities else made
-            if any(wanted.get(key) != value for key, value in made.items()):
-                raise ConfigError(
-                    f"world {self.world!r} renders {name} with {made}, and model {config.name!r} "
-                    f"takes {wanted}; train it on shards, which are fitted"
-                )
+        source.check(config)
         return source
 
 
@@ -115,6 +110,16 @@ class WorldSource(Source):
             "audio": {"sample_rate_hz": world.SAMPLE_RATE_HZ, "duration_s": world.DURATION_S},
         }
 
+    def check(self, config: ModelConfig) -> None:
+        """Raise ConfigError when the world renders other sizes or rates than the model takes."""
+        for name, made in self.sizes.items():
+            wanted = config.modality(name).media if name in config.modalities else made
+            if any(wanted.get(key) != value for key, value in made.items()):
+                raise ConfigError(
+                    f"world {self.config.world!r} renders {name} with {made}, and model "
+                    f"{config.name!r} takes {wanted}; train it on shards, which are fitted"
+                )
+
     @property
     def fingerprint(self) -> str:
         c = self.config
@@ -122,8 +127,12 @@ class WorldSource(Source):
         look = hashlib.sha256(b"".join(a.tobytes() for a in arrays.values())).hexdigest()[:8]
         return f"{c.world}-{c.split}-{c.seed}-{c.clips}-{look}"
 
+    def scene(self, index: int) -> Any:
+        """Return the scene of one item."""
+        return self.world.sample_scene(self.config.seed * 10_000_019 + index, self.config.split)
+
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
-        scene = self.world.sample_scene(self.config.seed * 10_000_019 + index, self.config.split)
+        scene = self.scene(index)
         samples = np.round(self.world.render_audio(scene) * 32767.0).astype(np.int16)
         arrays = {"video": self.world.render_video(scene), "audio": samples}
         return arrays, {"facts": dict(scene.facts)}
@@ -152,8 +161,8 @@ class ShardsConfig:
 
     Attributes:
         files: glob patterns, absolute or below the data folder (`--data` or CODI_DATA).
-        captions: for a modality, a regular expression that picks the captions it shows; all when
-            none is given.
+        captions: for a modality, a regular expression that picks the captions it shows. Without
+            one they are those of `captions_of` in the item's JSON, or all.
         optional: leave the source out, with a note, where no file matches.
     """
 
@@ -203,11 +212,17 @@ class ShardSource(Source):
     @cached_property
     def items(self) -> list[dict[str, bytes]]:
         """Return the members of every item by extension ("json", "audio.flac", ...)."""
-        import webdataset
+        from webdataset.tariterators import group_by_keys, tar_file_expander
 
-        urls = [str(path) for path in self.files]
-        shards = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
-        return [dict(item) for item in shards]
+        items: list[dict[str, bytes]] = []
+        for path in self.files:
+            try:
+                with path.open("rb") as shard:  # webdataset itself leaves its files open
+                    files = tar_file_expander([{"url": str(path), "stream": shard}])
+                    items += group_by_keys(files)
+            except (OSError, EOFError, tarfile.TarError) as error:
+                raise ConfigError(f"{path}: damaged or unreadable ({error})") from error
+        return items
 
     def __len__(self) -> int:
         return len(self.items)
@@ -223,20 +238,27 @@ class ShardSource(Source):
         members = self.items[index]
         record = json.loads(members["json"])
         arrays = {}
-        for name, decode in _DECODERS.items():
+        for name, decode in DECODERS.items():
             encoded = next((v for k, v in members.items() if k.startswith(f"{name}.")), None)
             if encoded is not None and name in self.model.modalities:
                 settings = self.model.modality(name).media
                 arrays[name] = decode(encoded, record, settings)
         labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
-        return arrays, {"captions": record.get("captions") or [record["text"]], "labels": labels}
+        of = record.get("captions_of") or {}
+        captions = record.get("captions") or [c for some in of.values() for c in some]
+        kept = {"captions": captions or [record["text"]], "captions_of": of, "labels": labels}
+        return arrays, kept
 
     def caption(
         self, record: Record, shown_by: str, rng: np.random.Generator, complete: bool = False
     ) -> Caption:
         del complete
-        pattern = self.config.captions.get(shown_by, "")
-        choices = [c for c in record["captions"] if re.search(pattern, c)] or record["captions"]
+        pattern = self.config.captions.get(shown_by)
+        if pattern is None:
+            choices = record.get("captions_of", {}).get(shown_by)
+        else:
+            choices = [c for c in record["captions"] if re.search(pattern, c)]
+        choices = choices or record["captions"]
         text = str(choices[rng.integers(len(choices))])
         return Caption(text, text)
 
@@ -265,10 +287,18 @@ def _decode_audio(encoded: bytes, record: Record, settings: dict[str, Any]) -> n
     return np.round(sound.samples.clip(-1, 1) * 32767.0).astype(np.int16)
 
 
-_DECODERS = {"video": _decode_video, "image": _decode_image, "audio": _decode_audio}
+Decoder = Callable[[bytes, Record, dict[str, Any]], np.ndarray]
+"""(encoded file, record, media settings of the model) -> the array that is stored."""
+
+DECODERS: dict[str, Decoder] = {
+    "video": _decode_video,
+    "image": _decode_image,
+    "audio": _decode_audio,
+}
+"""How a file in a shard is read, by modality name. Add your own here."""
 
 SOURCES: dict[str, Any] = {"world": WorldConfig, "shards": ShardsConfig}
-"""Configuration class of every kind of source, by the `kind` a recipe names."""
+"""Configuration class of every kind of source, by the `kind` a recipe names. Add your own here."""
 
 
 def source_config(name: str, table: dict[str, Any], where: str) -> Any:

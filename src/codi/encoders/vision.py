@@ -17,10 +17,11 @@ class VisionEncoderConfig:
     """Shape of the vision prompt encoder.
 
     `grid` is the size to which the last map is pooled before it is flattened; `layers` transformer
-    layers look across frames.
+    layers look across frames. Pictures have `in_channels`: 3 of colour, 1 of a map.
     """
 
     context_width: int
+    in_channels: int = 3
     widths: tuple[int, ...] = (32, 64, 128)
     patch: int = 2
     grid: int = 4
@@ -40,7 +41,7 @@ class VisionEncoder(PromptEncoder):
     def __init__(self, config: VisionEncoderConfig) -> None:
         super().__init__(config.width, config.context_width)
         c = self.config = config
-        self.convolutions = ConvFeatures(3, c.widths, c.patch)
+        self.convolutions = ConvFeatures(c.in_channels, c.widths, c.patch)
         self.pool = nn.AdaptiveAvgPool2d(c.grid)
         self.to_width = nn.Linear(c.widths[-1] * c.grid**2, c.width)
         self.position = nn.Parameter(torch.randn(c.frames, c.width) * 0.02)

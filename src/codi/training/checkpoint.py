@@ -69,7 +69,7 @@ def load_checkpoint(
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"optimiser/{key}/{name}")
             if value is not None:
-                state[key] = value if key == "step" else value.to(p.device)
+                state[key] = value.to(p.device)  # a fused optimiser counts on the device too
         if state:
             optimiser.state[p] = state
     return json.loads((folder / "progress.json").read_text())

@@ -25,13 +25,14 @@ from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
 from codi.data.store import Progress, Store, open_store, quiet
 from codi.media import atomic_write_text
+from codi.memory import keep_freed_memory
 from codi.modalities import modality
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
 from codi.training.ema import MovingAverage
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
-from codi.weights import load_part, part_files, save_model
+from codi.weights import load_model, load_part, part_files, save_model
 
 
 class Log(Protocol):
@@ -180,8 +181,10 @@ class Run:
         for name in wanted:
             if name not in names:
                 raise ConfigError(unknown("stage", name, names))
+        keep_freed_memory()
         self.settings.out.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.settings.out / "recipe.toml", to_toml(self.recipe))
+        self._begin()
         for stage in self.recipe.stage:
             if stage.name in wanted:
                 if self.done(stage):
@@ -189,10 +192,19 @@ class Run:
                 else:
                     self._train(stage)
 
+    def _begin(self) -> None:
+        """Put the model that the recipe starts from into the run's folder, once."""
+        if self.recipe.starts_from is not None and not self.folder.exists():
+            partial = self.folder.with_name("model.partial")
+            save_model(load_model(self.recipe.starts_from), partial)
+            partial.replace(self.folder)
+
     # --- one stage ---
 
     def _train(self, stage: Stage) -> None:
-        settings = self.settings
+        config = self.recipe.model_config(stage)
+        if config != self.config:  # a stage of a curriculum may change sizes and rates of media
+            self.config, self._stores = config, {}
         model, tasks = self._prepare(stage)
         mixtures = self._mixtures(stage, tasks)
         trainable = _Trainable(model, tasks)
@@ -206,11 +218,33 @@ class Run:
             fused=True,
         )
         average = MovingAverage(parameters, stage.ema)
+        spent_s = self._take_steps(stage, model, tasks, mixtures, parameters, optimiser, average)
+        average.copy_to(parameters)
+        for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
+            task.eval()
+            task.finish(self._calibration(stage, i, mixture))
+        save_model(model, self.folder, config=self.recipe.model_config())
+        summary = {"steps": stage.steps, "seconds": spent_s}
+        atomic_write_text(self._stage_folder(stage) / "done.json", json.dumps(summary))
+        self.say(f"{stage.name}: done in {spent_s / 60:.1f} min")
+
+    def _take_steps(
+        self,
+        stage: Stage,
+        model: Model,
+        tasks: list[Task],
+        mixtures: list[Mixture],
+        parameters: dict[str, nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+        average: MovingAverage,
+    ) -> float:
+        """Take the steps that are left; return the seconds that all of the stage's steps took."""
+        settings = self.settings
         checkpoint = self._stage_folder(stage) / "checkpoint"
+        initial = {name: p.detach().clone() for name, p in parameters.items()}  # of the stage
         progress = load_checkpoint(checkpoint, parameters, optimiser, average)
         first = progress["step"] if progress else 0
         spent_s = progress["spent_s"] if progress else 0.0
-        initial = {name: p.detach().clone() for name, p in parameters.items()}
         self.say(
             f"{stage.name}: {sum(p.numel() for p in parameters.values()):,} parameters, "
             + (f"from step {first} of {stage.steps}" if first else f"{stage.steps} steps")
@@ -218,18 +252,20 @@ class Run:
         log = self.log(settings.out / "logs" / stage.name)
         began = time.monotonic()
         done = first  # steps whose update is complete
+        whole = True  # whether the parameters are those after a step, and not within one
 
         def save() -> None:
-            taken = spent_s + time.monotonic() - began
-            state = {"step": done, "spent_s": taken}
+            state = {"step": done, "spent_s": spent_s + time.monotonic() - began}
             save_checkpoint(checkpoint, parameters, optimiser, average, state)
 
         try:
             with _between_steps() as interrupted:
                 for step in self.show_steps(stage, range(first, stage.steps)):
-                    values = self._step(stage, step, tasks, mixtures, parameters, optimiser)
+                    values = self._gradients(stage, step, tasks, mixtures, parameters, optimiser)
+                    whole = False
+                    optimiser.step()
                     average.update(parameters, step)
-                    done = step + 1
+                    done, whole = step + 1, True
                     if step % settings.log_every == 0 or done == stage.steps:
                         values |= _update_norms(parameters, initial)
                         log.scalars(step, values)
@@ -242,22 +278,16 @@ class Run:
                         raise KeyboardInterrupt
             save()
         except KeyboardInterrupt:
-            save()
+            if whole:
+                save()
             self.say(f"{stage.name}: stopped after step {done}; run the same command to go on")
             raise
         finally:
             log.close()
         self._refuse_standstill(stage, parameters, initial, first)
-        average.copy_to(parameters)
-        for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
-            task.eval()
-            task.finish(self._calibration(stage, i, mixture))
-        save_model(model, self.folder)
-        summary = {"steps": stage.steps, "seconds": spent_s + time.monotonic() - began}
-        atomic_write_text(self._stage_folder(stage) / "done.json", json.dumps(summary))
-        self.say(f"{stage.name}: done in {summary['seconds'] / 60:.1f} min")
+        return spent_s + time.monotonic() - began
 
-    def _step(
+    def _gradients(
         self,
         stage: Stage,
         step: int,
@@ -266,7 +296,7 @@ class Run:
         parameters: dict[str, nn.Parameter],
         optimiser: torch.optim.Optimizer,
     ) -> dict[str, float]:
-        """Take one optimiser step and return the numbers worth logging."""
+        """Compute the gradients of a step and return the numbers worth logging."""
         seed = self.recipe.seed
         rate = learning_rate(stage, step)
         for group in optimiser.param_groups:
@@ -289,6 +319,11 @@ class Run:
             with self._autocast():
                 losses = tasks[which](batch, Draws(generator))
             total = torch.stack([v.float() for v in losses.values()]).sum()
+            if not total.requires_grad:
+                raise ConfigError(
+                    f"stage {stage.name!r}: the losses {', '.join(losses)} do not depend on what "
+                    f"is trained, {', '.join(sorted({_part(name) for name in parameters}))}"
+                )
             (total / stage.accumulate).backward()
             values |= {f"loss/{name}": float(v.detach()) for name, v in losses.items()}
         if not all(math.isfinite(v) for v in values.values()):
@@ -299,7 +334,6 @@ class Run:
         values |= _gradient_norms(parameters)
         norm = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
         values["gradient"] = float(norm)
-        optimiser.step()
         return values
 
     def _show_samples(
@@ -335,8 +369,13 @@ class Run:
         for part in parts:
             role, name = part.split(".", 1)
             source = part
-            if not part_files(self.folder, part):
-                source = stage.starts_from.get(part, part)
+            if not part_files(self.folder, part) and part in stage.starts_from:
+                source = stage.starts_from[part]
+                if not part_files(self.folder, source):
+                    raise ConfigError(
+                        f"stage {stage.name!r}: {part} starts from {source}, which has no weights "
+                        f"in {self.folder}; train it in a stage before"
+                    )
             if part_files(self.folder, source):
                 load_part(model.role(role)[name], self.folder, source)
         model.to(self.settings.device)

@@ -74,6 +74,8 @@ class Stage:
         starts_from: parts that begin as a copy of another, {"encoders.video" = "encoders.image"}.
         warmup, decay: linear warm-up steps, then "cosine" to a tenth or "constant".
         ema: decay of the moving average that becomes the stage's result; 0 for none.
+        overrides: "a.b=c" assignments on the model's configuration for this stage alone, after the
+            recipe's own: a curriculum on sizes and rates of media. Shapes of weights must stay.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.995
     accumulate: int = 1
+    overrides: tuple[str, ...] = ()
     note: str = ""
 
     def where(self, recipe: str, index: int) -> str:
@@ -105,6 +108,7 @@ class Recipe:
         model: preset name or TOML file of the model.
         data: tables of the data sources, by name.
         overrides: "a.b=c" assignments on the model's configuration.
+        starts_from: a trained model, shipped name or folder, whose parts the run begins with.
     """
 
     name: str
@@ -112,6 +116,7 @@ class Recipe:
     stage: tuple[Stage, ...]
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    starts_from: str | None = None
     seed: int = 0
     note: str = ""
 
@@ -122,9 +127,9 @@ class Recipe:
             for name, table in self.data.items()
         }
 
-    def model_config(self) -> ModelConfig:
-        """Return the configuration of the model."""
-        return load_config(self.model, self.overrides)
+    def model_config(self, stage: Stage | None = None) -> ModelConfig:
+        """Return the configuration of the model, or the one that a stage trains it in."""
+        return load_config(self.model, (*self.overrides, *(stage.overrides if stage else ())))
 
     def check(self) -> None:
         """Raise ConfigError for anything that is wrong before any step is taken."""
@@ -132,8 +137,9 @@ class Recipe:
         names = [stage.name for stage in self.stage]
         if len(set(names)) < len(names):
             raise ConfigError(f"recipe {self.name}: two stages have one name; rename one")
-        skeleton = Model(self.model_config(), [])
+        self.model_config()
         for stage in self.stage:
+            skeleton = Model(self.model_config(stage), [])
             for pair in stage.starts_from.items():
                 for part in pair:
                     if part not in skeleton.config.parts():
@@ -159,13 +165,37 @@ class Recipe:
 def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     """Read a recipe: a TOML file, or the name of one that ships ("recipe-tiny").
 
+    A recipe may extend another one: see `recipe-tiny-cpu`, which only changes numbers of steps.
+
     Raises:
         ConfigError: no such recipe (names the nearest), or a mistake in it.
     """
     for candidate in (Path(name_or_file), PRESETS / f"{name_or_file}.toml"):
         if candidate.is_file():
-            recipe = build(Recipe, override(load_toml(candidate), assignments), candidate)
+            table = override(_whole(load_toml(candidate), candidate), assignments)
+            recipe = build(Recipe, table, candidate)
             recipe.check()
             return recipe
     shipped = [p.stem for p in sorted(PRESETS.glob("recipe-*.toml"))]
     raise ConfigError(unknown("recipe", str(name_or_file), shipped))
+
+
+def _whole(table: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Return a recipe's table with the one it extends merged in.
+
+    `extends = "recipe-tiny"` takes everything from there that is not given here, and
+    `[change.<stage>]` replaces fields of single stages.
+    """
+    rest = dict(table)
+    base, changes = rest.pop("extends", None), rest.pop("change", {})
+    if base is None:
+        return table
+    sibling = where.with_name(f"{base}.toml")
+    source = sibling if sibling.is_file() else PRESETS / f"{base}.toml"
+    whole = _whole(load_toml(source), source) | rest
+    stages = {row["name"]: row for row in whole["stage"]}
+    for name, fields in changes.items():
+        if name not in stages:
+            raise ConfigError(f"{where}: [change] " + unknown("stage", name, stages))
+        stages[name] = stages[name] | fields
+    return whole | {"stage": list(stages.values())}

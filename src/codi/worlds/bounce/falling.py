@@ -15,6 +15,7 @@ import numpy as np
 from codi.worlds.bounce.scene import GRAVITY_PX_S2
 
 _GRID_S = 0.01
+_LONGEST_CLIP_S = 4.0
 _SHORTEST_S, _LONGEST_S = 0.33, 1.15
 _NOISE_PX = 0.7
 _WORST = 8.0
@@ -27,19 +28,18 @@ _DROPS_PX = np.arange(3.0, 40.0)
 def impacts_from_heights(heights_px: np.ndarray, fps: float) -> tuple[float, ...]:
     """Return when a body with `heights_px` (F,) above the floor touches it, ascending, in seconds.
 
-    Impacts are told up to the last frame. Heights may be noisy; none of them needs to be 0.
+    Impacts are told up to the last frame, or 4 s. Heights may be noisy; none needs to be 0.
     """
-    if len(heights_px) < 2:
+    times_s = np.arange(min(len(heights_px), int(_LONGEST_CLIP_S * fps) + 1)) / fps
+    if len(times_s) < 2:
         return ()
-    times_s = np.arange(len(heights_px)) / fps
-    chain, drop = _cheapest_chain(np.asarray(heights_px, dtype=float), times_s)
-    if len(chain) < 2:
-        return ()
-    refined = _refined(chain, drop, np.asarray(heights_px, dtype=float), times_s)
+    heights = np.asarray(heights_px, dtype=float)[: len(times_s)]
+    chain, drop = _cheapest_chain(heights, times_s)
+    refined = _refined(chain, drop, heights, times_s)
     return tuple(float(t) for t in refined[:-1] if t <= times_s[-1] + _GRID_S)
 
 
-@lru_cache
+@lru_cache(maxsize=4)
 def _grid(frames: int, last_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return n contact times, k arc lengths, and the heights of drops and arcs.
 
@@ -112,6 +112,7 @@ def _refined(chain: list[float], drop: float, heights: np.ndarray, times: np.nda
     """Return the contacts after damped Gauss-Newton steps on robustly weighted heights."""
     parameters = np.array([drop, *chain])
     steps = np.array([0.05] + [0.001] * len(chain))
+    furthest = 20.0 * steps
     for _ in range(4):
         expected = _chain_heights(parameters, times)
         wrong = heights - expected
@@ -123,8 +124,8 @@ def _refined(chain: list[float], drop: float, heights: np.ndarray, times: np.nda
             ],
             axis=1,
         )
-        damping = np.diag(1e-3 / steps**2 * 0.01)
+        damping = np.diag(1e-5 / steps**2)  # what the frames do not tell stays as it was
         normal = slopes.T @ (weight[:, None] * slopes) + damping
         change = np.linalg.solve(normal, slopes.T @ (weight * wrong))
-        parameters = parameters + change.clip(-2.0 * _GRID_S, 2.0 * _GRID_S)
+        parameters = parameters + change.clip(-furthest, furthest)
     return parameters[1:]

@@ -22,7 +22,7 @@ _BEFORE, _AFTER = 3, 50  # hops of a profile around an onset
 _PITCHES = (0.97, 1.0, 1.03)
 _LAG = 3
 _ABOVE_NOISE = 0.7  # natural log: where a band counts as more than its usual noise
-_LATER_S = 0.0063  # a window rises the most before its middle reaches the onset
+_LATER_S = 0.0055  # a window rises the most before its middle reaches the onset
 _SHORTEST_HOPS = int(0.3 * SAMPLE_RATE_HZ / _HOP)
 
 

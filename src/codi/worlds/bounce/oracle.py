@@ -16,7 +16,8 @@ from codi.worlds.bounce.facts import Facts
 from codi.worlds.bounce.falling import impacts_from_heights
 from codi.worlds.bounce.scene import INTERVAL_S, RESTITUTION, SAMPLE_RATE_HZ, SIZE_PX
 
-_LONGEST_S = 60
+_MOST_FRAMES = 128
+_SHORTEST_SAMPLES, _LONGEST_S = 4_000, 60
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def read_image(picture: np.ndarray) -> Facts:
 
 
 def read_video(frames: np.ndarray, fps: float) -> Reading:
-    """Return what a clip (F, H, W, 3), uint8, shows at `fps` frames a second."""
-    sight = seeing.see(_as_frames(np.asarray(frames)))
-    impacts = impacts_from_heights(sight.heights_px(), fps)
+    """Return what a clip (F, H, W, 3), uint8, shows at `fps` frames a second; 128 at most."""
+    sight = seeing.see(_as_frames(np.asarray(frames)[:_MOST_FRAMES]))
+    impacts = impacts_from_heights(sight.heights_px(), min(max(fps, 1.0), 240.0))
     return Reading({**sight.facts, "tempo": _tempo(impacts)}, impacts)
 
 
 def read_audio(samples: np.ndarray, sample_rate_hz: int) -> Reading:
-    """Return what a sound (S,) or (channels, S) with values in [-1, 1] lets hear."""
+    """Return what a sound (S,) or (channels, S) with values in [-1, 1] lets hear; 60 s at most."""
     facts, impacts = hearing.hear(_as_samples(np.asarray(samples), sample_rate_hz))
     return Reading({**facts, "tempo": _tempo(impacts)}, impacts)
 
@@ -108,10 +109,13 @@ def _as_frames(frames: np.ndarray) -> np.ndarray:
 
 def _as_samples(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Return any sound as (S,), float32, 16 kHz, by straight lines between samples."""
-    mono = np.nan_to_num(samples.astype(np.float32)).reshape(-1, samples.shape[-1]).mean(0)
-    if sample_rate_hz != SAMPLE_RATE_HZ and len(mono):
+    if not samples.size:
+        return np.zeros(_SHORTEST_SAMPLES, dtype=np.float32)
+    samples = np.nan_to_num(np.atleast_1d(samples).astype(np.float32))
+    mono = samples.reshape(-1, samples.shape[-1]).mean(0)
+    if sample_rate_hz != SAMPLE_RATE_HZ:
         count = int(len(mono) * SAMPLE_RATE_HZ / sample_rate_hz)
         at = np.arange(count) * (sample_rate_hz / SAMPLE_RATE_HZ)
         mono = np.interp(at, np.arange(len(mono)), mono).astype(np.float32)
     mono = mono[: _LONGEST_S * SAMPLE_RATE_HZ]
-    return np.pad(mono, (0, max(SAMPLE_RATE_HZ // 4 - len(mono), 0)))
+    return np.pad(mono, (0, max(_SHORTEST_SAMPLES - len(mono), 0)))

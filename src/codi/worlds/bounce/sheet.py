@@ -64,6 +64,7 @@ def _cell(
     """Return the frames of one clip over its sound."""
     chosen = video[(np.arange(shown) * len(video)) // shown]
     film = np.concatenate([f.repeat(scale, 0).repeat(scale, 1) for f in chosen], axis=1)
+    film[:, film.shape[1] // shown - 1 :: film.shape[1] // shown] = _PAPER  # between two frames
     strip = _strip(sound, impacts, film.shape[1], 14 * scale, scale)
     return np.concatenate([film, strip], axis=0)
 

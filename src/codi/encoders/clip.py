@@ -1,0 +1,221 @@
+"""CLIP as prompt encoders of text, images and clips (CoDi, section 3.2; Radford et al., 2021).
+
+The paper begins with CLIP and aligns audio and video to it. These are adapters around the towers of
+the `transformers` library: sizes are fields, so that they can be built with random weights without
+a network, and `pretrained` names published weights. They know no diffuser and no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from codi.config import ConfigError
+from codi.encoders.base import PromptEncoder
+from codi.encoders.published import (
+    builds_shapes_only,
+    load_published,
+    load_published_tokenizer,
+    transformers_library,
+)
+from codi.nn.attention import TransformerLayer
+from codi.nn.conv import zeroed
+
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+"""What CLIP's pictures with values in [0, 1] are centred and scaled by."""
+
+
+@dataclass(frozen=True)
+class ClipTextConfig:
+    """Shape of CLIP's text tower; the defaults are ViT-L/14's.
+
+    Attributes:
+        tokenizer: folder or hub name of CLIP's tokenizer files; that of `pretrained` by default.
+            They are read when the first sentence is encoded.
+        pretrained: folder or hub name of published weights; random weights when empty.
+    """
+
+    context_width: int = 768
+    vocabulary: int = 49_408
+    length: int = 77
+    width: int = 768
+    heads: int = 12
+    layers: int = 12
+    tokenizer: str = ""
+    pretrained: str = ""
+
+    def build(self) -> ClipText:
+        """Return the encoder.
+
+        Raises:
+            ConfigError: `transformers` or the published weights are missing.
+        """
+        return ClipText(self)
+
+
+@dataclass(frozen=True)
+class ClipVisionConfig:
+    """Shape of CLIP's vision tower; the defaults are ViT-L/14's.
+
+    Attributes:
+        size_px: side of the pictures the tower takes; others are resized.
+        temporal_layers: transformer layers that look across the frames of a clip, which start as
+            nothing: an untrained video encoder is the mean over frames. An image has none.
+        frames: most frames of a clip.
+        pretrained: folder or hub name of published weights; random weights when empty.
+    """
+
+    context_width: int = 768
+    size_px: int = 224
+    patch: int = 14
+    width: int = 1024
+    heads: int = 16
+    layers: int = 24
+    temporal_layers: int = 0
+    frames: int = 16
+    pretrained: str = ""
+
+    def build(self) -> ClipVision:
+        """Return the encoder.
+
+        Raises:
+            ConfigError: `transformers` or the published weights are missing.
+        """
+        return ClipVision(self)
+
+
+class ClipText(PromptEncoder):
+    """Embed B sentences: the state at the end of the text, projected."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__(config.width, config.context_width)
+        c = self.config = config
+        sizes = {
+            "vocab_size": c.vocabulary,
+            "max_position_embeddings": c.length,
+            "hidden_size": c.width,
+            "intermediate_size": 4 * c.width,
+            "num_attention_heads": c.heads,
+            "num_hidden_layers": c.layers,
+            "projection_dim": c.context_width,
+            "hidden_act": "quick_gelu",
+        }
+        # The end of the text is the last entry of CLIP's vocabulary.
+        ends = {"bos_token_id": c.vocabulary - 2, "eos_token_id": c.vocabulary - 1}
+        whole = _whole("CLIPTextModelWithProjection", "CLIPTextConfig", c.pretrained, sizes, ends)
+        self.tower: Any = whole.text_model
+        self.to_embedding = whole.text_projection
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Return CLIP's tokenizer.
+
+        Raises:
+            ConfigError: no files, or the files of another vocabulary.
+        """
+        c = self.config
+        source = c.tokenizer or c.pretrained
+        if not source:
+            raise ConfigError(
+                "a clip_text encoder reads sentences with CLIP's own tokenizer; set `tokenizer` to "
+                "a folder with its vocab.json and merges.txt, or `pretrained`"
+            )
+        tokenizer = load_published_tokenizer("CLIPTokenizer", source)
+        if tokenizer.eos_token_id != c.vocabulary - 1:
+            raise ConfigError(
+                f"the tokenizer of {source!r} ends a text with token {tokenizer.eos_token_id}, and "
+                f"a vocabulary of {c.vocabulary} with {c.vocabulary - 1}; give CLIP's own files"
+            )
+        return tokenizer
+
+    def features(self, x: Sequence[str]) -> Tensor:
+        """Return the features (B, D') of B sentences, cut to `length` tokens."""
+        encoded = self.tokenizer(
+            list(x),
+            padding=True,
+            truncation=True,
+            max_length=self.config.length,
+            return_tensors="pt",
+        )
+        # The tower is causal and reads at the end of the text, so padding needs no mask.
+        return self.tower(input_ids=encoded["input_ids"].to(self.mean.device)).pooler_output
+
+
+class ClipVision(PromptEncoder):
+    """Embed pictures (F = 1) or clips (B, C, F, H, W) with values in [-1, 1]."""
+
+    pixel_mean: Tensor
+    pixel_deviation: Tensor
+
+    def __init__(self, config: ClipVisionConfig) -> None:
+        super().__init__(config.width, config.context_width)
+        c = self.config = config
+        sizes = {
+            "image_size": c.size_px,
+            "patch_size": c.patch,
+            "hidden_size": c.width,
+            "intermediate_size": 4 * c.width,
+            "num_attention_heads": c.heads,
+            "num_hidden_layers": c.layers,
+            "projection_dim": c.context_width,
+            "hidden_act": "quick_gelu",
+        }
+        whole = _whole("CLIPVisionModelWithProjection", "CLIPVisionConfig", c.pretrained, sizes, {})
+        self.tower: Any = whole.vision_model
+        self.to_embedding = whole.visual_projection
+        for name, values in (("mean", PIXEL_MEAN), ("deviation", PIXEL_DEVIATION)):
+            column = torch.tensor(values)[:, None, None]
+            self.register_buffer(f"pixel_{name}", column, persistent=False)
+        self.temporal = nn.ModuleList(_silent(c.width, c.heads) for _ in range(c.temporal_layers))
+        if c.temporal_layers:
+            self.position = nn.Parameter(torch.randn(c.frames, c.width) * 0.02)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features (B, D') of pictures or clips (B, C, F, H, W)."""
+        frames = x.shape[2]
+        pictures = self.pictures(x.transpose(1, 2).flatten(0, 1))
+        sequence = self.tower(pixel_values=pictures).pooler_output.unflatten(0, (-1, frames))
+        if self.temporal:
+            if frames > self.config.frames:
+                raise ConfigError(
+                    f"a clip of {frames} frames; this encoder looks across {self.config.frames} "
+                    "(its `frames`)"
+                )
+            moved = sequence + self.position[:frames]
+            for layer in self.temporal:
+                moved = layer(moved)
+            sequence = moved - self.position[:frames]  # untrained layers change nothing
+        return sequence.mean(1)
+
+    def pictures(self, x: Tensor) -> Tensor:
+        """Return pictures (N, C, H, W) in [-1, 1] as the tower takes them: resized, centred."""
+        size = (self.config.size_px, self.config.size_px)
+        unit = (x.float() + 1.0) / 2.0
+        if x.shape[-2:] != size:
+            unit = interpolate(unit, size, mode="bicubic", antialias=True).clamp(0.0, 1.0)
+        return ((unit - self.pixel_mean) / self.pixel_deviation).to(self.mean.dtype)
+
+
+def _whole(
+    class_name: str, config_name: str, pretrained: str, sizes: dict[str, Any], ends: dict[str, int]
+) -> Any:
+    """Return the library's tower and projection, published or with random weights."""
+    if pretrained and not builds_shapes_only():
+        return load_published(class_name, pretrained, sizes)
+    library = transformers_library()
+    return getattr(library, class_name)(getattr(library, config_name)(**sizes, **ends))
+
+
+def _silent(width: int, heads: int) -> TransformerLayer:
+    """Return a transformer layer whose residual branches start as nothing."""
+    layer = TransformerLayer(width, heads)
+    zeroed(layer.attention.to_out)
+    zeroed(layer.feed_forward.to_out)
+    return layer

@@ -1,0 +1,79 @@
+"""Published encoders of the `transformers` library: imported when built, loaded when asked for.
+
+It knows how to find a library and files, and what to say when they are missing; it knows no
+modality and no architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from codi.config import ConfigError
+
+
+def transformers_library() -> Any:
+    """Import and return `transformers`, which takes seconds and is not needed by default.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            f"this encoder needs the transformers library ({error}); "
+            "install it with: pip install 'codi[external]'"
+        ) from error
+    return transformers
+
+
+def builds_shapes_only() -> bool:
+    """Say whether modules are being made on the meta device, where no weights can be loaded."""
+    return torch.empty(0).is_meta
+
+
+def load_published(class_name: str, source: str, sizes: Mapping[str, Any]) -> Any:
+    """Return a model of the library with the weights of `source`, in float32.
+
+    Args:
+        class_name: class of `transformers` to load it as.
+        source: a local folder, or a name of the hub.
+        sizes: what its configuration must say, by the library's names.
+
+    Raises:
+        ConfigError: no library, no such files, or a model of other sizes.
+    """
+    model = _from_pretrained(class_name, source).float()
+    for name, wanted in sizes.items():
+        found = getattr(model.config, name)
+        plain = list(found) if isinstance(found, list | tuple) else found
+        if plain != wanted:
+            raise ConfigError(
+                f"pretrained = {source!r} has {name} = {plain}, and this preset {wanted}; "
+                "change the sizes of the preset's encoder to those of the published one"
+            )
+    return model
+
+
+def load_published_tokenizer(class_name: str, source: str) -> Any:
+    """Return a tokenizer of the library from a local folder or a name of the hub.
+
+    Raises:
+        ConfigError: no library, or no such files.
+    """
+    return _from_pretrained(class_name, source)
+
+
+def _from_pretrained(class_name: str, source: str) -> Any:
+    published = getattr(transformers_library(), class_name)
+    try:
+        return published.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"cannot load {class_name} from {source!r} ({reason}); give a folder that holds its "
+            "files, or a name of the hub where there is a network"
+        ) from error

@@ -1,0 +1,146 @@
+"""Cells to files: JSON for machines, a Markdown table for people, sheets of samples for both eyes.
+
+It knows modalities only through their pictures, and no task by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from codi.build import ModelConfig
+from codi.evaluation.scoring import Cell
+from codi.evaluation.suites import Task
+from codi.media import atomic_write_text, save_image
+
+SHOWN = 8
+"""Samples of a task on its sheet."""
+
+SAVED = 3
+"""Samples of a task whose sounds and clips are written as files."""
+
+_PLAYED = ("audio", "video")
+_PAPER, _GAP_PX, _WIDEST_PX = 255, 6, 1024
+
+
+def write_report(
+    out: Path, suite: str, settings: Mapping[str, Any], cells: Sequence[Cell], splits: Sequence[str]
+) -> None:
+    """Write `<suite>.json` and `<suite>.md` below `out`, each all or nothing."""
+    table = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
+    atomic_write_text(out / f"{suite}.json", json.dumps(table, indent=1, allow_nan=False) + "\n")
+    atomic_write_text(out / f"{suite}.md", markdown(suite, settings, cells, splits))
+
+
+def markdown(
+    suite: str, settings: Mapping[str, Any], cells: Sequence[Cell], splits: Sequence[str]
+) -> str:
+    """Return the cells as a Markdown table: a row for each fact, a column for each split."""
+    by_row: dict[tuple[str, str], dict[str, Cell]] = {}
+    for cell in cells:
+        by_row.setdefault((cell.task, cell.fact), {})[cell.split] = cell
+    lines = [f"# {suite}", "", _said(settings), ""]
+    lines += ["| task | what | " + " | ".join(splits) + " | chance | n |"]
+    lines += ["|---|---|" + "---:|" * (len(splits) + 2)]
+    shown = ""
+    for (task, fact), found in by_row.items():
+        some = next(iter(found.values()))
+        numbers = [_number(found[split]) if split in found else "" for split in splits]
+        counts = " / ".join(dict.fromkeys(str(cell.n) for cell in found.values()))
+        first = task if task != shown else ""
+        words = fact.replace("_ms", "").replace("offset", "median offset")
+        chance = "" if some.chance is None else _plain(fact, some.chance)
+        lines.append(f"| {first} | {words} | {' | '.join(numbers)} | {chance} | {counts} |")
+        shown = task
+    return "\n".join(lines) + "\n"
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    """Return one line of what was measured and how."""
+    named = ("model", "sampler", "steps", "guidance", "dtype", "samples")
+    said = [f"{name} {settings[name]}" for name in named if name in settings]
+    left = settings.get("left_out") or {}
+    said += ["left out: " + "; ".join(f"{task} ({why})" for task, why in left.items())] * bool(left)
+    return ", ".join(said) + ". In brackets: 95 % intervals."
+
+
+def _plain(fact: str, value: float) -> str:
+    return f"{value:.0f} ms" if fact.endswith("_ms") else f"{100.0 * value:.1f} %"
+
+
+def _number(cell: Cell) -> str:
+    if cell.value is None:
+        return "none"
+    if cell.ci95 is None:
+        return _plain(cell.fact, cell.value)
+    scale = 1.0 if cell.fact.endswith("_ms") else 100.0
+    low, high = (f"{scale * end:.0f}" for end in cell.ci95)
+    return f"{_plain(cell.fact, cell.value)} ({low}–{high})"
+
+
+# --- samples ---
+
+
+def write_samples(
+    folder: Path,
+    config: ModelConfig,
+    task: Task,
+    split: str,
+    prompts: Mapping[str, Sequence[Any]],
+    outputs: Mapping[str, Sequence[Any]],
+) -> None:
+    """Write a sheet of what went in (left) and came out (right), and some of it as files.
+
+    Args:
+        folder: where; made if missing.
+        config: the model, for its media types.
+        task: whose samples they are.
+        split: of the items.
+        prompts: objects by modality that went in.
+        outputs: objects by modality that came out, one for each prompt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(SHOWN, *(len(items) for items in outputs.values()))
+    rows = []
+    for i in range(count):
+        sides = [
+            _stack([config.media(name).picture(items[i]) for name, items in side.items()])
+            for side in (prompts, outputs)
+            if side
+        ]
+        rows.append(_beside(sides))
+    save_image(folder / f"{task.name}-{split}.png", Image.fromarray(_stack(rows)))
+    for i in range(min(SAVED, count)):
+        beside = {name: items[i] for name, items in (*prompts.items(), *outputs.items())}
+        for name in _PLAYED:
+            if name in outputs:
+                suffix = {"audio": "wav", "video": "mp4"}[name]
+                path = folder / f"{task.name}-{split}-{i}.{suffix}"
+                config.media(name).save(outputs[name][i], path, beside)
+
+
+def _stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Return pictures (H, W, 3) of any width one below the other."""
+    shown = [picture[:, :_WIDEST_PX] for picture in pictures]
+    width = max(picture.shape[1] for picture in shown)
+    padded = [
+        np.pad(p, ((0, _GAP_PX), (0, width - p.shape[1]), (0, 0)), constant_values=_PAPER)
+        for p in shown
+    ]
+    return np.concatenate(padded, axis=0)
+
+
+def _beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Return pictures (H, W, 3) of any height side by side."""
+    height = max(picture.shape[0] for picture in pictures)
+    padded = [
+        np.pad(p, ((0, height - p.shape[0]), (0, 2 * _GAP_PX), (0, 0)), constant_values=_PAPER)
+        for p in pictures
+    ]
+    return np.concatenate(padded, axis=1)

@@ -1,0 +1,354 @@
+"""Measure a model: prompts in batches, samples, readings, cells. What was measured once is kept.
+
+Every batch ends on disk, so that an interruption loses one batch at most, and a later run with the
+same model and settings goes on from there, also with more samples or other tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codi.build import ModelConfig
+from codi.config import ConfigError, unknown
+from codi.data.source import data_root
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.classifiers import Progress, quiet
+from codi.evaluation.digits import DigitsSuite
+from codi.evaluation.records import Ledger, Record
+from codi.evaluation.report import SHOWN, write_report, write_samples
+from codi.evaluation.scoring import Cell, score
+from codi.evaluation.suites import Input, Suite, Task
+from codi.modalities import modality
+from codi.pipeline import Pipeline, SamplingSettings, load
+from codi.weights import missing_parts, part_files
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What a suite may need to open."""
+
+    config: ModelConfig
+    root: Path | None
+    out: Path
+    seed: int
+    progress: Progress
+
+
+def _open_bounce(opening: _Opening) -> Suite:
+    return BounceSuite(opening.seed)
+
+
+def _open_digits(opening: _Opening) -> Suite:
+    cache = opening.out / "classifiers"
+    return DigitsSuite(opening.config, opening.root, cache, opening.progress)
+
+
+SUITES: dict[str, Callable[[_Opening], Suite]] = {"bounce": _open_bounce, "digits": _open_digits}
+"""How to open every suite."""
+
+
+def evaluate(
+    model: str | Path,
+    suite: str = "bounce",
+    *,
+    samples: int = 100,
+    out: str | Path,
+    tasks: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    guidance: float | Mapping[str, float] | None = None,
+    batch: int = 16,
+    device: str = "auto",
+    dtype: str = "auto",
+    data: str | None = None,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> list[Cell]:
+    """Measure a model on a suite and write `<suite>.json`, `<suite>.md` and samples below `out`.
+
+    Args:
+        model: a shipped model's name or a folder.
+        suite: "bounce" or "digits".
+        samples: items of each task and split; a suite with fewer items uses all of them.
+        out: folder of the report; finished batches are kept in its `partial`.
+        tasks: names of tasks; all that the model has the parts for by default.
+        splits: of the items, "trained" and "held-out"; the suite's own choice by default.
+        steps: denoising steps; the model's own number by default, like the next two.
+        sampler: name of a sampler.
+        guidance: scale of the guidance, one number or one for each modality.
+        batch: samples made at once.
+        device: where to compute; "auto" takes a GPU where there is one.
+        dtype: as in `codi.load`.
+        data: folder of data sets, instead of the variable CODI_DATA.
+        seed: of the items; the noise of item i has the seed i + 1 000 000 * seed.
+        progress: wraps the batches of a task: (what, total) -> the steps 0 ... total - 1.
+
+    Raises:
+        ConfigError: an unknown suite, task or split, a part the model lacks, or missing data.
+    """
+    pipeline = load(model, device=device, dtype=dtype)
+    folder = Path(out)
+    if suite not in SUITES:
+        raise ConfigError(unknown("suite", suite, SUITES))
+    root = data_root(data)
+    opened = SUITES[suite](_Opening(pipeline.config, root, folder, seed, progress))
+    settings = SamplingSettings(sampler=sampler, steps=steps, guidance=guidance)
+    run = _Run(pipeline, opened, settings, folder, seed)
+    wanted = _splits(opened, splits)
+    chosen, left_out = run.choose(tasks)
+    said = {"model": Path(model).name, "samples": samples, "seed": seed, "left_out": left_out}
+    cells: list[Cell] = []
+    for task in chosen:
+        run.measure(task, wanted, samples, batch, progress)
+        cells = run.report(chosen, wanted, samples, said)
+    return cells
+
+
+def _splits(suite: Suite, splits: Sequence[str] | None) -> tuple[str, ...]:
+    for split in splits or ():
+        if split not in Suite.splits:
+            raise ConfigError(unknown("split", split, Suite.splits))
+    return suite.splits if splits is None else tuple(splits)
+
+
+@dataclass
+class _Run:
+    """A model, a suite and settings: all that the numbers depend on."""
+
+    pipeline: Pipeline
+    suite: Suite
+    settings: SamplingSettings
+    out: Path
+    seed: int
+    digests: dict[Path, str] = field(default_factory=dict)
+    """Of the weights' files, taken once: a model in training may change while it is measured."""
+    scores: dict[tuple[str, str, int], list[Cell]] = field(default_factory=dict)
+
+    # --- what to do ---
+
+    def choose(self, names: Sequence[str] | None) -> tuple[list[Task], dict[str, str]]:
+        """Return the tasks to do, and why others of the suite are left out.
+
+        Raises:
+            ConfigError: a task that does not exist, or that was named and cannot be done.
+        """
+        every = {task.name: task for task in self.suite.tasks}
+        for name in names or ():
+            if name not in every:
+                raise ConfigError(unknown(f"task of suite {self.suite.name!r}:", name, every))
+        chosen, left_out = [], {}
+        for name, task in every.items():
+            if names is not None and name not in names:
+                continue
+            lacking = self._lacking(task)
+            if lacking:
+                left_out[name] = "the model has no " + ", ".join(lacking)
+            else:
+                chosen.append(task)
+        if (left_out and names is not None) or not chosen:
+            task_name, why = next(iter(left_out.items()))
+            raise ConfigError(f"task {task_name}: {why}; train it first, or leave the task out")
+        return chosen, left_out
+
+    def _parts(self, task: Task) -> list[str]:
+        """Return the parts ("role.name") that a task's outputs come through."""
+        config, streams = self.pipeline.config, [*task.outputs, *task.kept]
+        if task.path == "true":
+            return []
+        if task.path == "codec":
+            return config.parts(("codecs",), streams)
+        found = config.parts(("encoders",), [given.modality for given in task.inputs])
+        found += config.parts(("diffusers",), task.outputs)
+        if len(streams) > 1 and not task.apart:
+            found += config.parts(("environments",), streams)
+        return found + config.parts(("codecs",), streams)
+
+    def _lacking(self, task: Task) -> list[str]:
+        config = self.pipeline.config
+        used = [*task.outputs, *task.kept, *(given.modality for given in task.inputs)]
+        strange = [name for name in used if name not in config.modalities]
+        made = task.outputs if task.path == "model" else ()
+        mute = [f"{n} output" for n in made if n in config.modalities and n not in config.generated]
+        if strange or mute:
+            return [*strange, *mute]
+        assert self.pipeline.folder is not None
+        absent = missing_parts(self.pipeline.folder, config)
+        return [part for part in self._parts(task) if part in absent]
+
+    def _ledger(self, task: Task, split: str) -> Ledger:
+        """Return the file of a task's records, named by all that they depend on."""
+        folder = self.pipeline.folder
+        assert folder is not None
+        files = [path for part in self._parts(task) for path in part_files(folder, part)]
+        depends = [
+            self.suite.fingerprint,
+            repr(task),
+            self.seed,
+            {
+                str(path.relative_to(folder)): _digest(path, path.stat().st_mtime_ns)
+                for path in files
+            },
+            self._sampling(task),
+        ]
+        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
+        name = f"{task.name}-{split}-{key}.jsonl"
+        return Ledger(self.out / "partial" / self.suite.name / name)
+
+    def _digest(self, path: Path) -> str:
+        if path not in self.digests:
+            self.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return self.digests[path]
+
+    def _sampling(self, task: Task) -> dict[str, Any]:
+        """Return the resolved settings that the numbers of a task depend on."""
+        if task.path == "true":
+            return {}
+        described = self.pipeline.describe(self._settings(task.outputs), task.outputs)
+        named = ("sampler", "steps", "spacing", "eta", "guidance", "dtype")
+        return {name: described[name] for name in named if task.path == "model" or name == "dtype"}
+
+    def _settings(self, outputs: Sequence[str]) -> SamplingSettings:
+        """Return the settings with the guidance of `outputs` alone."""
+        s, guidance = self.settings, self.settings.guidance
+        if isinstance(guidance, Mapping):
+            guidance = {name: scale for name, scale in guidance.items() if name in outputs}
+        return SamplingSettings(sampler=s.sampler, steps=s.steps, guidance=guidance)
+
+    # --- doing it ---
+
+    def measure(
+        self, task: Task, splits: Sequence[str], samples: int, batch: int, progress: Progress
+    ) -> None:
+        """Make and read the samples of a task that no earlier run has."""
+        ledgers = {split: self._ledger(task, split) for split in splits}
+        chunks = [
+            (split, missing[first : first + batch])
+            for split, ledger in ledgers.items()
+            for missing in [ledger.missing(self._count(split, samples))]
+            for first in range(0, len(missing), batch)
+        ]
+        for step in progress(task.name, len(chunks)) if chunks else ():
+            split, indices = chunks[step]
+            ledgers[split].add(self._records(task, split, indices))
+
+    def _count(self, split: str, samples: int) -> int:
+        available = self.suite.count(split)
+        return samples if available is None else min(samples, available)
+
+    def _records(self, task: Task, split: str, indices: Sequence[int]) -> list[Record]:
+        """Return the records of one batch."""
+        outputs = _PATHS[task.path](self, task, split, indices)
+        readings = {name: self.suite.read(name, items) for name, items in outputs.items()}
+        truths = [self.suite.truth(split, index) for index in indices]
+        if indices[0] == 0:
+            self._show(task, split, indices[:SHOWN], outputs)
+        return [
+            Record(
+                index, truth.facts, truth.impacts_s, {n: found[i] for n, found in readings.items()}
+            )
+            for i, (index, truth) in enumerate(zip(indices, truths, strict=True))
+        ]
+
+    def _show(
+        self, task: Task, split: str, indices: Sequence[int], outputs: Mapping[str, Sequence[Any]]
+    ) -> None:
+        prompts = {
+            given.modality: [self._given(given, split, index) for index in indices]
+            for given in task.inputs
+        }
+        folder = self.out / "samples" / self.suite.name
+        write_samples(folder, self.pipeline.config, task, split, prompts, outputs)
+
+    def _given(self, given: Input, split: str, index: int) -> Any:
+        """Return the prompt of an item: a sentence or a medium."""
+        if modality(given.modality).is_caption:
+            return self.suite.caption(split, index, given)
+        return self.suite.medium(split, index, given.modality)
+
+    def _fitted(self, name: str, items: Iterable[Any]) -> list[Any]:
+        """Return the arrays of objects at the model's sizes and rates."""
+        media = self.pipeline.config.media(name)
+        return [media.to_array(media.load(item)[0]) for item in items]
+
+    def _true(self, task: Task, split: str, indices: Sequence[int]) -> dict[str, list[Any]]:
+        """Return media as the suite has them."""
+        return {n: [self.suite.medium(split, i, n) for i in indices] for n in task.outputs}
+
+    def _coded(self, task: Task, split: str, indices: Sequence[int]) -> dict[str, list[Any]]:
+        """Return media after their codec, encoded and decoded."""
+        found = self._true(task, split, indices)
+        encode, fitted = self.pipeline.encode, self._fitted
+        return self.pipeline.decode({n: encode(n, fitted(n, items)) for n, items in found.items()})
+
+    def _made(self, task: Task, split: str, indices: Sequence[int]) -> dict[str, list[Any]]:
+        """Return what the model makes of the items' prompts, all outputs together or each alone."""
+        pipeline = self.pipeline
+        contexts = []
+        for given in task.inputs:
+            prompts = [self._given(given, split, index) for index in indices]
+            arrays = self._fitted(given.modality, prompts)
+            contexts.append(pipeline.encode_prompts(given.modality, arrays))
+        context = torch.stack(contexts).mean(0)  # (B, L, D), equal weights
+        kept = {
+            name: pipeline.encode(
+                name, self._fitted(name, [self.suite.medium(split, i, name) for i in indices])
+            )
+            for name in task.kept
+        }
+        seeds = [index + 1_000_000 * self.seed for index in indices]
+        latents = {}
+        for outputs in [(name,) for name in task.outputs] if task.apart else [task.outputs]:
+            latents |= pipeline.sample(
+                context, outputs, seeds, settings=self._settings(outputs), kept=kept
+            )
+        return pipeline.decode(latents)
+
+    # --- what came out ---
+
+    def report(
+        self, tasks: Sequence[Task], splits: Sequence[str], samples: int, said: Mapping[str, Any]
+    ) -> list[Cell]:
+        """Write the report of all finished tasks, and return the cells of `tasks`.
+
+        Tasks of earlier runs that are as complete are in the files as well.
+        """
+        by_task = {task.name: self._cells(task, splits, samples) for task in self.suite.tasks}
+        cells = [cell for found in by_task.values() for cell in found]
+        described = self.pipeline.describe(SamplingSettings(), self.pipeline.config.generated)
+        s = self.settings
+        changed = {"sampler": s.sampler, "steps": s.steps, "guidance": s.guidance}
+        described |= {name: value for name, value in changed.items() if value is not None}
+        del described["to"]
+        settings = {"suite": self.suite.name, "note": self.suite.note, **described, **said}
+        write_report(self.out, self.suite.name, settings, cells, splits)
+        return [cell for task in tasks for cell in by_task[task.name]]
+
+    def _cells(self, task: Task, splits: Sequence[str], samples: int) -> list[Cell]:
+        if self._lacking(task):
+            return []
+        cells = []
+        for split in splits:
+            count = self._count(split, samples)
+            key = (task.name, split, count)
+            if key not in self.scores:
+                ledger = self._ledger(task, split)
+                if ledger.missing(count):
+                    continue
+                self.scores[key] = score(task, self.suite.terms, split, ledger.first(count))
+            cells += self.scores[key]
+        return cells
+
+
+_PATHS: dict[str, Callable[[_Run, Task, str, Sequence[int]], dict[str, list[Any]]]] = {
+    "true": _Run._true,
+    "codec": _Run._coded,
+    "model": _Run._made,
+}

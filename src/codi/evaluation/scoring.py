@@ -1,0 +1,199 @@
+"""From records to cells: how often facts are right, and how well impacts agree.
+
+Pure: it knows no model, no file and no world, only what was asked for and what was read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from codi.evaluation.records import Record
+from codi.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+from codi.evaluation.suites import Task, Terms
+from codi.modalities import modality
+
+MISMATCHES = 16
+"""How many other samples each one is compared with to find what chance gives."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured number.
+
+    Attributes:
+        task, split: where it was measured.
+        output: the modality that was read; two joined by "+" where they are compared.
+        fact: what was measured; unique within a task and split.
+        value: a share from 0 to 1, an F1, or milliseconds where `fact` ends in "_ms"; None when
+            there was nothing to measure.
+        n: number of samples (of pairs, for milliseconds).
+        chance: what guessing gives; None where that has no meaning.
+        ci95: interval that holds the true value 19 times in 20.
+    """
+
+    task: str
+    output: str
+    fact: str
+    split: str
+    value: float | None
+    n: int
+    chance: float | None
+    ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A cell before it knows its task."""
+
+    output: str
+    fact: str
+    value: float | None
+    n: int
+    chance: float | None = None
+    ci95: Interval | None = None
+
+
+Measure = Callable[[Task, Terms, Sequence[Record]], Iterator[_Number]]
+
+
+def score(task: Task, terms: Terms, split: str, records: Sequence[Record]) -> list[Cell]:
+    """Return the cells of a task: those of all its measures, in order."""
+    if not records:
+        return []
+    numbers = [n for name in task.measures for n in MEASURES[name](task, terms, records)]
+    several = len(task.outputs) > 1
+    return [
+        Cell(
+            task=task.name,
+            output=number.output,
+            fact=f"{number.output} {number.fact}" if several else number.fact,
+            split=split,
+            value=number.value,
+            n=number.n,
+            chance=number.chance,
+            ci95=number.ci95,
+        )
+        for number in numbers
+    ]
+
+
+def _share(output: str, fact: str, right: Sequence[bool], chance: float | None = None) -> _Number:
+    value, n = float(np.mean(right)), len(right)
+    return _Number(output, fact, value, n, chance, wilson_interval(sum(right), n))
+
+
+def _scored(task: Task, terms: Terms, output: str) -> list[str]:
+    """Return the facts that the inputs tell and the output can show."""
+    return [fact for fact in terms.told(task) if fact in terms.shows[output]]
+
+
+def measure_facts(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield, for every output and fact, how often it is as the inputs told; missing is wrong."""
+    for output in task.outputs:
+        for fact in _scored(task, terms, output):
+            right = [r.readings[output].facts.get(fact) == r.facts[fact] for r in records]
+            yield _share(output, fact, right, 1.0 / len(terms.values[fact]))
+
+
+def measure_captions(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield how many captions can be read, and their precision and recall.
+
+    Precision: of the facts told by the inputs and stated, how many are right. Recall: of the facts
+    told by the inputs, how many are stated and right. "adds" is the share of captions that state
+    something which no input tells. Facts of one caption are not independent, so that the intervals
+    count captions.
+    """
+    for output in task.outputs:
+        if not modality(output).is_caption:
+            continue
+        scored = set(_scored(task, terms, output))
+        stated = [r.readings[output].facts for r in records]
+        yield _share(output, "parses", [bool(facts) for facts in stated])
+        yield _share(output, "adds", [bool(facts.keys() - scored) for facts in stated])
+        judged = [
+            (fact, facts[fact] == record.facts[fact])
+            for facts, record in zip(stated, records, strict=True)
+            for fact in facts.keys() & scored
+        ]
+        right = sum(is_right for _, is_right in judged)
+        guesses = [1.0 / len(terms.values[fact]) for fact, _ in judged]
+        for name, among in (("precision", len(judged)), ("recall", len(records) * len(scored))):
+            yield _ratio(output, name, right, among, len(records), guesses)
+
+
+def _ratio(
+    output: str, fact: str, right: int, among: int, n: int, guesses: Sequence[float]
+) -> _Number:
+    if not among:
+        return _Number(output, fact, None, n)
+    value = right / among
+    chance = float(np.sum(guesses)) / among  # what the same statements would reach by guessing
+    return _Number(output, fact, value, n, chance, wilson_interval(value * n, n))
+
+
+def measure_impacts(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield how well impacts agree: F1, and the median distance of those that pair.
+
+    Two outputs with impacts are compared with each other. One is compared with the truth where the
+    truth was there to be followed: a kept stream, or true media through a codec. Chance compares
+    each sample with others.
+    """
+    timed = [o for o in task.outputs if records[0].readings[o].impacts_s is not None]
+    follows = bool(task.kept) or task.path != "model"
+    if terms.match is None or not (len(timed) == 2 or (len(timed) == 1 and follows)):
+        return
+    second = [r.readings[timed[-1]].impacts_s or () for r in records]
+    if len(timed) == 2:
+        first = [r.readings[timed[0]].impacts_s or () for r in records]
+    else:
+        first = [r.impacts_s or () for r in records]
+    pairs = [terms.match(a, b) for a, b in zip(first, second, strict=True)]
+    n, output = len(records), "+".join(timed)
+    shifts = range(1, min(n, MISMATCHES + 1))
+    crossed = [terms.match(first[i], second[(i + s) % n]) for s in shifts for i in range(n)]
+    f1 = np.array([f for f, _ in pairs])
+    chance = float(np.mean([f for f, _ in crossed])) if crossed else None
+    yield _Number(output, "impacts", float(f1.mean()), n, chance, bootstrap_interval(f1))
+    offsets = _offsets_ms(pairs)
+    if not len(offsets):
+        yield _Number(output, "offset_ms", None, 0)
+        return
+    by_chance = _offsets_ms(crossed)
+    yield _Number(
+        output,
+        "offset_ms",
+        float(np.median(offsets)),
+        len(offsets),
+        float(np.median(by_chance)) if len(by_chance) else None,
+        bootstrap_interval(offsets, np.median),
+    )
+
+
+def _offsets_ms(pairs: Sequence[tuple[float, Sequence[float]]]) -> np.ndarray:
+    return 1000.0 * np.abs([offset for _, offsets in pairs for offset in offsets])
+
+
+def measure_agreement(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield how often two outputs made together show the same, whether or not it was asked for."""
+    media = [output for output in task.outputs if not modality(output).is_caption]
+    for a, b in itertools.combinations(media, 2):
+        for fact in terms.values:
+            if fact in terms.shows[a] and fact in terms.shows[b]:
+                shown = [
+                    (r.readings[a].facts.get(fact), r.readings[b].facts.get(fact)) for r in records
+                ]
+                same = [x == y and x is not None for x, y in shown]
+                yield _share(f"{a}+{b}", f"same {fact}", same, 1.0 / len(terms.values[fact]))
+
+
+MEASURES: dict[str, Measure] = {
+    "facts": measure_facts,
+    "captions": measure_captions,
+    "impacts": measure_impacts,
+    "agreement": measure_agreement,
+}
+"""Every measure that a task can name."""

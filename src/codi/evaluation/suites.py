@@ -1,0 +1,201 @@
+"""What is measured: tasks as data, and the contract of a suite that supplies and reads media.
+
+A task says what goes in, what comes out, what is held, and which measures its outputs get. It knows
+no model, no renderer and no classifier.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from codi.evaluation.records import Reading
+
+Path = Literal["model", "codec", "true"]
+"""What media pass on their way to being read: the whole model, its codecs alone, or nothing."""
+
+MEDIA = ("text", "image", "video", "audio")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One prompt of a task.
+
+    Attributes:
+        modality: what is given.
+        tells: the facts that a written prompt tells; None for all that can be told.
+        shown_by: for a written prompt, the modality that it is a caption of.
+    """
+
+    modality: str
+    tells: tuple[str, ...] | None = None
+    shown_by: str | None = None
+
+    @property
+    def shows(self) -> str:
+        """Return the modality whose facts it tells when `tells` is None."""
+        return self.shown_by or self.modality
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a model, many times over.
+
+    Attributes:
+        inputs: prompts, mixed with equal weights.
+        outputs: modalities that are generated (or coded, or left as they are) and read.
+        kept: streams that are given; each is among the inputs as well.
+        apart: generate every output on its own: the control of a joint task.
+        path: what the outputs come through; without "model" there are no inputs.
+        measures: names of measures (`codi.evaluation.scoring.MEASURES`).
+    """
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    apart: bool = False
+    path: Path = "model"
+    measures: tuple[str, ...] = ("facts", "captions", "impacts", "agreement")
+
+    @property
+    def name(self) -> str:
+        """Return the name that users type.
+
+        >>> Task((Input("text"), Input("audio")), ("image",)).name
+        'text+audio-to-image'
+        """
+        outputs = "+".join(self.outputs)
+        if self.path != "model":
+            return f"{self.path}-{outputs}"
+        held = "keep-" if self.kept else ""
+        inputs = "+".join(given.modality for given in self.inputs)
+        return f"{held}{inputs}-to-{outputs}" + ("-apart" if self.apart else "")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a suite's facts are.
+
+    Attributes:
+        values: the values of every fact; a guess is right once in as many.
+        shows: the facts that a medium of each modality shows.
+        match: how well two lists of impact times in seconds agree, as (F1, offsets in seconds);
+            None where nothing strikes anything.
+    """
+
+    values: Mapping[str, Sequence[str]]
+    shows: Mapping[str, Sequence[str]]
+    match: Callable[[Sequence[float], Sequence[float]], tuple[float, Sequence[float]]] | None = None
+
+    def told(self, task: Task) -> tuple[str, ...]:
+        """Return the facts that the inputs of a task tell together; all of them without inputs."""
+        if not task.inputs:
+            return tuple(self.values)
+        found = {
+            fact
+            for given in task.inputs
+            for fact in (self.shows[given.shows] if given.tells is None else given.tells)
+        }
+        return tuple(fact for fact in self.values if fact in found)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of one item: its facts and, where something strikes, when, in seconds."""
+
+    facts: dict[str, str]
+    impacts_s: tuple[float, ...] | None = None
+
+
+class Suite(ABC):
+    """Items to prompt with, and eyes and ears for what comes out."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    terms: Terms
+    splits: tuple[str, ...] = ("trained", "held-out")
+    note: str = ""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a string that changes whenever items or readings would."""
+
+    @abstractmethod
+    def count(self, split: str) -> int | None:
+        """Return how many items a split has; None for as many as one likes."""
+
+    @abstractmethod
+    def truth(self, split: str, index: int) -> Truth:
+        """Return what is true of an item."""
+
+    @abstractmethod
+    def medium(self, split: str, index: int, modality: str) -> Any:
+        """Return the object (a picture, a clip, a sound) of an item."""
+
+    @abstractmethod
+    def caption(self, split: str, index: int, given: Input) -> str:
+        """Return a written prompt that tells what `given` asks for."""
+
+    @abstractmethod
+    def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
+        """Return what objects of one modality show, whoever made them."""
+
+
+# --- the tables ---
+
+
+def _told(*tells: str, shown_by: str) -> Input:
+    return Input("text", tells or None, shown_by)
+
+
+_GIVEN = {name: Input(name) for name in MEDIA}
+
+
+def _single(written: Mapping[str, str]) -> tuple[Task, ...]:
+    """Return every single input to every single output; `written` says what prompts describe."""
+    return tuple(
+        Task((_told(shown_by=written[made]) if given == "text" else _GIVEN[given],), (made,))
+        for given in MEDIA
+        for made in MEDIA
+    )
+
+
+def _oracle(*measured: str) -> tuple[Task, ...]:
+    """Return the oracle's own cells: true media, and media through the codecs."""
+    return tuple(Task((), (name,), path=path) for path in ("true", "codec") for name in measured)
+
+
+_EVERYTHING = _told(shown_by="video")
+_PAIR = ("video", "audio")
+
+BOUNCE = (
+    *_oracle(*MEDIA),
+    Task((), _PAIR, path="true", measures=("impacts",)),
+    Task((), _PAIR, path="codec", measures=("impacts",)),
+    *_single({"text": "video", "image": "image", "video": "video", "audio": "audio"}),
+    Task((_told("shape", "colour", shown_by="image"), _GIVEN["audio"]), ("image",)),
+    Task((_told("shape", "colour", shown_by="video"), _GIVEN["audio"]), ("video",)),
+    Task((_told("tempo", shown_by="audio"), _GIVEN["image"]), ("audio",)),
+    Task((_GIVEN["audio"], _GIVEN["image"]), ("text",)),
+    Task((_GIVEN["video"], _GIVEN["audio"]), ("text",)),
+    Task((_EVERYTHING,), _PAIR),
+    Task((_EVERYTHING,), _PAIR, apart=True),
+    Task((_GIVEN["image"],), _PAIR),
+    Task((_EVERYTHING,), ("image", "text", "audio")),
+    Task((_GIVEN["audio"],), ("video", "text")),
+    Task((_EVERYTHING,), MEDIA),
+    Task((_GIVEN["video"],), ("audio",), kept=("video",)),
+    Task((_GIVEN["audio"],), ("video",), kept=("audio",)),
+)
+"""Tasks of the suite "bounce"."""
+
+DIGITS = (
+    *_oracle(*MEDIA),
+    *_single({name: name for name in MEDIA}),
+    Task((_told(shown_by="text"),), ("image", "text", "audio")),
+    Task((_GIVEN["audio"],), ("image", "text")),
+)
+"""Tasks of the suite "digits"."""

@@ -1,0 +1,205 @@
+"""CLIP as prompt encoder: the library's own numbers, our contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codi.config import ConfigError
+from codi.encoders.clip import ClipText, ClipTextConfig, ClipVision, ClipVisionConfig
+from tests.small import SENTENCE, awake
+
+pytest.importorskip("transformers", reason="needs codi[external]")
+
+WORDS = ("red", "ball")
+
+
+def _symbols() -> list[str]:
+    """Return the letters of CLIP's byte-level alphabet that these tests use."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    return letters + [f"{letter}</w>" for letter in letters]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the files of a tiny tokenizer of CLIP's kind."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    merges = ["r e", "re d</w>", "b a", "l l</w>", "ba ll</w>"]
+    vocabulary = _symbols() + [merge.replace(" ", "") for merge in merges]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    return folder
+
+
+def _text_config(folder: Path, **changes: Any) -> ClipTextConfig:
+    sizes: dict[str, Any] = {"vocabulary": len(_symbols()) + 7, "length": 12, "width": 32}
+    sizes |= {"heads": 2, "layers": 2, "context_width": 24, "tokenizer": str(folder)}
+    return ClipTextConfig(**(sizes | changes))
+
+
+def _vision_config(**changes: Any) -> ClipVisionConfig:
+    sizes: dict[str, Any] = {"size_px": 32, "patch": 8, "width": 32, "heads": 2, "layers": 2}
+    return ClipVisionConfig(**(sizes | {"context_width": 24, "frames": 4} | changes))
+
+
+@pytest.fixture(scope="module")
+def text(tokenizer_folder: Path) -> ClipText:
+    torch.manual_seed(0)
+    return _text_config(tokenizer_folder).build().eval()
+
+
+def _published(text: ClipText, vision: ClipVision) -> Any:
+    """Return the library's whole CLIP with the weights of two of our encoders."""
+    from transformers import CLIPConfig, CLIPModel
+
+    whole = CLIPModel(
+        CLIPConfig(
+            text_config=text.tower.config.to_dict(),
+            vision_config=vision.tower.config.to_dict(),
+            projection_dim=24,
+        )
+    )
+    for ours, theirs in (
+        (text.tower, whole.text_model),
+        (text.to_embedding, whole.text_projection),
+        (vision.tower, whole.vision_model),
+        (vision.to_embedding, whole.visual_projection),
+    ):
+        theirs.load_state_dict(ours.state_dict())
+    return whole.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(
+    text: ClipText, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Write a published CLIP: weights, configuration and tokenizer."""
+    folder = tmp_path_factory.mktemp("clip")
+    _published(text, _vision_config().build()).save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((tokenizer_folder / name).read_bytes())
+    return folder
+
+
+@torch.no_grad()
+def test_sentences_have_the_librarys_features(text: ClipText, tokenizer_folder: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    whole = _published(text, _vision_config().build())
+    sentences = [SENTENCE, "", "red ball"]
+    tokens = CLIPTokenizer.from_pretrained(tokenizer_folder)(
+        sentences, padding="max_length", truncation=True, max_length=12, return_tensors="pt"
+    )
+    expected = whole.get_text_features(**tokens).pooler_output
+    torch.testing.assert_close(
+        text.embed(sentences), torch.nn.functional.normalize(expected), atol=1e-5, rtol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_pictures_have_the_librarys_features(text: ClipText) -> None:
+    vision = _vision_config().build().eval()
+    x = torch.rand(3, 3, 1, 32, 32) * 2 - 1
+    expected = _published(text, vision).get_image_features(vision.pictures(x[:, :, 0]))
+    torch.testing.assert_close(
+        vision.embed(x),
+        torch.nn.functional.normalize(expected.pooler_output),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_pictures_are_prepared_as_the_library_does() -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    vision = _vision_config().build()
+    smooth = np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8)
+    x = torch.from_numpy(smooth).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    expected = processor(Image.fromarray(smooth), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(vision.pictures(x), expected, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@torch.no_grad()
+def test_a_context_is_one_token(frames: int) -> None:
+    vision = _vision_config(temporal_layers=1).build().eval()
+    assert vision(torch.rand(2, 3, frames, 40, 40) * 2 - 1).shape == (2, 1, 24)
+
+
+@torch.no_grad()
+def test_an_untrained_video_encoder_is_the_mean_over_frames() -> None:
+    vision = _vision_config(temporal_layers=2).build().eval()
+    clip = torch.rand(2, 3, 4, 32, 32) * 2 - 1
+    frames = torch.stack([vision.features(clip[:, :, i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(vision.features(clip), frames.mean(0), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_trained_video_encoder_hears_of_the_order_of_frames() -> None:
+    vision = _vision_config(temporal_layers=1).build().eval()
+    awake(vision)
+    clip = torch.rand(1, 3, 4, 32, 32) * 2 - 1
+    assert not torch.allclose(vision.features(clip), vision.features(clip.flip(2)), atol=1e-3)
+
+
+def test_a_clip_of_too_many_frames_is_an_error() -> None:
+    vision = _vision_config(temporal_layers=1).build()
+    with pytest.raises(ConfigError, match="5 frames; this encoder looks across 4"):
+        vision.features(torch.zeros(1, 3, 5, 32, 32))
+
+
+@torch.no_grad()
+def test_published_weights_are_loaded_from_a_folder(folder: Path, text: ClipText) -> None:
+    loaded = _text_config(folder, tokenizer="", pretrained=str(folder)).build().eval()
+    torch.testing.assert_close(loaded.embed([SENTENCE]), text.embed([SENTENCE]))
+    vision = _vision_config(pretrained=str(folder), temporal_layers=1).build()
+    assert vision.tower.config.image_size == 32
+
+
+def test_on_the_meta_device_nothing_is_loaded() -> None:
+    with torch.device("meta"):
+        vision = _vision_config(pretrained="no/such/folder").build()
+    assert all(p.is_meta for p in vision.parameters())
+
+
+def test_published_weights_of_other_sizes_are_an_error(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="has num_hidden_layers = 2, and this preset 3"):
+        _vision_config(pretrained=str(folder), layers=3).build()
+
+
+def test_missing_weights_are_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot load CLIPTextModelWithProjection from"):
+        ClipTextConfig(pretrained=str(tmp_path / "clip")).build()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [("", "set `tokenizer` to a folder"), ("nowhere", "cannot load CLIPTokenizer|ends a text")],
+)
+def test_a_missing_tokenizer_is_one_clear_error(
+    tokenizer: str, message: str, tmp_path: Path
+) -> None:
+    where = str(tmp_path / tokenizer) if tokenizer else ""
+    encoder = _text_config(tmp_path, tokenizer=where).build()
+    with pytest.raises(ConfigError, match=message):
+        encoder([SENTENCE])
+
+
+def test_a_tokenizer_of_another_vocabulary_is_an_error(tokenizer_folder: Path) -> None:
+    encoder = _text_config(tokenizer_folder, vocabulary=100).build()
+    with pytest.raises(ConfigError, match="ends a text with token 58, and a vocabulary of 100"):
+        encoder([SENTENCE])
+
+
+def test_a_missing_library_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"pip install 'codi\[external\]'"):
+        ClipVisionConfig().build()

@@ -1,0 +1,120 @@
+"""Objects, arrays and tensors of each modality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codi import media
+from codi.config import ConfigError
+from codi.modalities import modality
+from tests.small import NAMES, SENTENCE, objects, small_config
+
+CONFIG = small_config()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_object_that_fits_is_taken_as_it_is(name: str) -> None:
+    entry, given = CONFIG.media(name), objects()[name]
+    item, notes = entry.load(given)
+    assert notes == []
+    assert np.array_equal(entry.to_array(item), entry.to_array(given))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tensor_gives_its_objects_back(name: str) -> None:
+    entry, given = CONFIG.media(name), objects()[name]
+    [item] = entry.from_tensor(entry.to_tensor([entry.to_array(given)]))
+    assert np.array_equal(entry.to_array(item), entry.to_array(given))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_object_loads_again(name: str, tmp_path: Path) -> None:
+    entry, given = CONFIG.media(name), objects()[name]
+    path = tmp_path / f"out.{modality(name).suffix}"
+    entry.save(given, path, {})
+    item, _ = entry.load(path)
+    assert np.shape(entry.to_array(item)) == np.shape(entry.to_array(given))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_object_can_be_seen_at_a_glance(name: str) -> None:
+    picture = CONFIG.media(name).picture(objects()[name])
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert picture.shape[2] == 3
+
+
+def test_a_picture_of_another_size_is_fitted_and_said() -> None:
+    item, notes = CONFIG.media("image").load(Image.new("RGB", (200, 100), "red"))
+    assert item.size == (64, 64)
+    assert item.getpixel((32, 32)) == (255, 0, 0)
+    assert notes == ["image: (200, 100) fitted to (64, 64) pixels"]
+
+
+def test_a_transparent_picture_lies_on_white() -> None:
+    item, _ = CONFIG.media("image").load(Image.new("RGBA", (64, 64), (255, 0, 0, 0)))
+    assert item.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(8.0, 5), (16.0, 10), (4.0, 2), (24.0, 15)])
+def test_a_clip_of_another_rate_is_what_it_shows_at_each_instant(fps: float, expected: int) -> None:
+    numbers = np.arange(60, dtype=np.uint8)[:, None, None, None]
+    clip = media.Video(np.broadcast_to(numbers, (60, 64, 64, 3)).copy(), fps)
+    item, notes = CONFIG.media("video").load(clip)
+    assert item.frames.shape == (16, 64, 64, 3)
+    assert item.fps == 8.0
+    assert item.frames[5].max() == expected
+    assert notes[0].startswith("video: (60, 64, 64, ")
+
+
+def test_a_short_clip_holds_its_last_frame() -> None:
+    numbers = np.arange(3, dtype=np.uint8)[:, None, None, None]
+    clip = media.Video(np.broadcast_to(numbers, (3, 64, 64, 3)).copy(), 8.0)
+    item, _ = CONFIG.media("video").load(clip)
+    assert [int(frame.max()) for frame in item.frames[:5]] == [0, 1, 2, 2, 2]
+
+
+def test_a_sound_of_another_rate_is_fitted_and_said() -> None:
+    item, notes = CONFIG.media("audio").load(media.Audio(np.zeros(8000, np.float32), 8000))
+    assert item.samples.shape == (32_000,)
+    assert item.sample_rate_hz == 16_000
+    assert notes[0].startswith("audio: 8000 -> 16000 Hz")
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+@pytest.mark.parametrize("wrong", [3, np.zeros(5), None])
+def test_what_is_neither_file_nor_object_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected a file name or an? .*, got"):
+        CONFIG.media(name).load(wrong)
+
+
+def test_stored_sounds_are_16_bit() -> None:
+    stored = np.array([[32767, 0, -32767]], dtype=np.int16)
+    tensor = CONFIG.media("audio").to_tensor(stored)
+    torch.testing.assert_close(tensor, torch.tensor([[1.0, 0.0, -1.0]]))
+
+
+def test_values_out_of_range_are_clipped() -> None:
+    [picture] = CONFIG.media("image").from_tensor(torch.full((1, 3, 1, 64, 64), 7.0))
+    assert picture.getextrema() == ((255, 255),) * 3
+    [sound] = CONFIG.media("audio").from_tensor(torch.full((1, 100), -7.0))
+    assert sound.samples.min() == -1.0
+
+
+def test_a_video_is_saved_with_the_sound_beside_it(tmp_path: Path) -> None:
+    made = objects()
+    for name, beside in (("silent", {}), ("sounding", {"audio": made["audio"]})):
+        CONFIG.media("video").save(made["video"], tmp_path / f"{name}.mp4", beside)
+    assert media.has_audio(tmp_path / "sounding.mp4")
+    assert not media.has_audio(tmp_path / "silent.mp4")
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    CONFIG.media("text").save(SENTENCE, tmp_path / "out.txt", {})
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8").strip() == SENTENCE

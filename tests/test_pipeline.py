@@ -1,0 +1,418 @@
+"""Any to any: prompts, joint sampling, kept streams."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import codi
+from codi import media
+from codi.build import Model
+from codi.config import ConfigError
+from codi.pipeline import Condition, Generation, Pipeline, SamplingSettings, load
+from codi.types import Latents
+from codi.weights import save_model
+from tests.small import (
+    NAMES,
+    SENTENCE,
+    awake_model,
+    latents,
+    objects,
+    small_config,
+    small_model,
+    speaking,
+)
+
+SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(NAMES, size)]
+"""The fifteen sets of modalities that can go in, and that can come out."""
+
+SHORT = (
+    "modalities.video.latent=[4, 2, 4, 4]",
+    "modalities.video.media.frames=2",
+    "modalities.audio.latent=[4, 1, 4, 4]",
+    "modalities.audio.media.duration_s=0.5",
+)
+"""Clips of a quarter of a second and sounds of half a second."""
+
+OBJECTS = {"text": str, "image": Image.Image, "video": media.Video, "audio": media.Audio}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return awake_model()
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: Model) -> Pipeline:
+    return Pipeline(model.config, model=model)
+
+
+@pytest.fixture(scope="module")
+def short_pipeline() -> Pipeline:
+    model = awake_model(*SHORT)
+    return Pipeline(model.config, model=model)
+
+
+@pytest.fixture(scope="module")
+def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(model, folder)
+    return folder
+
+
+# --- the walking skeleton ---
+
+
+@pytest.mark.parametrize("inputs", SUBSETS, ids="+".join)
+def test_any_modalities_come_from_any_modalities(
+    short_pipeline: Pipeline, inputs: tuple[str, ...]
+) -> None:
+    given = objects()
+    for outputs in SUBSETS:
+        made = short_pipeline.generate([(name, given[name]) for name in inputs], outputs, steps=2)
+        assert list(made) == list(outputs)
+        for name in outputs:
+            [item] = made[name]
+            assert isinstance(item, OBJECTS[name])
+
+
+def test_nothing_at_all_is_a_prompt_too(short_pipeline: Pipeline) -> None:
+    assert len(short_pipeline.generate(to=["audio"])["audio"]) == 1
+
+
+# --- contexts ---
+
+
+def _context(pipeline: Pipeline, *conditions: tuple[Any, ...]) -> torch.Tensor:
+    return pipeline.context([Condition(*c) for c in conditions])
+
+
+def test_a_mixture_is_the_interpolation(pipeline: Pipeline) -> None:
+    star, ball = (_context(pipeline, ("text", text)) for text in ("a star", "a ball"))
+    mixed = _context(pipeline, ("text", "a star", 3.0), ("text", "a ball", 1.0))
+    torch.testing.assert_close(mixed, 0.75 * star + 0.25 * ball)
+
+
+def test_only_the_ratio_of_weights_matters(pipeline: Pipeline) -> None:
+    image = objects()["image"]
+    one, other = (
+        _context(pipeline, ("text", SENTENCE, 0.2 * scale), ("image", image, 0.6 * scale))
+        for scale in (1.0, 50.0)
+    )
+    torch.testing.assert_close(one, other)
+
+
+def test_the_order_of_prompts_does_not_matter(pipeline: Pipeline) -> None:
+    prompts = [(name, item, weight) for weight, (name, item) in enumerate(objects().items(), 1)]
+    expected = _context(pipeline, *prompts)
+    for order in itertools.permutations(prompts):
+        torch.testing.assert_close(_context(pipeline, *order), expected)
+
+
+def test_a_weight_of_zero_is_as_if_it_were_not_there(pipeline: Pipeline) -> None:
+    with_it = _context(pipeline, ("text", "a star", 0.0), ("text", "a ball"))
+    assert torch.equal(with_it, _context(pipeline, ("text", "a ball")))
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -0.1), (float("nan"), 1.0)])
+def test_impossible_weights_are_refused(pipeline: Pipeline, weights: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="must be finite, not negative, and not all 0"):
+        _context(pipeline, *(("text", SENTENCE, weight) for weight in weights))
+
+
+def test_the_empty_context_is_zero(pipeline: Pipeline) -> None:
+    assert torch.equal(pipeline.context([]), torch.zeros(1, 1, 32))
+
+
+# --- seeds ---
+
+
+def _sample(
+    pipeline: Pipeline, to: Sequence[str], seeds: Sequence[int], **settings: Any
+) -> Latents:
+    context = pipeline.context([Condition("text", SENTENCE)]).expand(len(seeds), -1, -1)
+    return pipeline.sample(context, to, seeds, settings=SamplingSettings(steps=3, **settings))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])
+def test_a_sample_does_not_depend_on_its_batch(pipeline: Pipeline, sampler: str) -> None:
+    together = _sample(pipeline, ["image", "audio"], [3, 4, 5], sampler=sampler)
+    alone = _sample(pipeline, ["image", "audio"], [4], sampler=sampler)
+    for name, z in alone.items():
+        torch.testing.assert_close(together[name][1:2], z, atol=1e-3, rtol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_output(pipeline: Pipeline) -> None:
+    first, second = (
+        pipeline.generate([("text", SENTENCE)], ["text", "image"], seeds=[7], steps=2)
+        for _ in range(2)
+    )
+    assert first["text"] == second["text"]
+    assert np.array_equal(np.asarray(first["image"][0]), np.asarray(second["image"][0]))
+    third = pipeline.generate([("text", SENTENCE)], ["image"], seeds=[8], steps=2)
+    assert not np.array_equal(np.asarray(first["image"][0]), np.asarray(third["image"][0]))
+
+
+def test_one_more_output_leaves_the_noise_of_the_others() -> None:
+    model = speaking(small_model())  # fresh streams do not hear each other yet
+    pipeline = Pipeline(model.config, model=model)
+    alone = _sample(pipeline, ["audio"], [1])
+    beside = _sample(pipeline, ["video", "audio", "text"], [1])
+    assert torch.equal(alone["audio"], beside["audio"])
+
+
+def test_outputs_that_hear_each_other_differ(pipeline: Pipeline) -> None:
+    alone, beside = _sample(pipeline, ["audio"], [1]), _sample(pipeline, ["video", "audio"], [1])
+    assert not torch.allclose(alone["audio"], beside["audio"], atol=1e-4)
+
+
+def test_long_lists_of_seeds_are_cut_into_batches(pipeline: Pipeline) -> None:
+    whole = pipeline.generate([("text", "a")], ["image"], seeds=range(5), steps=1)
+    parts = pipeline.generate([("text", "a")], ["image"], seeds=range(5), steps=1, batch=2)
+    for one, other in zip(whole["image"], parts["image"], strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
+
+# --- guidance ---
+
+
+def test_guidance_of_one_is_the_conditional_prediction(pipeline: Pipeline) -> None:
+    context = pipeline.context([Condition("text", SENTENCE)])
+    against = pipeline.context([Condition("text", "a star")])
+    settings = SamplingSettings(steps=2, guidance=1.0)
+    plain = pipeline.sample(context, ["audio"], [1], settings=settings)
+    guided = pipeline.sample(context, ["audio"], [1], settings=settings, against=against)
+    assert torch.equal(plain["audio"], guided["audio"])
+
+
+def test_guidance_away_from_the_prompt_itself_changes_nothing(pipeline: Pipeline) -> None:
+    context = pipeline.context([Condition("text", SENTENCE)])
+    away, plain = (
+        pipeline.sample(
+            context, ["audio"], [1], settings=SamplingSettings(steps=2, guidance=scale), against=to
+        )
+        for scale, to in ((7.0, context), (1.0, None))
+    )
+    torch.testing.assert_close(away["audio"], plain["audio"], atol=1e-3, rtol=1e-3)
+
+
+def test_a_negative_prompt_is_heard(pipeline: Pipeline) -> None:
+    one, other = (
+        pipeline.generate([("text", SENTENCE)], ["audio"], negative=negative, steps=2)
+        for negative in ([], [("text", "a star", 1.0), ("image", objects()["image"], 2.0)])
+    )
+    assert not np.array_equal(one["audio"][0].samples, other["audio"][0].samples)
+
+
+def test_guidance_is_a_number_for_each_modality(pipeline: Pipeline) -> None:
+    settings = SamplingSettings(guidance={"audio": 5.0})
+    assert pipeline.describe(settings, ["image", "audio"])["guidance"] == {
+        "image": small_config().modality("image").guidance,
+        "audio": 5.0,
+    }
+    with pytest.raises(ConfigError, match=r"unknown modality to guide: 'aduio'; .* 'audio'"):
+        pipeline.describe(SamplingSettings(guidance={"aduio": 5.0}), ["image", "audio"])
+
+
+# --- kept streams ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kept_stream_comes_back_unchanged(pipeline: Pipeline, name: str) -> None:
+    given = objects()[name]
+    others = [other for other in NAMES if other != name][:1]
+    made = pipeline.generate(to=others, keep={name: given}, seeds=[0, 1], steps=2)
+    array = small_config().media(name).to_array
+    assert list(made) == [*others, name]
+    assert len(made[name]) == len(made[others[0]]) == 2
+    for item in made[name]:
+        assert np.array_equal(array(item), array(given))
+
+
+def test_a_kept_stream_informs_the_others(pipeline: Pipeline) -> None:
+    context, kept = pipeline.context([]), latents(small_config(), ["video"], size=1)["video"]
+    settings = SamplingSettings(steps=2)
+    one, other = (
+        pipeline.sample(context, ["audio"], [1], settings=settings, kept={"video": z})
+        for z in (kept, kept + 1.0)
+    )
+    assert not torch.allclose(one["audio"], other["audio"], atol=1e-4)
+
+
+def test_a_kept_stream_is_a_prompt_as_well(pipeline: Pipeline) -> None:
+    given = objects()
+    notes = pipeline.generate(to=["audio"], keep={"image": Image.new("RGB", (9, 9))}, steps=1).notes
+    assert notes == ["image: (9, 9) fitted to (64, 64) pixels"]
+    plain = pipeline.generate([("image", given["image"])], ["audio"], steps=1)
+    kept = pipeline.generate(to=["audio"], keep={"image": given["image"]}, steps=1)
+    assert not np.array_equal(plain["audio"][0].samples, kept["audio"][0].samples)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"to": []}, "nothing to generate"),
+        ({"to": ["vidoe"]}, "'vidoe'; did you mean 'video'"),
+        ({"to": ["image", "image"]}, "image: asked for twice"),
+        ({"to": ["image"], "keep": {"image": objects()["image"]}}, "image: asked for twice"),
+        ({"to": ["image"], "sampler": "dimm"}, "unknown sampler 'dimm'; did you mean 'ddim'"),
+        ({"to": ["image"], "steps": 0}, "steps = 0; give a number from 1 to 1000"),
+        ({"to": ["image"], "steps": 1001}, "steps = 1001; give a number from 1 to 1000"),
+        ({"to": ["image"], "conditions": [("sound", "x.wav")]}, "unknown modality"),
+        ({"to": ["image"], "conditions": [("image", 5)]}, "expected a file name or a PIL image"),
+    ],
+)
+def test_a_contradictory_request_is_an_error(
+    pipeline: Pipeline, request_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pipeline.generate(**request_)
+
+
+def test_a_modality_may_be_input_only() -> None:
+    model = small_model(parts=[])
+    without = small_config()
+    audio = without.modalities["audio"]
+    object.__setattr__(audio, "diffuser", None)
+    with pytest.raises(ConfigError, match="takes audio only as a condition; it generates text"):
+        Pipeline(without, model=model).generate(to=["audio"])
+
+
+def test_numbers_that_are_not_finite_are_an_error() -> None:
+    model = awake_model()
+    with torch.no_grad():
+        next(model.part("diffusers", "audio").parameters()).fill_(float("nan"))
+    with pytest.raises(ConfigError, match=r"made numbers that are not finite in torch.float32"):
+        Pipeline(model.config, model=model).generate(to=["audio"], steps=1)
+
+
+def test_a_model_in_memory_without_a_part_says_so() -> None:
+    model = small_model(parts=[])
+    with pytest.raises(ConfigError, match=r"diffusers.audio is not part of this model"):
+        Pipeline(model.config, model=model).generate(to=["audio"])
+
+
+# --- loading ---
+
+
+def _loaded(pipeline: Pipeline) -> set[str]:
+    parts = pipeline.config.parts()
+    return {p for p in parts if p.split(".")[1] in pipeline.model.role(p.split(".")[0])}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "to", "keep", "parts"),
+    [
+        ("text", ["image"], [], {"encoders.text", "diffusers.vision", "codecs.image"}),
+        ("audio", ["text"], [], {"encoders.audio", "diffusers.text", "codecs.text"}),
+        (
+            "text",
+            ["video", "audio"],
+            [],
+            {
+                "encoders.text",
+                "diffusers.vision",
+                "diffusers.audio",
+                "environments.vision",
+                "environments.audio",
+                "codecs.image",
+                "codecs.audio",
+            },
+        ),
+        (
+            "text",
+            ["audio"],
+            ["video"],
+            {
+                "encoders.text",
+                "encoders.video",
+                "diffusers.audio",
+                "environments.vision",
+                "environments.audio",
+                "codecs.image",
+                "codecs.audio",
+            },
+        ),
+    ],
+)
+def test_a_request_loads_the_parts_it_uses_and_no_other(
+    folder: Path, prompt: str, to: list[str], keep: list[str], parts: set[str]
+) -> None:
+    pipeline, given = load(folder, device="cpu"), objects()
+    assert _loaded(pipeline) == set()
+    pipeline.generate([(prompt, given[prompt])], to, keep={k: given[k] for k in keep}, steps=1)
+    assert _loaded(pipeline) == parts
+
+
+def test_a_loaded_model_makes_what_the_saved_one_made(pipeline: Pipeline, folder: Path) -> None:
+    one, other = (
+        p.generate([("text", SENTENCE)], ["audio"], steps=2)["audio"][0].samples
+        for p in (pipeline, codi.load(folder, device="cpu"))
+    )
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "abacus"}, "device 'abacus' is not available here; use cpu"),
+        ({"dtype": "float23"}, "unknown dtype 'float23'; did you mean 'float32'"),
+        ({"dtype": "float16", "device": "cpu"}, "float16 is hundreds of times slower"),
+    ],
+)
+def test_an_impossible_device_or_dtype_is_an_error(
+    folder: Path, settings: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(folder, **settings)
+
+
+def test_half_precision_generates(folder: Path) -> None:
+    made = load(folder, device="cpu", dtype="bfloat16").generate(
+        [("text", SENTENCE)], ["text", "audio"], negative=[("text", "a star")], steps=1
+    )
+    assert np.isfinite(made["audio"][0].samples).all()
+
+
+# --- what is told ---
+
+
+def test_every_step_is_reported(pipeline: Pipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    pipeline.generate(to=["text"], steps=3, callback=lambda step, steps: seen.append((step, steps)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_settings_say_how_to_make_it_again(pipeline: Pipeline) -> None:
+    settings = pipeline.generate(to=["text"], sampler="ddim", eta=0.5).settings
+    assert settings["sampler"] == "ddim"
+    assert settings["steps"] == 2
+    assert settings["eta"] == 0.5
+    assert settings["model"] == "small"
+    assert settings["versions"]["codi"] == codi.__version__
+
+
+def test_a_notebook_shows_every_sample(pipeline: Pipeline) -> None:
+    made = Generation({"text": ["a <b> ball"], **{n: [objects()[n]] for n in NAMES[1:]}})
+    html = made._repr_html_()
+    assert "a &lt;b&gt; ball" in html
+    assert len(made) == 4
+    for tag in ("<img", "<video", "<audio"):
+        assert tag in html
+
+
+def test_public_names_are_found_when_they_are_used() -> None:
+    assert codi.Pipeline is Pipeline
+    assert "load" in dir(codi)
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = codi.lod

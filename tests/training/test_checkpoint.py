@@ -1,0 +1,100 @@
+"""Checkpoints: everything comes back, and a killed run always finds a whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from codi.training import checkpoint
+from codi.training.checkpoint import load_checkpoint, save_checkpoint
+from codi.training.ema import MovingAverage
+
+Parts = tuple[dict[str, nn.Parameter], torch.optim.Optimizer, MovingAverage]
+
+
+def _parts(seed: int = 0) -> Parts:
+    generator = torch.Generator().manual_seed(seed)
+    parameters = {
+        name: nn.Parameter(torch.randn(3, 2, generator=generator)) for name in ("a", "b", "unused")
+    }
+    optimiser = torch.optim.AdamW(parameters.values(), lr=0.1, fused=True)
+    return parameters, optimiser, MovingAverage(parameters, 0.9)
+
+
+def _step(parts: Parts, step: int) -> None:
+    parameters, optimiser, average = parts
+    optimiser.zero_grad()
+    (parameters["a"].square().sum() + parameters["b"].sin().sum()).backward()
+    optimiser.step()
+    average.update(parameters, step)
+
+
+def _same(one: Parts, other: Parts) -> bool:
+    return all(
+        torch.equal(one[0][name], other[0][name])
+        and torch.equal(one[2].values[name], other[2].values[name])
+        for name in one[0]
+    )
+
+
+def test_going_on_is_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    straight, stopped, resumed = _parts(), _parts(), _parts(seed=1)
+    for step in range(6):
+        _step(straight, step)
+    for step in range(3):
+        _step(stopped, step)
+    save_checkpoint(tmp_path / "checkpoint", *stopped, {"step": 3})
+    assert load_checkpoint(tmp_path / "checkpoint", *resumed) == {"step": 3}
+    for step in range(3, 6):
+        _step(resumed, step)
+    assert _same(straight, resumed)
+
+
+def test_there_may_be_none_yet(tmp_path: Path) -> None:
+    parts = _parts()
+    assert load_checkpoint(tmp_path / "checkpoint", *parts) is None
+    assert _same(parts, _parts())
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_run_killed_while_saving_finds_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    parts = _parts()
+    save_checkpoint(tmp_path / "checkpoint", *parts, {"step": 1})
+    whole = Path.replace
+    left = [None] * renames
+
+    def killed(self: Path, target: Path) -> Path:
+        if not left:
+            raise SystemExit
+        left.pop()
+        return whole(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(SystemExit):
+            save_checkpoint(tmp_path / "checkpoint", *_parts(seed=2), {"step": 2})
+    for _ in range(2):
+        found = _parts(seed=3)
+        assert load_checkpoint(tmp_path / "checkpoint", *found) == {"step": 1}
+        assert _same(found, parts)
+    save_checkpoint(tmp_path / "checkpoint", *_parts(seed=2), {"step": 2})
+    assert load_checkpoint(tmp_path / "checkpoint", *_parts()) == {"step": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_second_failure_keeps_the_only_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoint"
+    parts = _parts()
+    save_checkpoint(folder, *parts, {"step": 1})
+    folder.replace(tmp_path / "checkpoint.old")  # killed between the two renames
+    monkeypatch.setattr(checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        save_checkpoint(folder, *_parts(seed=2), {"step": 2})
+    assert load_checkpoint(folder, *_parts()) == {"step": 1}

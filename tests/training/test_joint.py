@@ -1,0 +1,83 @@
+"""Joint training: steps of the streams, truncated prompts, the contrast of environments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.small import awake_model, small_config
+from tests.training.conftest import Batches
+
+from codi.build import Model
+from codi.config import ConfigError
+from codi.training.joint import Joint, JointConfig, truncated
+from codi.training.task import Draws
+
+
+def _joint(model: Model | None = None, **changes: Any) -> Joint:
+    settings: dict[str, Any] = {"streams": ("video", "audio"), "captions": ("video",)}
+    return Joint(model or Model(small_config(), []), JointConfig(**(settings | changes)))
+
+
+def _draws(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
+
+
+def test_shared_steps_are_one_step() -> None:
+    t = _joint(timesteps="shared", clean=0.0).steps(200, _draws())
+    assert torch.equal(t["video"], t["audio"])
+
+
+def test_independent_steps_have_nothing_to_do_with_each_other() -> None:
+    t = _joint(timesteps="independent", clean=0.0).steps(2000, _draws())
+    assert (t["video"] == t["audio"]).float().mean() < 0.01
+    assert torch.corrcoef(torch.stack([t["video"], t["audio"]]).float())[0, 1].abs() < 0.1
+
+
+def test_mixed_steps_are_either() -> None:
+    t = _joint(timesteps="mixed", clean=0.0).steps(2000, _draws())
+    assert (t["video"] == t["audio"]).float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("clean", [0.0, 0.33, 1.0])
+def test_one_stream_is_clean_as_often_as_asked_for(clean: float) -> None:
+    t = _joint(clean=clean).steps(3000, _draws())
+    zero = torch.stack([steps == 0 for steps in t.values()])
+    assert zero.sum(0).max() <= 1  # never both: there would be nothing to learn
+    assert zero.any(0).float().mean().item() == pytest.approx(clean, abs=0.03)
+    assert all((steps >= 0).all() and (steps <= 1000).all() for steps in t.values())
+
+
+def test_an_unknown_coupling_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'shard'; did you mean 'shared'"):
+        _joint(timesteps="shard")
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=4), st.integers(0, 100))
+def test_a_truncated_prompt_is_the_beginning_of_a_prompt(texts: list[str], seed: int) -> None:
+    for whole, cut in zip(texts, truncated(texts, _draws(seed)), strict=True):
+        words, kept = whole.split(), cut.split()
+        assert kept == words[: len(kept)]
+        if words:
+            assert 1 <= len(kept) <= max(1, round(0.7 * len(words)))
+
+
+def test_a_clean_stream_has_nothing_to_predict(batch_for: Batches) -> None:
+    task = _joint(awake_model(), clean=1.0, contrast=0.0)
+    batch, draws = batch_for(task), _draws()
+    draws.integers = lambda low, high, *shape: torch.zeros(shape, dtype=torch.long) + low  # type: ignore[method-assign]
+    losses = task(batch, draws)  # the first stream is clean in every sample
+    assert losses["video"] == 0.0
+    assert losses["audio"] > 0.0
+
+
+def test_the_contrast_is_of_pairs_of_streams(batch_for: Batches) -> None:
+    with_contrast = _joint(awake_model())
+    without = _joint(with_contrast.model, contrast=0.0)
+    assert set(with_contrast(batch_for(with_contrast), _draws())) == {"video", "audio", "contrast"}
+    assert set(without(batch_for(without), _draws())) == {"video", "audio"}
+    assert "log_scale" in with_contrast.default_train
+    assert "log_scale" not in without.default_train

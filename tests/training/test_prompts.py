@@ -1,0 +1,79 @@
+"""What diffusers are prompted with in training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.small import awake_model, small_config
+from tests.training.conftest import Batches
+from torch import Tensor
+
+from codi.config import ConfigError
+from codi.data.batches import Batch
+from codi.training.prompts import PromptConfig, draw_contexts, prompt_media
+from codi.training.recipe import Objective
+from codi.training.task import Draws
+
+MODEL = awake_model(parts=small_config().parts(("encoders",)))
+
+
+@pytest.fixture
+def batch(batch_for: Batches) -> Batch:
+    settings = {"modality": "image", "captions": ["image"], "prompts": {"shares": {"image": 1.0}}}
+    return batch_for(Objective("denoise", {}, settings).build(MODEL, "test"))
+
+
+def _contexts(batch: Batch, config: PromptConfig, seed: int = 0) -> Tensor:
+    draws = Draws(torch.Generator().manual_seed(seed))
+    return draw_contexts(MODEL, batch, batch.texts, config, draws, ("image",))
+
+
+@pytest.mark.parametrize("name", ["text", "image"])
+@torch.no_grad()
+def test_a_prompt_is_what_its_encoder_says(batch: Batch, name: str) -> None:
+    contexts = _contexts(batch, PromptConfig({name: 1.0}, drop=0.0))
+    x = batch.texts if name == "text" else batch.media[name]
+    torch.testing.assert_close(contexts, MODEL.encoder(name)(x))
+
+
+@torch.no_grad()
+def test_each_sample_has_the_prompt_that_was_drawn_for_it(batch: Batch) -> None:
+    contexts = _contexts(batch, PromptConfig({"text": 0.5, "image": 0.5}, drop=0.0))
+    choices = [MODEL.encoder("text")(batch.texts), MODEL.encoder("image")(batch.media["image"])]
+    chosen = [
+        next(k for k, c in enumerate(choices) if torch.allclose(contexts[i], c[i], atol=1e-5))
+        for i in range(len(batch))
+    ]
+    assert set(chosen) == {0, 1}
+
+
+def test_a_dropped_prompt_is_the_empty_context(batch: Batch) -> None:
+    assert not _contexts(batch, PromptConfig(drop=1.0, noise=0.3)).any()
+
+
+def test_prompts_are_dropped_as_often_as_asked_for(batch: Batch) -> None:
+    dropped = torch.cat(
+        [~_contexts(batch, PromptConfig(drop=0.5), seed).flatten(1).any(1) for seed in range(60)]
+    )
+    assert dropped.float().mean().item() == pytest.approx(0.5, abs=0.08)
+
+
+def test_mixing_and_noise_change_contexts(batch: Batch) -> None:
+    plain = _contexts(batch, PromptConfig(drop=0.0))
+    noisy = _contexts(batch, PromptConfig(drop=0.0, noise=0.1))
+    assert (noisy - plain).std().item() == pytest.approx(0.1, abs=0.03)
+    mixed = _contexts(batch, PromptConfig(drop=0.0, mix=1.0))
+    assert not torch.allclose(mixed, plain, atol=1e-4)
+
+
+def test_prompts_of_nothing_are_an_error(batch: Batch) -> None:
+    with pytest.raises(ConfigError, match="prompts name no modality; give shares"):
+        _contexts(batch, PromptConfig({}))
+
+
+def test_only_prompts_that_are_not_captions_need_media() -> None:
+    assert prompt_media(PromptConfig({"text": 0.5, "image": 0.5})) == ("image",)
+
+
+def test_prompt_encoders_get_no_gradient(batch: Batch) -> None:
+    assert not _contexts(batch, PromptConfig()).requires_grad

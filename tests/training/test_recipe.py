@@ -1,0 +1,139 @@
+"""Recipes: what is wrong with one is said before any step is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.small import PRESET
+from tests.training.conftest import recipe, reconstruct, stage
+
+from codi.build import PRESETS, Model
+from codi.config import ConfigError, to_toml
+from codi.training.loop import _Trainable, select_parameters
+from codi.training.recipe import Objective, Recipe, Stage, load_recipe
+
+SHIPPED = sorted(path.stem for path in PRESETS.glob("recipe-*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_recipe_is_read(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def _stages() -> list[Any]:
+    found = [(name, stage) for name in SHIPPED for stage in load_recipe(name).stage]
+    return [pytest.param(*pair, id=f"{pair[0]}/{pair[1].name}") for pair in found]
+
+
+@functools.cache
+def _shape_of(name: str, part: str) -> torch.nn.Module:
+    """Build a part of a recipe's model without numbers: it may be larger than this machine."""
+    with torch.device("meta"):
+        module: torch.nn.Module = load_recipe(name).model_config().part(*part.split(".", 1)).build()
+    return module
+
+
+@pytest.mark.parametrize(("name", "stage"), _stages())
+def test_every_stage_of_every_recipe_finds_what_it_trains(name: str, stage: Stage) -> None:
+    config = load_recipe(name).model_config()
+    skeleton = Model(config, [])
+    drafts = [objective.build(skeleton, "test") for objective in stage.objectives]
+    parts = list(dict.fromkeys(part for task in drafts for part in task.parts))
+    for part in parts:
+        role, part_name = part.split(".", 1)
+        skeleton.role(role)[part_name] = _shape_of(name, part)
+    tasks = [objective.build(skeleton, "test") for objective in stage.objectives]
+    globs = stage.train or [glob for task in tasks for glob in task.default_train]
+    assert select_parameters(_Trainable(skeleton, tasks), globs, stage.name)
+
+
+def test_a_recipe_that_is_written_reads_back(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    for name in SHIPPED:
+        file.write_text(to_toml(load_recipe(name)))
+        assert load_recipe(file) == load_recipe(name)
+
+
+def test_values_are_set_from_outside() -> None:
+    assert load_recipe(SHIPPED[0], ["stage.0.steps=7", "seed=3"]).stage[0].steps == 7
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown recipe 'recipe-tiny-cpuu'; .*'recipe-tiny-cpu'"):
+        load_recipe("recipe-tiny-cpuu")
+
+
+def _wrong(objective: Objective | None = None, **changes: Any) -> Recipe:
+    return recipe(stage("first", objective or reconstruct(), **changes))
+
+
+WRONG: list[tuple[str, Recipe]] = [
+    (
+        r"test: stage 'first', objective 1: unknown task 'denoize'; .*'denoise'",
+        _wrong(Objective("denoize", {"bounce": 1.0})),
+    ),
+    (
+        r"stage 'first', objective 1: unknown data source 'bonce'; did you mean 'bounce'",
+        _wrong(Objective("reconstruct", {"bonce": 1.0}, {"modality": "image"})),
+    ),
+    (
+        r"objective 1: settings: unknown key 'modalty'; did you mean 'modality'",
+        _wrong(Objective("reconstruct", {"bounce": 1.0}, {"modalty": "image"})),
+    ),
+    (
+        r"objective 1: unknown modality of model 'small': 'imgae'; did you mean 'image'",
+        _wrong(Objective("reconstruct", {"bounce": 1.0}, {"modality": "imgae"})),
+    ),
+    (
+        r"objective 1: unknown modality of model 'small': 'vidoe'; did you mean 'video'",
+        _wrong(
+            Objective("denoise", {"bounce": 1.0}, {"modality": "audio", "captions": ["vidoe"]})
+        ),
+    ),
+    (
+        r"starts_from: unknown part 'encoders.vidoe'; did you mean 'encoders.video'",
+        _wrong(starts_from={"encoders.vidoe": "encoders.image"}),
+    ),
+    (r"two stages have one name; rename one", recipe(stage("one"), stage("one"))),
+    (
+        r"recipe test: \[data.bounce\] unknown kind 'wold'; did you mean 'world'",
+        recipe(data={"bounce": {"kind": "wold"}}),
+    ),
+    (r"unknown model 'tinny'; did you mean 'tiny'", recipe(model="tinny")),
+]
+
+
+@pytest.mark.parametrize(("message", "wrong"), WRONG, ids=[message[:40] for message, _ in WRONG])
+def test_a_mistake_is_named_before_anything_is_done(message: str, wrong: Recipe) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        wrong.check()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("steps = 6", "step = 6", r"unknown key 'stage\[0\].step'; did you mean 'stage\[0\].steps'"),
+        ('decay = "cosine"', 'decay = "cosin"', "unknown value 'cosin'; did you mean 'cosine'"),
+        ("batch = 2", 'batch = "two"', "expected an integer, got 'two'"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = tmp_path / "mine.toml"
+    text = to_toml(recipe())
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe(file)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_overrides_reach_the_model() -> None:
+    changed = dataclasses.replace(recipe(), overrides=("codecs.image.channels=24",))
+    assert changed.model == str(PRESET)
+    assert changed.model_config().part("codecs", "image").channels == 24
