@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
-from collections.abc import Iterator
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from codi import media, weights
 from codi.build import KINDS, load_config
 from codi.cli import build_parser, main
 from codi.cli.plugins import split_plugins
+from codi.data.source import ShardsConfig
 from codi.training.recipe import TASKS, load_recipe
 from codi.weights import save_model
 from tests.small import awake_model
@@ -108,14 +110,14 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(shipped: Path, tmp_cwd: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def desk(shipped: Path, tmp_cwd: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder that has the files the pages speak of."""
     monkeypatch.setattr(weights, "SHIPPED", shipped)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     Image.fromarray(frames[0]).save("ball.png")
     media.Video(frames, 8.0).save("silent.mp4")
-    yield tmp_cwd
+    return tmp_cwd
 
 
 def test_the_tutorial_makes_what_it_says(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +163,24 @@ def test_packed_clips_are_training_data(desk: Path) -> None:
         "audio": (32_000,),
     }
     assert record["captions"] == [Path("clips/002-text.txt").read_text().strip()]
+
+
+def test_the_record_says_what_each_modality_shows(tmp_path: Path) -> None:
+    [record] = blocks(DOCS / "howto" / "train-on-your-data.md", "json")
+    with tarfile.open(tmp_path / "mine.tar", "w") as shard:
+        member = tarfile.TarInfo("dog.json")
+        member.size = len(record.encode())
+        shard.addfile(member, io.BytesIO(record.encode()))
+    source = ShardsConfig(("mine.tar",)).build(load_config("tiny"), tmp_path)
+    assert source is not None
+    kept = source.read(0)[1]
+    said = {
+        name: {source.caption(kept, name, np.random.default_rng(i)).text for i in range(30)}
+        for name in ("image", "audio", "video")
+    }
+    assert said["image"] == {"a dog in the snow"}
+    assert said["audio"] == {"barking"}
+    assert said["video"] == {"a dog barks in the snow", "a dog", "barking"}
 
 
 def test_fragments_are_python() -> None:

@@ -193,7 +193,7 @@ def test_data_are_optional_folders_below_the_root(recipe: Recipe) -> None:
 
 def test_a_stage_can_override_only_what_exists(recipe: Recipe) -> None:
     wrong = dataclasses.replace(recipe.stage[0], overrides=("modalities.video.medium.fps=4",))
-    with pytest.raises(ConfigError, match="'modalities.video.medium'; did you mean"):
+    with pytest.raises(ConfigError, match=r"'modalities\.video\.medium'; did you mean"):
         dataclasses.replace(recipe, stage=(wrong,)).check()
 
 
@@ -223,6 +223,6 @@ def small_recipe(recipe: Recipe) -> Recipe:
 
 def test_every_stage_of_the_paper_trains(small_recipe: Recipe, tmp_path: Path) -> None:
     save_model(awake_model(), tmp_path / "model")  # what the paper is given: codecs, CLIP, SD
-    run = Run(small_recipe, RunSettings(out=tmp_path))
+    run = Run(small_recipe, RunSettings(out=tmp_path, sample_every=0))
     run.run()
     assert all(run.done(stage) for stage in small_recipe.stage)

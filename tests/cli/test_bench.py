@@ -70,7 +70,8 @@ def test_a_model_is_described_by_its_parameters(capsys: pytest.CaptureFixture[st
         assert part in printed
         assert f"{sum(p.numel() for p in model.role(role)[name].parameters()):,}" in printed
     assert f"{sum(p.numel() for p in model.parameters()):,}" in printed
-    assert "latent 8 x 16 x 8 x 8" in printed
+    for name, settings in model.config.modalities.items():
+        assert f"{name}: latent {' x '.join(map(str, settings.latent))}" in printed
 
 
 def test_a_recipe_is_described_by_its_stages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codi.build import load_config
+from codi.build import PRESETS, load_config
 from codi.cli import main
 from codi.cli.train import ShownStages
 from codi.config import to_toml
@@ -77,10 +77,11 @@ def test_dry_run_shows_every_stage_and_trains_nothing(
     assert [path.name for path in tmp_cwd.iterdir()] == ["small.toml"]
 
 
-def test_dry_run_takes_any_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "recipe-tiny-cpu", "--dry-run"]) == 0
+@pytest.mark.parametrize("name", [path.stem for path in sorted(PRESETS.glob("recipe-*.toml"))])
+def test_dry_run_takes_any_shipped_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", name, "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    for stage in load_recipe("recipe-tiny-cpu").stage:
+    for stage in load_recipe(name).stage:
         assert stage.name in printed
 
 

@@ -30,6 +30,8 @@ class TextVAEConfig:
             (Kingma et al., 2016), against posterior collapse.
         latent_noise: deviation of the noise on latents in training, relative to their own spread,
             so that the decoder bears what a diffuser gets slightly wrong.
+        word_dropout: share of the decoder's input tokens that are hidden in training, so that it
+            listens to the latent rather than to its own habits (Bowman et al., 2016).
     """
 
     tokenizer: str
@@ -43,6 +45,7 @@ class TextVAEConfig:
     kl_weight: float = 0.02
     free_bits: float = 0.1
     latent_noise: float = 0.2
+    word_dropout: float = 0.0
 
     def build(self) -> TextVAE:
         """Return the codec with fresh weights."""
@@ -111,7 +114,11 @@ class TextVAE(Codec):
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         spread = mean.detach().std(dim=0, keepdim=True) if mean.shape[0] > 1 else 1.0
         deviation = (log_variance.exp() + (c.latent_noise * spread) ** 2).sqrt()
-        scores = self.logits(mean + deviation * noise, ids[:, :-1]).float()
+        given = ids[:, :-1]
+        if c.word_dropout:
+            hidden = torch.rand(given.shape, generator=generator).to(mean.device) < c.word_dropout
+            given = given.masked_fill(hidden, self.tokenizer.pad)
+        scores = self.logits(mean + deviation * noise, given).float()
         wrong = cross_entropy(
             scores.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=self.tokenizer.pad
         )

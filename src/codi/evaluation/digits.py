@@ -42,6 +42,9 @@ CAPTIONS = {
     "video": "handwritten|the digit",
     "text": "the digit",
 }
+TRAINING_STEPS = 900
+"""Of each classifier; a minute or two on one core."""
+
 _FRAMES = 4
 """Frames of each training clip that the picture classifier sees: the digit at several places."""
 
@@ -56,8 +59,14 @@ class DigitsSuite(Suite):
     note = "held-out: every recording and drawing of the validation shards, none of them trained on"
 
     def __init__(
-        self, config: ModelConfig, root: Path | None, cache: Path, progress: Progress = quiet
+        self,
+        config: ModelConfig,
+        root: Path | None,
+        cache: Path,
+        progress: Progress = quiet,
+        steps: int = TRAINING_STEPS,
     ) -> None:
+        self.steps = steps
         self.config = config
         self.root = root
         self.cache = cache
@@ -165,7 +174,9 @@ class DigitsSuite(Suite):
         except ConfigError:  # not there yet, or of another shape: both are mended by training
             media_, labels = data()
             what = f"training the judge of {name}"
-            train_classifier(classifier, media_, labels, what=what, progress=self.progress)
+            train_classifier(
+                classifier, media_, labels, steps=self.steps, what=what, progress=self.progress
+            )
             save_part(classifier, folder, part)
         return classifier.eval()
 

@@ -27,6 +27,7 @@ from codi.evaluation.scoring import Cell, score
 from codi.evaluation.suites import Input, Suite, Task
 from codi.modalities import modality
 from codi.pipeline import Pipeline, SamplingSettings, load
+from codi.types import Latents
 from codi.weights import missing_parts, part_files
 
 
@@ -192,10 +193,7 @@ class _Run:
             self.suite.fingerprint,
             repr(task),
             self.seed,
-            {
-                str(path.relative_to(folder)): _digest(path, path.stat().st_mtime_ns)
-                for path in files
-            },
+            {str(path.relative_to(folder)): self._digest(path) for path in files},
             self._sampling(task),
         ]
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
@@ -211,9 +209,14 @@ class _Run:
         """Return the resolved settings that the numbers of a task depend on."""
         if task.path == "true":
             return {}
+        config = self.pipeline.config
         described = self.pipeline.describe(self._settings(task.outputs), task.outputs)
-        named = ("sampler", "steps", "spacing", "eta", "guidance", "dtype")
-        return {name: described[name] for name in named if task.path == "model" or name == "dtype"}
+        described["schedule"] = repr(config.schedule)
+        described["modalities"] = repr([config.modality(n) for n in (*task.outputs, *task.kept)])
+        named: tuple[str, ...] = ("dtype", "modalities")
+        if task.path == "model":
+            named += ("schedule", "sampler", "steps", "spacing", "eta", "guidance")
+        return {name: described[name] for name in named}
 
     def _settings(self, outputs: Sequence[str]) -> SamplingSettings:
         """Return the settings with the guidance of `outputs` alone."""
@@ -304,7 +307,7 @@ class _Run:
             for name in task.kept
         }
         seeds = [index + 1_000_000 * self.seed for index in indices]
-        latents = {}
+        latents: Latents = {}
         for outputs in [(name,) for name in task.outputs] if task.apart else [task.outputs]:
             latents |= pipeline.sample(
                 context, outputs, seeds, settings=self._settings(outputs), kept=kept

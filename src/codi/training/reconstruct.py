@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,14 +16,30 @@ from codi.types import Media
 
 @dataclass(frozen=True)
 class ReconstructConfig:
-    """Train the codec of `modality`; for text, on captions of the modalities in `captions`."""
+    """Train the codec of `modality`; for text, on captions of the modalities in `captions`.
+
+    `replace` is the share of a caption's words that are exchanged for words of other captions. A
+    codec trained on captions alone cannot say what it never saw together; this stands in for the
+    free use of words that the pretrained language models of OPTIMUS bring along.
+    """
 
     modality: str
     captions: tuple[str, ...] = ()
+    replace: float = 0.0
 
     def build(self, model: Model) -> Task:
         """Return the task."""
         return Reconstruct(model, self)
+
+
+def exchanged(texts: Sequence[str], share: float, draws: Draws) -> list[str]:
+    """Return sentences of which a share of the words is exchanged for words of the others."""
+    rows = [text.split() for text in texts]
+    words = [word for row in rows for word in row]
+    hit = (draws.uniform(len(words)) < share).tolist()
+    other = draws.integers(0, len(words), len(words)).tolist()
+    mixed = iter([words[j] if h else w for w, h, j in zip(words, hit, other, strict=True)])
+    return [" ".join(next(mixed) for _ in row) for row in rows]
 
 
 class Reconstruct(Task):
@@ -56,7 +72,10 @@ class Reconstruct(Task):
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the codec's terms."""
         codec = self.model.codec(self.config.modality)
-        return codec.losses(self.medium(batch), draws.generator)
+        medium = self.medium(batch)
+        if self.config.replace:
+            medium = exchanged(medium, self.config.replace, draws)
+        return codec.losses(medium, draws.generator)
 
     def finish(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Measure the latents' shift and scale."""

@@ -1,0 +1,35 @@
+"""What is remembered comes back, whatever happened to the last line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codi.evaluation.records import Ledger, Reading, Record
+
+
+def record(index: int) -> Record:
+    readings = {
+        "audio": Reading({"size": "big"}, (0.5, 1.25)),
+        "text": Reading({}, None, "a « ball »\n"),
+    }
+    return Record(index, {"size": "big"}, (0.5,), readings)
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "new" / "a.jsonl")
+    assert ledger.missing(3) == [0, 1, 2]
+    ledger.add([record(1), record(0)])
+    again = Ledger(ledger.path)
+    assert again.first(5) == ledger.first(5) == [record(0), record(1)]
+    assert again.first(1) == [record(0)]
+    assert again.missing(4) == [2, 3]
+
+
+def test_a_line_that_was_cut_off_costs_its_record_alone(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a.jsonl")
+    ledger.add([record(0), record(1)])
+    ledger.path.write_text(ledger.path.read_text()[:-20])
+    again = Ledger(ledger.path)
+    assert again.missing(2) == [1]
+    again.add([record(1)])
+    assert Ledger(ledger.path).first(2) == [record(0), record(1)]

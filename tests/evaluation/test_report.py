@@ -1,0 +1,59 @@
+"""Reports say every number once, and sheets hold what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from codi import media
+from codi.evaluation.report import markdown, write_report, write_samples
+from codi.evaluation.scoring import Cell
+from codi.evaluation.suites import Input, Task
+from tests.small import small_config
+
+CELLS = [
+    Cell("text-to-image", "image", "shape", "trained", 0.954, 200, 0.2, (0.9, 0.98)),
+    Cell("text-to-image", "image", "shape", "held-out", 0.85, 200, 0.2, (0.8, 0.9)),
+    Cell("text-to-audio", "audio", "offset_ms", "trained", 31.4, 90, 61.0, (28.0, 40.0)),
+    Cell("text-to-audio", "audio", "precision", "trained", None, 0, None, None),
+]
+SPLITS = ("trained", "held-out")
+
+
+def test_the_table_has_a_row_for_each_fact_and_a_column_for_each_split() -> None:
+    rows = markdown("bounce", {"model": "small", "left_out": {}}, CELLS, SPLITS).splitlines()
+    assert "| text-to-image | shape | 95.4 % (90–98) | 85.0 % (80–90) | 20.0 % | 200 |" in rows
+    assert "| text-to-audio | median offset | 31 ms (28–40) |  | 61 ms | 90 |" in rows
+    assert "|  | precision | none |  |  | 0 |" in rows
+
+
+def test_json_holds_settings_and_cells(tmp_path: Path) -> None:
+    write_report(tmp_path, "bounce", {"steps": 3}, CELLS, SPLITS)
+    table = json.loads((tmp_path / "bounce.json").read_text())
+    assert table["settings"] == {"steps": 3}
+    wanted = {"task", "fact", "split", "value", "n", "chance", "ci95"}
+    assert all(wanted <= cell.keys() for cell in table["cells"])
+    assert (tmp_path / "bounce.md").read_text().startswith("# bounce")
+
+
+def test_a_sheet_shows_prompts_beside_outputs(tmp_path: Path) -> None:
+    frames = np.zeros((16, 64, 64, 3), dtype=np.uint8)
+    sound = media.Audio(np.zeros(32_000, dtype=np.float32), 16_000)
+    task = Task((Input("text"),), ("video", "audio", "image", "text"))
+    outputs = {
+        "video": [media.Video(frames, 8.0)] * 9,
+        "audio": [sound] * 9,
+        "image": [Image.fromarray(frames[0])] * 9,
+        "text": [""] * 9,
+    }
+    write_samples(tmp_path, small_config(), task, "trained", {"text": ["a ball"] * 9}, outputs)
+    with Image.open(tmp_path / f"{task.name}-trained.png") as sheet:
+        assert sheet.width > 16 * 64
+        assert sheet.height > 8 * (64 + 64 + 64)
+    names = {path.suffix for path in tmp_path.iterdir()}
+    assert names == {".png", ".mp4", ".wav"}
+    played, _ = media.load_audio(tmp_path / f"{task.name}-trained-0.wav")
+    assert played.sample_rate_hz == 16_000

@@ -1,0 +1,148 @@
+"""From a model's folder to a report: complete, resumable, and the same however it is cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codi.config import ConfigError
+from codi.evaluation.runner import evaluate
+from codi.evaluation.scoring import Cell
+from codi.weights import save_model
+from tests.evaluation.toy_digits import write_shard
+from tests.small import small_model, speaking
+
+TASKS = ("text-to-image", "text+audio-to-image")
+JOINT = ("keep-video-to-audio", "text-to-video+audio", "text-to-video+audio-apart")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(speaking(small_model()), folder)
+    return folder
+
+
+def measured(folder: Path, out: Path, **settings: object) -> list[Cell]:
+    given: dict[str, object] = {"samples": 4, "steps": 2, "batch": 3, "tasks": TASKS} | settings
+    return evaluate(folder, "bounce", out=out, **given)  # type: ignore[arg-type]
+
+
+class Counting:
+    """Progress that counts batches, and may stop as Ctrl-C does."""
+
+    def __init__(self, most: int = 1_000) -> None:
+        self.most = most
+        self.batches = 0
+
+    def __call__(self, what: str, total: int) -> Iterator[int]:
+        for step in range(total):
+            if self.batches == self.most:
+                raise KeyboardInterrupt
+            self.batches += 1
+            yield step
+
+
+def test_a_report_is_written(folder: Path, tmp_path: Path) -> None:
+    cells = measured(folder, tmp_path)
+    assert {cell.task for cell in cells} == set(TASKS)
+    assert {cell.split for cell in cells} == {"trained", "held-out"}
+    assert {cell.fact for cell in cells} == {"shape", "colour", "material", "size", "background"}
+    assert all(cell.n == 4 and cell.value is not None for cell in cells)
+    table = json.loads((tmp_path / "bounce.json").read_text())
+    assert len(table["cells"]) == len(cells)
+    assert table["settings"]["steps"] == 2
+    assert table["settings"]["samples"] == 4
+    assert "| text+audio-to-image | shape |" in (tmp_path / "bounce.md").read_text()
+    assert (tmp_path / "samples/bounce/text-to-image-held-out.png").is_file()
+
+
+def test_an_interrupted_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    whole = measured(folder, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        measured(folder, tmp_path / "cut", progress=Counting(most=3))
+    rest = Counting()
+    assert measured(folder, tmp_path / "cut", progress=rest) == whole
+    assert rest.batches == 8 - 3
+    again = Counting()
+    assert measured(folder, tmp_path / "cut", progress=again) == whole
+    assert again.batches == 0
+
+
+def test_more_samples_and_tasks_add_to_what_is_there(folder: Path, tmp_path: Path) -> None:
+    measured(folder, tmp_path, tasks=TASKS[:1], samples=2, batch=2)
+    more = Counting()
+    cells = measured(folder, tmp_path, tasks=TASKS[:1], samples=4, batch=2, progress=more)
+    assert more.batches == 2
+    assert {cell.n for cell in cells} == {4}
+    measured(folder, tmp_path, tasks=["true-image"])
+    table = json.loads((tmp_path / "bounce.json").read_text())
+    assert {cell["task"] for cell in table["cells"]} == {"text-to-image", "true-image"}
+
+
+def test_other_settings_are_measured_anew(folder: Path, tmp_path: Path) -> None:
+    settings: list[dict[str, object]] = [
+        {},
+        {"steps": 1},
+        {"guidance": {"image": 1.0}},
+        {"seed": 1},
+    ]
+    for changed in settings:
+        batches = Counting()
+        measured(folder, tmp_path, tasks=TASKS[:1], splits=["trained"], progress=batches, **changed)
+        assert batches.batches == 2
+
+
+def test_joint_tasks_say_whether_impacts_agree(folder: Path, tmp_path: Path) -> None:
+    cells = measured(folder, tmp_path, tasks=JOINT, samples=2, splits=["trained"], steps=1)
+    facts = {(cell.task, cell.fact) for cell in cells}
+    assert (JOINT[0], "impacts") in facts
+    assert {(task, "video+audio impacts") for task in JOINT[1:]} <= facts
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": ["text-to-imag"]}, "did you mean 'text-to-image'"),
+        ({"splits": ["train"]}, "did you mean 'trained'"),
+    ],
+)
+def test_wrong_names_are_mended(
+    folder: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        measured(folder, tmp_path, **settings)
+
+
+def test_an_unknown_suite_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'digits'"):
+        evaluate(folder, "digit", out=tmp_path)
+
+
+def test_what_is_not_trained_yet_is_left_out(tmp_path: Path) -> None:
+    save_model(small_model(parts=("codecs.text",)), tmp_path / "model")
+    evaluate(tmp_path / "model", out=tmp_path, samples=1)
+    table = json.loads((tmp_path / "bounce.json").read_text())
+    assert "diffusers.vision" in table["settings"]["left_out"]["text-to-image"]
+    assert {"true-video", "codec-text"} <= {cell["task"] for cell in table["cells"]}
+    with pytest.raises(ConfigError, match="train it first"):
+        measured(tmp_path / "model", tmp_path)
+
+
+def test_digits_are_measured_on_every_item(folder: Path, tmp_path: Path) -> None:
+    write_shard(tmp_path / "digits-train.tar", 10, seed=0)
+    write_shard(tmp_path / "digits-val.tar", 5, seed=1)
+    cells = evaluate(
+        folder,
+        "digits",
+        samples=50,
+        out=tmp_path / "out",
+        tasks=["text-to-text", "codec-text"],
+        steps=1,
+        data=str(tmp_path),
+    )
+    assert {(cell.split, cell.n) for cell in cells} == {("held-out", 5)}
+    assert {"digit", "parses", "precision", "recall", "adds"} == {cell.fact for cell in cells}

@@ -1,0 +1,127 @@
+"""Laws of scores: a perfect reader gets 1, a blind one gets chance, and sync is about pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.records import Reading, Record
+from codi.evaluation.scoring import Cell, score
+from codi.evaluation.suites import Input, Task
+from codi.worlds import bounce
+
+TERMS = BounceSuite.terms
+TEXT = Input("text", shown_by="video")
+Reader = Callable[[bounce.Scene, bounce.Scene, str], Reading]
+
+
+def perfect(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+    """Read what is there."""
+    facts = {fact: scene.facts[fact] for fact in bounce.SHOWS[output]}
+    return Reading(facts, scene.impact_times_s if output in ("video", "audio") else None)
+
+
+def blind(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+    """Read another scene, one for each output."""
+    return perfect(other, other, output)
+
+
+def cells(task: Task, reader: Reader, n: int = 400) -> dict[str, Cell]:
+    scenes = [bounce.sample_scene(i) for i in range(n)]
+    rng = np.random.default_rng(0)
+    records = []
+    for i, scene in enumerate(scenes):
+        readings = {
+            output: reader(scene, scenes[rng.integers(n)], output) for output in task.outputs
+        }
+        records.append(Record(i, dict(scene.facts), scene.impact_times_s, readings))
+    return {cell.fact: cell for cell in score(task, TERMS, "trained", records)}
+
+
+@pytest.mark.parametrize("output", ["image", "video", "audio", "text"])
+def test_a_perfect_oracle_is_right_and_a_blind_one_is_at_chance(output: str) -> None:
+    task = Task((TEXT,), (output,))
+    right, wrong = cells(task, perfect), cells(task, blind)
+    assert set(bounce.SHOWS[output]) <= right.keys()
+    for fact in bounce.SHOWS[output]:
+        assert (right[fact].value, right[fact].n) == (1.0, 400)
+        assert right[fact].chance == 1.0 / len(bounce.FACTS[fact])
+        ends = wrong[fact].ci95
+        assert ends is not None
+        # 99.99 %, not 95: there are many cells, and the facts of a scene are not quite uniform
+        reach = 2.0 * (ends[1] - ends[0]) / 2.0
+        assert wrong[fact].value == pytest.approx(wrong[fact].chance, abs=reach)
+
+
+def test_only_what_the_inputs_tell_is_scored() -> None:
+    assert cells(Task((Input("audio"),), ("image",)), perfect, 5).keys() == {"material", "size"}
+    told = (Input("text", ("shape", "colour"), "image"), Input("audio"))
+    found = cells(Task(told, ("image",)), perfect, 5)
+    assert found.keys() == {"shape", "colour", "material", "size"}
+
+
+def test_captions_are_judged_by_what_they_state() -> None:
+    def half(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+        facts = {fact: scene.facts[fact] for fact in ("material", "size", "shape")}
+        facts["tempo"] = other.facts["tempo"]
+        del facts["size"]
+        return Reading(facts)
+
+    found = cells(Task((Input("audio"),), ("text",)), half)
+    assert found["parses"].value == 1.0
+    assert found["adds"].value == 1.0  # nobody hears a shape
+    share = found["tempo"].value
+    assert share is not None
+    assert found["precision"].value == pytest.approx((1.0 + share) / 2.0)
+    assert found["recall"].value == pytest.approx((1.0 + share) / 3.0)
+    assert found["size"].value == 0.0
+
+
+def test_captions_that_say_nothing_have_no_precision() -> None:
+    found = cells(Task((Input("audio"),), ("text",)), lambda *_: Reading({}, words="?"), 5)
+    assert found["parses"].value == 0.0
+    assert found["recall"].value == 0.0
+    assert (found["precision"].value, found["precision"].ci95) == (None, None)
+
+
+def test_impacts_of_two_outputs_are_compared_with_each_other() -> None:
+    task = Task((TEXT,), ("video", "audio"))
+
+    def together(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+        late = 0.04 if output == "audio" else 0.0
+        first = perfect(scene, other, output)
+        assert first.impacts_s is not None
+        return Reading(first.facts, tuple(0.9 * t + late for t in first.impacts_s))
+
+    joint = cells(task, together)
+    assert joint["video+audio impacts"].value == 1.0  # though neither is where the scene has it
+    assert joint["video+audio offset_ms"].value == pytest.approx(40.0)
+    apart = cells(task, blind)
+    chance = joint["video+audio impacts"].chance
+    assert chance is not None
+    assert chance < 0.45
+    assert apart["video+audio impacts"].value == pytest.approx(chance, abs=0.06)
+    assert joint["video+audio same tempo"].value == 1.0
+    assert apart["video+audio same tempo"].value == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_impacts_of_one_output_are_compared_with_what_was_kept() -> None:
+    kept = Task((Input("video"),), ("audio",), kept=("video",))
+    assert cells(kept, perfect)["impacts"].value == 1.0
+    assert cells(kept, perfect)["offset_ms"].value == 0.0
+    assert "impacts" not in cells(Task((Input("video"),), ("audio",)), perfect, 5)
+    assert "impacts" in cells(Task((), ("audio",), path="codec"), perfect, 5)
+
+
+def test_silence_pairs_with_nothing() -> None:
+    kept = Task((Input("video"),), ("audio",), kept=("video",))
+    found = cells(kept, lambda *_: Reading({}, ()), 5)
+    assert found["impacts"].value == 0.0
+    assert (found["offset_ms"].value, found["offset_ms"].n) == (None, 0)
+
+
+def test_no_records_no_cells() -> None:
+    assert score(Task((TEXT,), ("image",)), TERMS, "trained", []) == []
