@@ -7,19 +7,32 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from codi import media
-from codi.build import Model, ModelConfig, load_config
+from codi.build import PRESETS, Model, ModelConfig, load_config
 from codi.types import Latents
 
 PRESET = Path(__file__).with_name("small.toml")
 NAMES = ("text", "image", "video", "audio")
 SENTENCE = "a large red ball made of wood bounces"
 
+SHIPPED = sorted(p.stem for p in PRESETS.glob("*.toml") if not p.stem.startswith("recipe-"))
+"""The presets of models."""
+
+EXTERNAL = {"clip_text", "clip_vision", "clap_audio"}
+"""Kinds of parts that need an extra."""
+
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def marks(preset: str) -> Any:
+    """Return what to mark a test of a preset with: slow where it needs an extra."""
+    encoders = load_config(preset).encoders.values()
+    return pytest.mark.slow if EXTERNAL & {table.get("kind") for table in encoders} else ()
 
 
 def small_config(*assignments: str) -> ModelConfig:

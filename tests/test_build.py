@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from codi.build import PRESETS, ROLES, Model, ModelConfig, load_config
+from codi.build import ROLES, Model, ModelConfig, load_config
 from codi.config import ConfigError, build, load_toml
-from tests.small import NAMES, PRESET, small_config, small_model
-
-SHIPPED = sorted(p.stem for p in PRESETS.glob("*.toml") if not p.stem.startswith("recipe-"))
+from tests.small import NAMES, PRESET, SHIPPED, marks, small_config, small_model
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in SHIPPED])
 def test_every_preset_builds(name: str) -> None:
     config = load_config(name)
     with torch.device("meta"):  # shapes only: presets may be larger than this machine

@@ -100,7 +100,7 @@ def recipe(depth: ModuleType, started: Path) -> Recipe:
 @pytest.fixture(scope="module")
 def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the model after all stages."""
-    run = Run(recipe, RunSettings(tmp_path_factory.mktemp("run"), sample_every=2))
+    run = Run(recipe, RunSettings(tmp_path_factory.mktemp("run"), sample_every=0))
     run.run()
     assert all(run.done(stage) for stage in recipe.stage)
     return run.folder

@@ -87,6 +87,10 @@ def test_nothing_at_all_is_a_prompt_too(short_pipeline: Pipeline) -> None:
     assert len(short_pipeline.generate(to=["audio"])["audio"]) == 1
 
 
+def test_one_output_may_be_named_without_a_list(short_pipeline: Pipeline) -> None:
+    assert list(short_pipeline.generate(to="text", steps=1)) == ["text"]
+
+
 # --- contexts ---
 
 

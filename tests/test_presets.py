@@ -58,15 +58,13 @@ def test_the_whole_model_is_built_without_memory(paper: ModelConfig) -> None:
     with torch.device("meta"):
         model = Model(paper)
     assert all(p.is_meta for p in model.parameters())
-    counts = parameter_counts(paper)
-    assert list(counts) == paper.parts()
-    assert sum(counts.values()) == _count(model)
-    assert all(count > 10**7 for count in counts.values())
+    assert _count(model) > 4 * 10**9
 
 
 def test_parts_are_counted_one_by_one() -> None:
     model = small_model()
     counts = parameter_counts(model.config)
+    assert list(counts) == model.config.parts()
     assert sum(counts.values()) == _count(model)
     assert counts["diffusers.audio"] == _count(model.role("diffusers")["audio"])
 

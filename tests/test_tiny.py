@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.small import NAMES, PRESET, SENTENCE, objects
 
 import codi
 from codi.modalities import modality
 from codi.training.loop import Run, RunSettings
 from codi.training.recipe import Recipe, Stage, load_recipe
 from codi.weights import missing_parts
+from tests.small import NAMES, PRESET, SENTENCE, objects
 
 
 def _shortened(stage: Stage) -> Stage:
@@ -43,9 +43,7 @@ def test_every_stage_is_trained_and_every_part_is_saved(run: Run, recipe: Recipe
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_output_is_generated_from_text_and_saved(
-    run: Run, name: str, tmp_path: Path
-) -> None:
+def test_each_output_is_generated_from_text_and_saved(run: Run, name: str, tmp_path: Path) -> None:
     pipeline = codi.load(run.folder, device="cpu")
     [item] = pipeline.generate([("text", SENTENCE)], [name], steps=2)[name]
     path = tmp_path / f"made.{modality(name).suffix}"
@@ -62,6 +60,8 @@ def test_everything_is_generated_together_from_everything(run: Run) -> None:
 
 def test_a_soundtrack_is_made_for_a_video(run: Run) -> None:
     video = objects()["video"]
-    made = codi.load(run.folder, device="cpu").generate(to=["audio"], keep={"video": video}, steps=2)
+    made = codi.load(run.folder, device="cpu").generate(
+        to=["audio"], keep={"video": video}, steps=2
+    )
     assert np.array_equal(made["video"][0].frames, video.frames)
     assert made["audio"][0].samples.shape == (32_000,)

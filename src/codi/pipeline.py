@@ -154,6 +154,7 @@ class Pipeline:
             ConfigError: an unknown modality or sampler, or a contradictory request.
             MediaError: a file that cannot be used.
         """
+        to = [to] if isinstance(to, str) else list(to)
         kept_sources = dict(keep or {})
         settings = SamplingSettings(sampler, steps, guidance, eta)
         self._check(to, kept_sources)

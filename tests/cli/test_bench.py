@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from codi.build import Model, load_config
+from codi.build import PRESETS, Model, load_config
 from codi.cli import main
 from codi.cli.bench import _peak_mib
 from codi.cli.cost import _count, evaluation_flops, matrix_peak, model_of_shapes
@@ -56,9 +56,12 @@ def test_generate_compares_joint_requests_with_their_parts(
 
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets"]) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert any("tiny" in row and "model" in row and "all of CoDi" in row for row in rows)
-    assert any("recipe-tiny-cpu" in row and "Every stage" in row for row in rows)
+    rows = [row.split("│")[1:-1] for row in capsys.readouterr().out.splitlines() if "│" in row]
+    listed = {name.strip(): (kind.strip(), about) for name, kind, about in rows}
+    for path in PRESETS.glob("*.toml"):
+        kind, about = listed[path.stem]
+        assert kind.startswith("recipe" if path.stem.startswith("recipe-") else "model with")
+        assert about.split()[0] == path.read_text().split()[1]  # the comment it begins with
 
 
 def test_a_model_is_described_by_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,5 +78,5 @@ def test_a_model_is_described_by_its_parameters(capsys: pytest.CaptureFixture[st
 
 
 def test_a_recipe_is_described_by_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets", "--describe", "recipe-tiny-cpu"]) == 0
+    assert main(["presets", "--describe", "recipe-tiny"]) == 0
     assert "joint-audio-video" in capsys.readouterr().out

@@ -77,7 +77,11 @@ def test_dry_run_shows_every_stage_and_trains_nothing(
     assert [path.name for path in tmp_cwd.iterdir()] == ["small.toml"]
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(PRESETS.glob("recipe-*.toml"))])
+RECIPES = sorted(path.stem for path in PRESETS.glob("recipe-*.toml"))
+RECIPES.remove("recipe-tiny")  # `codi presets --describe` shows it, in another test
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_takes_any_shipped_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", name, "--dry-run"]) == 0
     printed = capsys.readouterr().out

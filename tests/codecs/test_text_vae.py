@@ -55,6 +55,18 @@ def test_free_bits_cost_nothing() -> None:
     assert strict.losses(TEXTS)["kl"] > 0.0
 
 
+def test_words_that_are_hidden_are_hidden() -> None:
+    codec = _codec(word_dropout=1.0, latent_noise=0.0, kl_weight=0.0)
+    with torch.no_grad():
+        for parameter in (*codec.latent_offset.parameters(), *codec.latent_memory.parameters()):
+            parameter.zero_()  # nothing else tells the sentences apart
+    sentences = ["red red red", "blue blue blue"]
+    seen: list[torch.Tensor] = []
+    codec.norm.register_forward_hook(lambda _module, _given, output: seen.append(output))
+    codec.losses(sentences, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(seen[0][0], seen[0][1])
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_losses_are_finite_for_any_batch(size: int) -> None:
     losses = _codec().losses(TEXTS[:size], torch.Generator().manual_seed(0))

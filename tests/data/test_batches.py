@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.small import small_config
 
 from codi.config import ConfigError
 from codi.data.batches import Batch, Mixture, Wanted, keyed_generator
 from codi.data.source import Caption, Record, Source
 from codi.data.store import Store, open_store
+from tests.small import small_config
 
 CONFIG = small_config()
 CODECS = {"video": "mark", "audio": "mark"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from tests.small import small_config
 
 from codi.config import ConfigError
 from codi.data.source import (
@@ -24,6 +24,7 @@ from codi.data.source import (
     source_config,
 )
 from codi.data.store import open_store
+from tests.small import small_config
 
 CONFIG = small_config()
 RNG = np.random.default_rng
@@ -33,7 +34,8 @@ RNG = np.random.default_rng
 
 
 def _world(**changes: Any) -> WorldSource:
-    return WorldSource(WorldConfig(**({"world": "bounce", "clips": 3} | changes)))
+    settings: dict[str, Any] = {"world": "bounce", "clips": 3}
+    return WorldSource(WorldConfig(**(settings | changes)))
 
 
 def test_an_item_of_a_world_has_the_models_sizes() -> None:
@@ -81,9 +83,23 @@ def test_a_caption_that_says_more_is_true_of_less() -> None:
 
 def test_a_model_of_other_sizes_is_refused() -> None:
     larger = small_config("modalities.video.media.size_px=128")
-    with pytest.raises(ConfigError, match="renders video with .*64.* model 'small' takes .*128"):
+    with pytest.raises(ConfigError, match=r"renders video with .*64.* model 'small' takes .*128"):
         WorldConfig("bounce", 3).build(larger, None)
     assert len(WorldConfig("bounce", 3).build(CONFIG, None)) == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ('world = "bonce"', "unknown world 'bonce'; did you mean 'bounce'"),
+        ('split = "heldout"', "unknown split 'heldout'; did you mean 'held-out'"),
+        ("clips = 0", "clips is 0; give 1 or more"),
+    ],
+)
+def test_a_world_that_is_not_there_is_an_error(setting: str, message: str) -> None:
+    table = {"kind": "world", "world": "bounce", "clips": 3} | tomllib.loads(setting)
+    with pytest.raises(ConfigError, match=f"mine: data.x: {message}"):
+        source_config("x", table, "mine")
 
 
 # --- shards ---
@@ -238,7 +254,9 @@ def test_an_unknown_kind_names_the_nearest() -> None:
 
 def test_an_unknown_setting_names_the_nearest() -> None:
     table = {"kind": "world", "world": "bounce", "clip": 3}
-    with pytest.raises(ConfigError, match="mine: data.x: unknown key 'clip'; did you mean 'clips'"):
+    with pytest.raises(
+        ConfigError, match=r"mine: data.x: unknown key 'clip'; did you mean 'clips'"
+    ):
         source_config("x", table, "mine")
 
 

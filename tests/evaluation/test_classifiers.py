@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -24,12 +26,16 @@ def sounds(classes: list[int], seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("make", "media"), [(PictureClassifier, pictures), (VoiceClassifier, sounds)]
+    ("make", "widths", "media"),
+    [(PictureClassifier, (8, 16, 32), pictures), (VoiceClassifier, (8, 16), sounds)],
 )
-def test_it_learns(make: type[Classifier], media: object) -> None:
-    assert callable(media)
+def test_it_learns(
+    make: Callable[[tuple[int, ...]], Classifier],
+    widths: tuple[int, ...],
+    media: Callable[[list[int], int], Tensor],
+) -> None:
     labels = [i % 10 for i in range(100)]
-    judge = train(make(), media(labels, 0), labels, steps=120, batch=32)
+    judge = train(make(widths), media(labels, 0), labels, steps=120, batch=32, learning_rate=1e-2)
     found = judge.classify(media(labels, 1))
     assert np.mean([a == b for a, b in zip(found, labels, strict=True)]) > 0.8
 

@@ -55,5 +55,6 @@ def test_a_sheet_shows_prompts_beside_outputs(tmp_path: Path) -> None:
         assert sheet.height > 8 * (64 + 64 + 64)
     names = {path.suffix for path in tmp_path.iterdir()}
     assert names == {".png", ".mp4", ".wav"}
-    played, _ = media.load_audio(tmp_path / f"{task.name}-trained-0.wav")
-    assert played.sample_rate_hz == 16_000
+    wav = tmp_path / f"{task.name}-trained-0.wav"
+    played, _ = media.load_audio(wav, sample_rate_hz=16_000, duration_s=2.0)
+    assert len(played.samples) == 32_000

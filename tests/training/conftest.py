@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.small import PRESET, awake_model, small_config
 
 from codi.data.batches import Batch, Mixture
 from codi.data.source import WorldConfig, WorldSource
 from codi.data.store import Store, open_store
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Task
+from tests.small import PRESET, awake_model, small_config
 
 Batches = Callable[[Task], Batch]
 

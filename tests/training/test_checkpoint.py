@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from codi.config import ConfigError
 from codi.training import checkpoint
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
 from codi.training.ema import MovingAverage
@@ -57,6 +58,26 @@ def test_there_may_be_none_yet(tmp_path: Path) -> None:
     parts = _parts()
     assert load_checkpoint(tmp_path / "checkpoint", *parts) is None
     assert _same(parts, _parts())
+
+
+@pytest.mark.parametrize("change", ["fewer", "other shape"])
+def test_a_checkpoint_of_other_parameters_is_an_error(tmp_path: Path, change: str) -> None:
+    save_checkpoint(tmp_path / "checkpoint", *_parts(), {"step": 1})
+    parameters, optimiser, average = _parts()
+    if change == "fewer":
+        del parameters["b"]
+    else:
+        parameters["b"] = nn.Parameter(torch.zeros(7))
+    with pytest.raises(ConfigError, match=r"of other parameters than .* now \(b\); undo"):
+        load_checkpoint(tmp_path / "checkpoint", parameters, optimiser, average)
+
+
+def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint", *_parts(), {"step": 1})
+    file = tmp_path / "checkpoint" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ConfigError, match=r"state\.safetensors: damaged or unreadable"):
+        load_checkpoint(tmp_path / "checkpoint", *_parts())
 
 
 @pytest.mark.parametrize("renames", [0, 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -24,7 +26,7 @@ def test_it_moves_towards_the_parameters_and_stays_between() -> None:
     for step in range(200):
         average.update(target, step)
         seen.append(average.values["w"][0].item())
-    assert all(0 <= a <= b <= 1 for a, b in zip(seen, seen[1:], strict=False))
+    assert all(0 <= a <= b <= 1 for a, b in pairwise(seen))
     assert seen[-1] > 0.999
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.small import awake_model, small_config
-from tests.training.conftest import Batches
 
 from codi.build import Model
 from codi.config import ConfigError
 from codi.training.joint import Joint, JointConfig, truncated
 from codi.training.task import Draws
+from tests.small import awake_model, small_config
+from tests.training.conftest import Batches
 
 
 def _joint(model: Model | None = None, **changes: Any) -> Joint:

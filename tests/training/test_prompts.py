@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.small import awake_model, small_config
-from tests.training.conftest import Batches
 from torch import Tensor
 
 from codi.config import ConfigError
@@ -13,6 +11,8 @@ from codi.data.batches import Batch
 from codi.training.prompts import PromptConfig, draw_contexts, prompt_media
 from codi.training.recipe import Objective
 from codi.training.task import Draws
+from tests.small import awake_model, small_config
+from tests.training.conftest import Batches
 
 MODEL = awake_model(parts=small_config().parts(("encoders",)))
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.small import PRESET
-from tests.training.conftest import recipe, reconstruct, stage
 
 from codi.build import PRESETS, Model
 from codi.config import ConfigError, to_toml
 from codi.training.loop import _Trainable, select_parameters
 from codi.training.recipe import Objective, Recipe, Stage, load_recipe
+from tests.small import PRESET, marks
+from tests.training.conftest import recipe, reconstruct, stage
 
 SHIPPED = sorted(path.stem for path in PRESETS.glob("recipe-*.toml"))
 
@@ -27,7 +27,10 @@ def test_every_recipe_is_read(name: str) -> None:
 
 def _stages() -> list[Any]:
     found = [(name, stage) for name in SHIPPED for stage in load_recipe(name).stage]
-    return [pytest.param(*pair, id=f"{pair[0]}/{pair[1].name}") for pair in found]
+    return [
+        pytest.param(*pair, id=f"{pair[0]}/{pair[1].name}", marks=marks(load_recipe(pair[0]).model))
+        for pair in found
+    ]
 
 
 @functools.cache
@@ -64,7 +67,9 @@ def test_values_are_set_from_outside() -> None:
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="unknown recipe 'recipe-tiny-cpuu'; .*'recipe-tiny-cpu'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown recipe 'recipe-tiny-cpuu'; .*'recipe-tiny-cpu'"
+    ):
         load_recipe("recipe-tiny-cpuu")
 
 
@@ -91,9 +96,7 @@ WRONG: list[tuple[str, Recipe]] = [
     ),
     (
         r"objective 1: unknown modality of model 'small': 'vidoe'; did you mean 'video'",
-        _wrong(
-            Objective("denoise", {"bounce": 1.0}, {"modality": "audio", "captions": ["vidoe"]})
-        ),
+        _wrong(Objective("denoise", {"bounce": 1.0}, {"modality": "audio", "captions": ["vidoe"]})),
     ),
     (
         r"starts_from: unknown part 'encoders.vidoe'; did you mean 'encoders.video'",
@@ -118,9 +121,15 @@ def test_a_mistake_is_named_before_anything_is_done(message: str, wrong: Recipe)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps = 6", "step = 6", r"unknown key 'stage\[0\].step'; did you mean 'stage\[0\].steps'"),
+        (
+            "steps = 6",
+            "step = 6",
+            r"unknown key 'stage\[0\].step'; did you mean 'stage\[0\].steps'",
+        ),
         ('decay = "cosine"', 'decay = "cosin"', "unknown value 'cosin'; did you mean 'cosine'"),
         ("batch = 2", 'batch = "two"', "expected an integer, got 'two'"),
+        ("batch = 2", "batch = 0", r"stage\[0\]: batch is 0; give 1 or more"),
+        ("share = 1.0", "share = 0.0", "stage 'codec' has no objective with a share above 0"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -131,6 +140,29 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, old: str, new: str, messag
     with pytest.raises(ConfigError, match=message) as caught:
         load_recipe(file)
     assert str(caught.value).startswith(str(file))
+
+
+def test_a_recipe_may_change_another(tmp_path: Path) -> None:
+    base, file = tmp_path / "base.toml", tmp_path / "mine.toml"
+    base.write_text(to_toml(recipe(stage("one"), stage("two"))))
+    file.write_text('name = "mine"\nextends = "base"\n[change.two]\nsteps = 9\n')
+    mine = load_recipe(file, ["stage.0.batch=5"])
+    assert mine.name == "mine"
+    assert [s.steps for s in mine.stage] == [6, 9]
+    assert [s.batch for s in mine.stage] == [5, 2]
+    file.write_text('name = "mine"\nextends = "base"\n[change.tow]\nsteps = 9\n')
+    with pytest.raises(ConfigError, match=r"mine\.toml: \[change\] unknown stage 'tow'; .*'two'"):
+        load_recipe(file)
+
+
+def test_a_stage_may_have_other_sizes() -> None:
+    smaller = stage("first", overrides=("modalities.image.media.size_px=32",))
+    both = recipe(smaller, stage("second"))
+    sizes = [both.model_config(s).modality("image").media["size_px"] for s in both.stage]
+    assert sizes == [32, 64]
+    wrong = recipe(stage("first", overrides=("modalities.image.media=3",)))
+    with pytest.raises(ConfigError, match=r"modalities\.image\.media"):
+        wrong.check()
 
 
 def test_overrides_reach_the_model() -> None:

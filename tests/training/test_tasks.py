@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.small import awake_model, small_config
-from tests.training.conftest import Batches
 from torch import Tensor, nn
 
 from codi.build import Model
@@ -15,6 +13,8 @@ from codi.config import ConfigError
 from codi.training.loop import _Trainable, select_parameters
 from codi.training.recipe import TASKS, Objective
 from codi.training.task import Draws, Task
+from tests.small import awake_model, small_config
+from tests.training.conftest import Batches
 
 PROMPTS = {"shares": {"text": 0.7, "image": 0.3}, "mix": 0.5, "noise": 0.1}
 

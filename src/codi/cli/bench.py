@@ -221,8 +221,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Time training steps and print a table."""
     from rich.table import Table
 
-    from codi.cli.cost import Costs, matrix_peak
-    from codi.cli.plan import StagePlan, measured
+    from codi.cli.cost import matrix_peak
+    from codi.cli.plan import Planner, measured
     from codi.cli.progress import Display, print_line, print_table
     from codi.training.recipe import load_recipe
 
@@ -234,11 +234,11 @@ def run_train(arguments: argparse.Namespace) -> int:
     table = Table("stage", "ms a step", "samples a second", "share of peak", title=recipe.name)
     for column in table.columns[1:]:
         column.justify = "right"
-    costs = Costs(recipe.model_config())
+    planner = Planner(recipe)
     for stage in recipe.stage:
         if stage.name in times:
             taken_s = times[stage.name]
-            plan = StagePlan.of(recipe, stage, costs)
+            plan = planner.plan(stage)
             table.add_row(
                 stage.name,
                 f"{taken_s * 1e3:.0f}",

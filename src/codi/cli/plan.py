@@ -49,7 +49,7 @@ def show_plan(
         if name not in names:
             raise ConfigError(unknown("stage", name, names))
     config = recipe.model_config()
-    costs = Costs(config)
+    planner = Planner(recipe)
     measured_s = dict(seconds_a_step or {})
     speed = _SHARE_OF_PEAK * matrix_peak()
     table = Table(
@@ -61,7 +61,7 @@ def show_plan(
     total_s = 0.0
     for stage in recipe.stage:
         if stage.name in (only or names):
-            plan = StagePlan.of(recipe, stage, costs)
+            plan = planner.plan(stage)
             own_s = measured_s.get(stage.name, plan.flops / speed)
             total_s += own_s * stage.steps
             mark = "" if stage.name in measured_s else "~"
@@ -71,6 +71,20 @@ def show_plan(
         print_line(line)
     how = "~: counted in operations, for this machine; --estimate measures"
     print_line(f"all stages: about {duration(total_s)} ({how})")
+
+
+class Planner:
+    """The plans of a recipe's stages, with the parts of its model counted once for all stages."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._costs: dict[tuple[str, ...], Costs] = {}
+
+    def plan(self, stage: Stage) -> StagePlan:
+        """Return what a stage would do, on the sizes and rates that the stage trains with."""
+        if stage.overrides not in self._costs:
+            self._costs[stage.overrides] = Costs(self.recipe.model_config(stage))
+        return StagePlan.of(self.recipe, stage, self._costs[stage.overrides])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import os
+import pkgutil
 import re
 import tarfile
 from abc import ABC, abstractmethod
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from codi import media
+from codi import media, worlds
 from codi.build import ModelConfig
 from codi.config import ConfigError, build, unknown
 
@@ -72,6 +73,21 @@ class WorldConfig:
     clips: int
     seed: int = 0
     split: str = "trained"
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            ValueError: an unknown world or split, or no clips.
+        """
+        known = [module.name for module in pkgutil.iter_modules(worlds.__path__)]
+        if self.world not in known:
+            raise ValueError(unknown("world", self.world, known))
+        splits = importlib.import_module(f"codi.worlds.{self.world}").SPLITS
+        if self.split not in splits:
+            raise ValueError(unknown("split", self.split, splits))
+        if self.clips < 1:
+            raise ValueError(f"clips is {self.clips}; give 1 or more")
 
     def build(self, config: ModelConfig, root: Path | None) -> Source:
         """Return the source.
@@ -246,7 +262,8 @@ class ShardSource(Source):
         labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
         of = record.get("captions_of") or {}
         captions = record.get("captions") or [c for some in of.values() for c in some]
-        kept = {"captions": captions or [record["text"]], "captions_of": of, "labels": labels}
+        captions = captions or [record[key] for key in ("text",) if key in record]
+        kept = {"captions": captions, "captions_of": of, "labels": labels}
         return arrays, kept
 
     def caption(
@@ -258,7 +275,7 @@ class ShardSource(Source):
             choices = record.get("captions_of", {}).get(shown_by)
         else:
             choices = [c for c in record["captions"] if re.search(pattern, c)]
-        choices = choices or record["captions"]
+        choices = choices or record["captions"] or [""]  # wordless items prompt with nothing
         text = str(choices[rng.integers(len(choices))])
         return Caption(text, text)
 

@@ -29,10 +29,20 @@ def quiet(what: str, total: int) -> Iterable[int]:
 
 
 class Classifier(nn.Module, ABC):
-    """A convolutional network on prepared inputs (B, 1, H, W)."""
+    """A convolutional network on prepared inputs (B, 1, H, W).
 
-    def __init__(self, widths: Sequence[int], classes: int = len(CLASSES)) -> None:
+    Args:
+        widths: channels of each layer; each halves H and W.
+        columns: W, where its place tells something; None where only presence does.
+        classes: how many there are.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], columns: int | None = None, classes: int = len(CLASSES)
+    ) -> None:
         super().__init__()
+        self.pooled = (2, 3) if columns is None else (2,)
+        places = 1 if columns is None else columns >> len(widths)
         layers: list[nn.Module] = []
         before = 1
         for width in widths:
@@ -44,7 +54,7 @@ class Classifier(nn.Module, ABC):
             ]
             before = width
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * before, classes))
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * before * places, classes))
 
     @staticmethod
     @abstractmethod
@@ -59,8 +69,8 @@ class Classifier(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return scores (B, classes) of prepared inputs."""
         found = self.features(x)
-        # Where a stroke is matters less than that it is there: the mean and the most of every map.
-        return self.head(torch.cat([found.mean((2, 3)), found.amax((2, 3))], dim=1))
+        pooled = [found.mean(self.pooled), found.amax(self.pooled)]
+        return self.head(torch.cat([x.flatten(1) for x in pooled], dim=1))
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> list[int]:
@@ -120,8 +130,8 @@ class VoiceClassifier(Classifier):
     MEL = MelConfig(hop=400, bins=40)
     SECONDS = 1.5
 
-    def __init__(self, widths: Sequence[int] = (12, 24, 48, 64)) -> None:
-        super().__init__(widths)
+    def __init__(self, widths: Sequence[int] = (16, 32, 64)) -> None:
+        super().__init__(widths, columns=VoiceClassifier.MEL.bins)  # a pitch is a place
 
     @staticmethod
     def prepare(x: Tensor) -> Tensor:

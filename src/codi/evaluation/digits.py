@@ -157,16 +157,22 @@ class DigitsSuite(Suite):
     @cached_property
     def pictures(self) -> Classifier:
         """Return the judge of drawings, trained on frames of the training clips."""
-        return self._judge("pictures", PictureClassifier(), self._frames)
+        return self._judge("pictures", PictureClassifier, self._frames)
 
     @cached_property
     def voices(self) -> Classifier:
         """Return the judge of voices, trained on the training recordings."""
-        return self._judge("voices", VoiceClassifier(), self._recordings)
+        return self._judge("voices", VoiceClassifier, self._recordings)
 
     def _judge(
-        self, name: str, classifier: Classifier, data: Callable[[], tuple[list[Tensor], list[int]]]
+        self,
+        name: str,
+        make: Callable[[], Classifier],
+        data: Callable[[], tuple[list[Tensor], list[int]]],
     ) -> Classifier:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same judge every time
+            classifier = make()
         folder = self.cache / f"{name}-{hashlib.sha256(self.fingerprint.encode()).hexdigest()[:12]}"
         part = f"classifiers.{name}"
         try:

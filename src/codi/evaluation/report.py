@@ -110,7 +110,7 @@ def write_samples(
     rows = []
     for i in range(count):
         sides = [
-            _stack([config.media(name).picture(items[i]) for name, items in side.items()])
+            _stack([_shown(config, name, items[i]) for name, items in side.items()])
             for side in (prompts, outputs)
             if side
         ]
@@ -125,13 +125,17 @@ def write_samples(
                 config.media(name).save(outputs[name][i], path, beside)
 
 
+def _shown(config: ModelConfig, name: str, item: Any) -> np.ndarray:
+    """Return a picture (H, W, 3) of an object; a long clip is cut, to keep the sheet narrow."""
+    return config.media(name).picture(item)[:, :_WIDEST_PX]
+
+
 def _stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Return pictures (H, W, 3) of any width one below the other."""
-    shown = [picture[:, :_WIDEST_PX] for picture in pictures]
-    width = max(picture.shape[1] for picture in shown)
+    width = max(picture.shape[1] for picture in pictures)
     padded = [
         np.pad(p, ((0, _GAP_PX), (0, width - p.shape[1]), (0, 0)), constant_values=_PAPER)
-        for p in shown
+        for p in pictures
     ]
     return np.concatenate(padded, axis=0)
 

@@ -107,7 +107,7 @@ class Align(Task):
         return terms
 
     def finish(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Measure the mean embedding of the encoders that were trained here."""
+        """Measure the mean embedding of encoders that were trained here, or never measured."""
         pairs = list(batches())
         c = self.config
         media = {
@@ -116,5 +116,6 @@ class Align(Task):
         }
         for name, samples in media.items():
             encoder = self.model.encoder(name)
-            if any(p.requires_grad for p in encoder.parameters()):
+            never_measured = not bool(encoder.mean.any())  # a published encoder, used as it is
+            if never_measured or any(p.requires_grad for p in encoder.parameters()):
                 encoder.calibrate(samples)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from codi.config import ConfigError
 from codi.training.ema import MovingAverage
 
 
@@ -53,13 +55,35 @@ def load_checkpoint(
     optimiser: torch.optim.Optimizer,
     average: MovingAverage,
 ) -> dict[str, Any] | None:
-    """Restore a checkpoint in place and return its progress; None when there is none."""
+    """Restore a checkpoint in place and return its progress; None when there is none.
+
+    Raises:
+        ConfigError: a damaged file, or one of other parameters.
+    """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():  # killed between the two renames
         old.replace(folder)
     if not (folder / "progress.json").is_file():
         return None
-    tensors = load_file(str(folder / "state.safetensors"))
+    file = folder / "state.safetensors"
+    try:
+        tensors = load_file(str(file))
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{file}: damaged or unreadable ({error}); remove {folder}") from error
+    saved = {
+        key.removeprefix("parameter/"): x
+        for key, x in tensors.items()
+        if key.startswith("parameter/")
+    }
+    changed = saved.keys() ^ parameters.keys()
+    changed |= {
+        n for n in saved.keys() & parameters.keys() if saved[n].shape != parameters[n].shape
+    }
+    if changed:
+        raise ConfigError(
+            f"{file}: the checkpoint is of other parameters than the stage trains now "
+            f"({min(changed)}); undo what changed, or remove {folder} to start the stage anew"
+        )
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(tensors[f"parameter/{name}"])

@@ -326,14 +326,15 @@ class Run:
                 )
             (total / stage.accumulate).backward()
             values |= {f"loss/{name}": float(v.detach()) for name, v in losses.items()}
-        if not all(math.isfinite(v) for v in values.values()):
-            raise ConfigError(
-                f"stage {stage.name!r}: a loss became {values} at step {step}; "
-                "lower learning_rate and resume from the last checkpoint"
-            )
         values |= _gradient_norms(parameters)
         norm = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
         values["gradient"] = float(norm)
+        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if wrong:
+            raise ConfigError(
+                f"stage {stage.name!r}: {', '.join(wrong)} not finite at step {step}; "
+                "lower learning_rate and resume from the last checkpoint"
+            )
         return values
 
     def _show_samples(

@@ -21,6 +21,8 @@ def preview(
     Parts that the stage does not train are read from `folder`; when one is not trained yet, there
     is nothing to show and the result is empty.
     """
+    if not batch.captions:
+        return {}
     borrowed = Model(model.config, [])
     for role in ROLES:
         for name, module in model.role(role).items():

@@ -95,6 +95,18 @@ class Stage:
     overrides: tuple[str, ...] = ()
     note: str = ""
 
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: nothing to minimise, or a number of steps, batches or samples below 1.
+        """
+        if not sum(objective.share for objective in self.objectives) > 0:
+            raise ValueError(f"stage {self.name!r} has no objective with a share above 0")
+        for name in ("steps", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+
     def where(self, recipe: str, index: int) -> str:
         """Return the place of an objective, for error messages."""
         return f"{recipe}: stage {self.name!r}, objective {index + 1}"
