@@ -322,7 +322,7 @@ class Pipeline:
 
     def describe(self, settings: SamplingSettings, to: Sequence[str]) -> dict[str, Any]:
         """Return the settings with every default filled in, and the versions that made them."""
-        from importlib.metadata import version
+        from codi import __version__
 
         own = self.config.sampling
         steps = own.steps if settings.steps is None else settings.steps
@@ -343,7 +343,7 @@ class Pipeline:
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "versions": {
-                "codi": version("codi"),
+                "codi": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

@@ -81,6 +81,7 @@ RECIPES = sorted(path.stem for path in PRESETS.glob("recipe-*.toml"))
 RECIPES.remove("recipe-tiny")  # `codi presets --describe` shows it, in another test
 
 
+@pytest.mark.timeout(300)  # the recipe of the paper takes long where the machine is busy
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_takes_any_shipped_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", name, "--dry-run"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,7 +44,7 @@ def test_a_sheet_shows_prompts_beside_outputs(tmp_path: Path) -> None:
     frames = np.zeros((16, 64, 64, 3), dtype=np.uint8)
     sound = media.Audio(np.zeros(32_000, dtype=np.float32), 16_000)
     task = Task((Input("text"),), ("video", "audio", "image", "text"))
-    outputs = {
+    outputs: dict[str, list[Any]] = {
         "video": [media.Video(frames, 8.0)] * 9,
         "audio": [sound] * 9,
         "image": [Image.fromarray(frames[0])] * 9,

@@ -19,7 +19,7 @@ FRAMES = 4
 def drawn(digit: int, rng: np.random.Generator) -> np.ndarray:
     """Return a white digit somewhere on black: uint8 (64, 64, 3)."""
     picture = Image.new("L", (64, 64))
-    at = tuple(int(v) for v in rng.integers(6, 22, 2))
+    at = (int(rng.integers(6, 22)), int(rng.integers(6, 22)))
     ImageDraw.Draw(picture).text(at, str(digit), fill=255, font=ImageFont.load_default(40))
     return np.repeat(np.asarray(picture)[..., None], 3, axis=2)
 

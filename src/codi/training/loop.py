@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import Model, ModelConfig
+from codi.build import ROLES, Model, ModelConfig
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
@@ -210,6 +210,7 @@ class Run:
         trainable = _Trainable(model, tasks)
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
         parameters = select_parameters(trainable, globs, stage.name)
+        self._name_untrained(stage, model, parameters)
         optimiser = torch.optim.AdamW(
             parameters.values(),
             lr=stage.learning_rate,
@@ -384,6 +385,17 @@ class Run:
             o.build(model, w).to(self.settings.device)
             for o, w in zip(stage.objectives, wheres, strict=True)
         ]
+
+    def _name_untrained(
+        self, stage: Stage, model: Model, parameters: dict[str, nn.Parameter]
+    ) -> None:
+        """Say which parts a stage uses as they were built, because no stage has trained them."""
+        moving = {_part(name) for name in parameters}
+        for role in ROLES:
+            for part in (f"{role}.{name}" for name in model.role(role)):
+                has_weights = part_files(self.folder, stage.starts_from.get(part, part))
+                if part not in moving and not has_weights:
+                    self.say(f"{stage.name}: {part} is used frozen and no stage has trained it")
 
     def store(self, name: str) -> Store | None:
         """Return the prepared data of a source, or None for an optional one that is absent."""
