@@ -23,4 +23,5 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-    return all([library.mallopt(name, value) == 1 for name, value in settings])
+    applied = [library.mallopt(name, value) == 1 for name, value in settings]
+    return all(applied)
