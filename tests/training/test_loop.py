@@ -346,10 +346,11 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     tmp_path: Path, cache: Path, straight: Path, step: int, how: Callable[[], None]
 ) -> None:
     said: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         _run(_both(), tmp_path, cache, report=_stop_at(step, how), say=said.append).run()
     assert said[-1] == f"both: stopped after step {step + 1}; run the same command to go on"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     _run(_both(), tmp_path, cache).run()
     assert _same(tmp_path, straight)  # the model, and the checkpoint with averages and moments
 
@@ -393,5 +394,5 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint(
     assert killed.returncode == -signal.SIGKILL
     said: list[str] = []
     _run(_both(), tmp_path, cache, say=said.append).run()
-    assert said[0].endswith("from step 4 of 6")
+    assert any(line.endswith("from step 4 of 6") for line in said)
     assert _same(tmp_path, straight)
