@@ -146,12 +146,20 @@ def test_a_codec_is_calibrated_at_the_end(case: str, batch_for: Batches) -> None
     assert not torch.equal(codec.scale, before)
 
 
-def test_only_encoders_that_were_trained_are_calibrated(batch_for: Batches) -> None:
+def test_encoders_that_were_trained_or_never_measured_are_calibrated(batch_for: Batches) -> None:
     task = _task("align audio")
     _chosen(task)
     task.finish(lambda: [batch_for(task)])
     assert task.model.encoder("audio").mean.any()
-    assert not task.model.encoder("text").mean.any()
+    assert task.model.encoder("text").mean.any()  # such as a published encoder, used as it is
+
+
+def test_frozen_encoders_that_were_measured_keep_their_mean(batch_for: Batches) -> None:
+    task = _task("align audio")
+    _chosen(task)
+    task.model.encoder("text").mean.fill_(0.5)
+    task.finish(lambda: [batch_for(task)])
+    assert (task.model.encoder("text").mean == 0.5).all()
 
 
 def test_frozen_streams_carry_the_gradient_to_the_others(batch_for: Batches) -> None:

@@ -99,9 +99,18 @@ class PictureClassifier(Classifier):
 
     @staticmethod
     def prepare(x: Tensor) -> Tensor:
-        """Return the brightest channel (B, 1, 32, 32), from 0 to 1."""
+        """Return the brightest channel, from 0 to 1, cut to 32 px around the light of 64 px."""
         light = (x.float().amax(1, keepdim=True) + 1.0) / 2.0
-        return F.interpolate(light, (32, 32), mode="area")
+        if light.shape[2:] != (64, 64):
+            light = F.interpolate(light, (64, 64), mode="area")
+        weight = (light - 0.4 * light.amax((2, 3), keepdim=True)).clamp_min(1e-6)
+        weight = weight / weight.sum((2, 3), keepdim=True)
+        place = (torch.arange(64, device=x.device) + 0.5) / 32.0 - 1.0
+        across, down = (weight.sum((1, 2)) * place).sum(1), (weight.sum((1, 3)) * place).sum(1)
+        half, zero = torch.full_like(across, 0.5), torch.zeros_like(across)
+        matrix = torch.stack([half, zero, across, zero, half, down], dim=1).view(-1, 2, 3)
+        grid = F.affine_grid(matrix, [len(x), 1, 32, 32], align_corners=False)
+        return F.grid_sample(light, grid, align_corners=False)
 
     @staticmethod
     def distort(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -110,7 +119,7 @@ class PictureClassifier(Classifier):
         angle = _uniform(generator, size, -0.25, 0.25)
         across, down = (_uniform(generator, size, 0.85, 1.2) for _ in range(2))
         slant = _uniform(generator, size, -0.25, 0.25)
-        moved = [_uniform(generator, size, -0.3, 0.3) for _ in range(2)]
+        moved = [_uniform(generator, size, -0.15, 0.15) for _ in range(2)]
         cos, sin = angle.cos(), angle.sin()
         matrix = torch.stack(
             [across * cos, slant - sin, moved[0], sin, down * cos, moved[1]], dim=1
