@@ -62,7 +62,6 @@ def depth() -> Iterator[ModuleType]:
         base._REGISTRY,
         source.SOURCES,
         source.DECODERS,
-        sys.modules,
     )
     before = [dict(table) for table in tables]
     load_plugin(str(PLUGIN))
@@ -71,6 +70,7 @@ def depth() -> Iterator[ModuleType]:
     for table, entries in zip(tables, before, strict=True):
         for name in table.keys() - entries.keys():
             del table[name]
+    del sys.modules[found.__name__]  # and nothing else: torch cannot be imported twice
 
 
 @pytest.fixture(scope="module")
