@@ -29,11 +29,13 @@ class Wanted:
     Attributes:
         media: modalities whose media it takes; latents: whose cached latents.
         captions: modalities one of which, drawn for each sample, the caption is a caption of.
+        complete: share of the captions that tell everything their modality shows.
     """
 
     media: tuple[str, ...] = ()
     latents: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    complete: float = 0.0
 
 
 @dataclass
@@ -55,12 +57,18 @@ class Batch:
         """Return the captions' sentences."""
         return [caption.text for caption in self.captions]
 
-    def write_captions(self, shown_by: Sequence[str], complete: bool = False) -> list[Caption]:
-        """Write a further caption for every sample, each of a modality drawn from `shown_by`."""
+    def write_captions(self, shown_by: Sequence[str], complete: float = 0.0) -> list[Caption]:
+        """Write a further caption for every sample, each of a modality drawn from `shown_by`.
+
+        A share of them, `complete`, tells everything that the modality shows.
+        """
         drawn = [shown_by[i] for i in self.rng.integers(len(shown_by), size=len(self))]
+        whole = (self.rng.random(len(self)) < complete).tolist()
         return [
-            store.source.caption(record, shown, self.rng, complete)
-            for store, record, shown in zip(self.stores, self.records, drawn, strict=True)
+            store.source.caption(record, shown, self.rng, everything)
+            for store, record, shown, everything in zip(
+                self.stores, self.records, drawn, whole, strict=True
+            )
         ]
 
     def matches(self, captions: Sequence[Caption]) -> Tensor:
@@ -129,7 +137,7 @@ class Mixture:
             ]
             out.latents[name] = torch.from_numpy(np.stack(latents).astype(np.float32))
         if self.wanted.captions:
-            out.captions = out.write_captions(self.wanted.captions)
+            out.captions = out.write_captions(self.wanted.captions, self.wanted.complete)
         return out
 
     @staticmethod

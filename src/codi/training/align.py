@@ -97,7 +97,7 @@ class Align(Task):
             terms["union"] = c.union * contrastive_loss(both, shown, also, log_scale)
         if c.words:
             some = batch.write_captions(c.vocabulary)
-            every = batch.write_captions((c.bridge,), complete=True)
+            every = batch.write_captions((c.bridge,), complete=1.0)
             terms["words"] = c.words * contrastive_loss(
                 text.embed([x.text for x in some]),
                 text.embed([x.text for x in every]),

@@ -32,12 +32,14 @@ class DenoiseConfig:
 
     Attributes:
         captions: modalities whose captions prompt it (and, for text, are what it denoises).
+        complete: share of captions that tell everything; the others tell a random part.
         prompts: how prompts are drawn.
         weight: weighting of the loss over t, a name of `codi.diffusion.LOSS_WEIGHTS`.
     """
 
     modality: str
     captions: tuple[str, ...]
+    complete: float = 0.0
     prompts: PromptConfig = field(default_factory=PromptConfig)
     weight: str = "uniform"
 
@@ -72,7 +74,7 @@ class Denoise(Task):
         """Return latents, captions, and media of the prompts that are not captions."""
         c = self.config
         latents = () if self.encodes_captions else (c.modality,)
-        return Wanted(prompt_media(c.prompts), latents, c.captions)
+        return Wanted(prompt_media(c.prompts), latents, c.captions, c.complete)
 
     @property
     def parts(self) -> list[str]:

@@ -26,6 +26,7 @@ class JointConfig:
     Attributes:
         streams: modalities denoised together.
         captions: modalities whose captions prompt them.
+        complete: share of captions that tell everything; the others tell a random part.
         timesteps: "shared", "independent" or "mixed" (either, by chance) t of the streams.
         clean: how often one of the streams is exactly clean (t = 0), so that it only informs.
         truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
@@ -35,6 +36,7 @@ class JointConfig:
 
     streams: tuple[str, ...]
     captions: tuple[str, ...]
+    complete: float = 0.0
     prompts: PromptConfig = field(default_factory=PromptConfig)
     timesteps: str = "mixed"
     clean: float = 0.33
@@ -80,7 +82,7 @@ class Joint(Task):
         """Return latents of the streams, captions, and media of other prompts."""
         c = self.config
         latents = tuple(name for name in c.streams if not modality(name).is_caption)
-        return Wanted(prompt_media(c.prompts), latents, c.captions)
+        return Wanted(prompt_media(c.prompts), latents, c.captions, c.complete)
 
     @property
     def parts(self) -> list[str]:
