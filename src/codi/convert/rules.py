@@ -106,11 +106,11 @@ class Table:
 
     def why_unused(self, foreign: str) -> str | None:
         """Return why a foreign tensor is not needed, or None when nothing says so."""
-        return _reason(foreign, self.unused)
+        return reason(foreign, self.unused)
 
     def why_fresh(self, ours: str) -> str | None:
         """Return what one of our tensors without a counterpart begins as, or None."""
-        return _reason(ours, self.fresh)
+        return reason(ours, self.fresh)
 
 
 def _longest(name: str, rules: Mapping[str, Rule]) -> Rule | None:
@@ -122,5 +122,6 @@ def _longest(name: str, rules: Mapping[str, Rule]) -> Rule | None:
     return None
 
 
-def _reason(name: str, reasons: Mapping[str, str]) -> str | None:
+def reason(name: str, reasons: Mapping[str, str]) -> str | None:
+    """Return the reason of the first glob that a name fits, or None."""
     return next((why for glob, why in reasons.items() if fnmatchcase(name, glob)), None)
