@@ -182,7 +182,7 @@ def _beside(config: ModelConfig, folder: Path) -> ModelConfig:
         is_beside = isinstance(value, str) and value.startswith("./")
         return str(folder / value) if is_beside else value
 
-    tables = {
+    tables: dict[str, Any] = {
         role: {
             name: {key: found(value) for key, value in table.items()}
             for name, table in getattr(config, role).items()

@@ -1,4 +1,4 @@
-"""Ask the C library to keep the memory it has, where that makes tensor programs faster.
+"""Ask the C library to keep the memory it has, or to give it back, whichever serves the work.
 
 glibc gives large freed blocks back to the operating system at once, and every new tensor then costs
 page faults. In training that was most of the time of the stages that make spectrograms
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
@@ -19,9 +19,22 @@ def keep_freed_memory() -> bool:
     Memory that was used once stays with the process, so this is for training and long jobs, not for
     a process whose peak should pass.
     """
+    return _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
+
+
+def return_freed_memory() -> bool:
+    """Give every freed block of a megabyte back at once; say whether this platform could be asked.
+
+    By default glibc learns from what is freed to hold blocks of up to 32 MiB in its heap, whose
+    holes then add up to gigabytes where tensors of many sizes pass through (docs/log.md has
+    training, where the opposite is right).
+    """
+    return _set((_MMAP_THRESHOLD, 2**20))
+
+
+def _set(*settings: tuple[int, int]) -> bool:
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
     applied = [library.mallopt(name, value) == 1 for name, value in settings]
     return all(applied)

@@ -15,10 +15,10 @@ SUMMARY = "turn published weights into a model's folder"
 
 _DESCRIPTION = """\
 Read weights of others (the released CoDi, Stable Diffusion, AudioLDM, CLIP, CLAP ...) and write
-them as the folder of a model, for codi generate --model DIR. What a file is, its contents say. Every
-name in it is accounted for: it becomes something of ours, or is listed with the reason why not.
-Nothing in a file is ever executed, a file of any size needs little memory, and DIR appears when all
-of it is there, or not at all.
+them as the folder of a model, for codi generate --model DIR. What a file is, its contents say.
+Every name in it is accounted for: it becomes something of ours, or is listed with the reason why
+not. Nothing in a file is ever executed, a file of any size needs little memory, and DIR is written
+when all of it is ready, or not at all.
 
 examples:
   codi convert CoDi_encoders.pth CoDi_video_diffuser_8frames.pth --to models/release --dtype bf16
@@ -29,8 +29,8 @@ examples:
 """
 _EPILOG = """\
 A source is a file (.safetensors, .pth, .ckpt, .bin), a folder in the layout of diffusers or
-transformers, or OWNER/NAME of the hub, where there is a network or it was fetched before. Parts that
-no source brings are left out: codi generate says which file would bring one that it needs.
+transformers, or OWNER/NAME of the hub, where there is a network or it was fetched before. Parts
+that no source brings are left out: codi generate says which file would bring one that it needs.
 """
 
 
@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Do `codi convert`."""
     from codi.cli.progress import Display, print_line
     from codi.convert.converting import convert, prepare
+    from codi.memory import return_freed_memory
 
+    return_freed_memory()
     conversion = prepare(
         arguments.sources,
         arguments.to,

@@ -190,7 +190,7 @@ def _float_types(folder: Path, part: str) -> set[torch.dtype]:
 
 
 def _with_extras(plan: Plan, folder: Path) -> Plan:
-    """Let the settings of parts name the folders of the files that are kept with them.
+    """Let the settings of parts name the file that is kept with them, or the folder of several.
 
     They are written as "./...": beside the configuration, wherever the folder is moved to.
     """
@@ -199,9 +199,10 @@ def _with_extras(plan: Plan, folder: Path) -> Plan:
         for key, value in settings.items():
             if isinstance(value, str) and value.startswith(f"{folder}/"):
                 settings[key] = "./" + value.removeprefix(f"{folder}/")
-    for part, key, _files in plan.extras:
+    for part, key, files in plan.extras:
         role, name = part.split(".", 1)
-        tables[role][name][key] = f"./{_extras_folder(part, key)}"
+        kept = _extras_folder(part, key)
+        tables[role][name][key] = f"./{kept}/{files[0].name}" if len(files) == 1 else f"./{kept}"
     return replace(plan, model=replace(plan.model, **tables))
 
 

@@ -18,7 +18,7 @@ from codi.config import ConfigError, unknown
 from codi.convert import sources as registry
 from codi.convert.planning import listed
 from codi.convert.reading import Stored, open_checkpoint
-from codi.convert.rules import Layout
+from codi.convert.rules import Table
 from codi.convert.sources import ForeignLayout, ForeignModule
 from codi.convert.writing import Slot, TensorFile, total_bytes
 from codi.weights import find_model, part_files
@@ -28,22 +28,28 @@ ENDING = ".safetensors"
 
 @dataclass(frozen=True)
 class Leaving:
-    """A tensor of ours on its way out."""
+    """A foreign tensor that is about to be written, and the tensors of ours that it is made of.
+
+    Attributes:
+        name: the foreign name, as the table has it.
+        ours: our names -> tensors; several where the foreign tensor holds them one after another.
+    """
 
     part: str
-    ours: str
-    stored: Stored
-    layout: Layout
+    table: Table
+    name: str
+    ours: dict[str, Stored]
 
     @property
     def slot(self) -> Slot:
-        """Return its shape and type in the foreign file."""
-        shape = torch.empty(self.stored.shape, device="meta")
-        return Slot(tuple(self.layout.to_foreign(shape).shape), self.stored.dtype)
+        """Return its shape and type."""
+        first = next(iter(self.ours.values()))
+        shapes = {name: torch.empty(s.shape, device="meta") for name, s in self.ours.items()}
+        return Slot(tuple(self.table.to_foreign(self.name, shapes).shape), first.dtype)
 
     def read(self) -> Tensor:
         """Return it, laid out as the foreign one."""
-        return self.layout.to_foreign(self.stored.read())
+        return self.table.to_foreign(self.name, {n: s.read() for n, s in self.ours.items()})
 
 
 @dataclass
@@ -98,7 +104,7 @@ def _add(
     for path in part_files(folder, part):
         stored |= open_checkpoint(path).stored
     lost = []
-    places = export.files.setdefault(module.file, {})
+    made: dict[str, Leaving] = {}
     for ours, value in stored.items():
         if module.inside and not ours.startswith(f"{module.inside}."):
             continue
@@ -109,13 +115,16 @@ def _add(
         elif foreign is None:
             lost.append(ours)
         else:
-            leaving = Leaving(part, ours, value, foreign[1])
-            _place(places, module.prefix + foreign[0], leaving)
+            leaving = made.setdefault(foreign[0], Leaving(part, table, foreign[0], {}))
+            leaving.ours[ours] = value
     if lost:
         raise ConfigError(
             f"{part}: {listed(lost)} has no place in the layout {export.layout.name!r}; it is "
             "another kind of model: see codi export --help for other layouts"
         )
+    places = export.files.setdefault(module.file, {})
+    for name, leaving in made.items():
+        _place(places, module.prefix + name, leaving)
     if module.describe is not None:
         export.about[module.file] = module.describe(module.config(model, part))
 
@@ -162,11 +171,13 @@ def write_export(
     for name, path in paths.items():
         leaving = export.files[name]
         slots = {foreign: tensor.slot for foreign, tensor in leaving.items()}
-        with _replacing(path, total_bytes(slots.values())) as temporary:
-            with TensorFile(temporary, slots) as file:
-                for done, (foreign, tensor) in enumerate(leaving.items(), 1):
-                    file.write(foreign, tensor.read())
-                    tick(name, done, len(leaving))
+        with (
+            _replacing(path, total_bytes(slots.values())) as temporary,
+            TensorFile(temporary, slots) as file,
+        ):
+            for done, (foreign, tensor) in enumerate(leaving.items(), 1):
+                file.write(foreign, tensor.read())
+                tick(name, done, len(leaving))
         if name in export.about:
             text = json.dumps(export.about[name], indent=2, sort_keys=True) + "\n"
             path.with_name("config.json").write_text(text, encoding="utf-8")

@@ -41,7 +41,8 @@ def fresh_values(build: Build, names: Collection[str], seed: str) -> Iterator[tu
             torch.manual_seed(zlib.crc32(f"{seed}/{index}".encode()))
             state = build().state_dict()
         for name in group:
-            yield name, state[name]
+            yield name, state.pop(name)  # each is freed as soon as it is used
+        state.clear()
 
 
 def _registrations(

@@ -21,7 +21,7 @@ ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 """How names of files of weights end; of two with the same weights, the first ending is taken."""
 
 _LIBRARY_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-"""Names that `diffusers` and `transformers` give to weights; beside them lie variants of the same."""
+"""Names that the libraries give to weights; beside them lie variants of the same."""
 
 _PIECE = re.compile(r"-\d{5}-of-\d{5}$")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

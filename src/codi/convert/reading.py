@@ -12,6 +12,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,14 @@ def _open_torch(path: Path, mapped: bool) -> Checkpoint:
         _require_torch_archive(path)
     try:
         with torch.serialization.safe_globals(_inert(path) if mapped else []):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            if mapped:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            else:
+                with path.open("rb") as file:
+                    content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(f"{path}: {_refusal(str(error))}") from error
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, TypeError) as error:
+    except (RuntimeError, OSError, ValueError, LookupError, EOFError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"{path}: damaged or cut short ({reason}); {_REFETCH}") from error
     found, notes = _state_dict(content, path)
@@ -230,6 +235,8 @@ def _require_torch_archive(path: Path) -> None:
         raise ConfigError(f"{path}: is a TorchScript program, not weights; give its state dict")
     if not any(name.endswith("/data.pkl") for name in names):
         raise ConfigError(f"{path}: is a zip archive of other things; unpack it and give a file")
+    if path.suffix == ".safetensors":  # torch would read it by its name
+        raise ConfigError(f"{path}: is a torch checkpoint, not safetensors; rename it to .pth")
 
 
 def _inert(path: Path) -> list[Any]:
@@ -245,7 +252,7 @@ def _inert(path: Path) -> list[Any]:
 def _refusal(reason: str) -> str:
     """Say why a pickle was not read: what it would have had to call, where that is known."""
     words = reason.replace("`", " ").replace("'", " ").split()
-    named = [w.strip(".,:") for a, w in zip(words, words[1:], strict=False) if a == "GLOBAL"]
+    named = [w.strip(".,:") for a, w in pairwise(words) if a == "GLOBAL"]
     what = f" ({named[0]})" if named else ""
     return (
         f"holds more than weights{what}; reading that could run code, so it was refused: "

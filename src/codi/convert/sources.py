@@ -15,7 +15,7 @@ from codi.build import ModelConfig
 from codi.config import ConfigError
 from codi.convert.golden import Check
 from codi.convert.reading import Checkpoint
-from codi.convert.rules import Table, below, reason
+from codi.convert.rules import Table, below
 
 Shape = tuple[int | None, ...]
 """A shape; None is any size."""
@@ -48,7 +48,7 @@ def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself
 class ForeignModule:
     """A module of a foreign checkpoint that is one of our parts, or a piece of one.
 
@@ -65,7 +65,7 @@ class ForeignModule:
         begins: roles whose parts are made fresh for the same modalities, since a model without
             them cannot generate several streams at once: ("environments",).
         files: files (a tokenizer's) to be kept with the part, and `files_key`, the setting of the
-            part that then names their folder.
+            part that then names the file, or the folder of several.
         describe: configuration -> contents of the `config.json` that its library expects beside it.
     """
 
@@ -128,7 +128,7 @@ class Skip:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself
 class ForeignLayout:
     """A way in which checkpoints are laid out.
 
@@ -154,7 +154,7 @@ class ForeignLayout:
 
     def why_unused(self, name: str) -> str | None:
         """Return why a name of no module is not needed, or None when nothing says so."""
-        return reason(name, self.unused)
+        return Table((), self.unused).why_unused(name)
 
     def why_skipped(self, checkpoint: Checkpoint) -> str | None:
         """Return why a whole file is not needed, or None."""

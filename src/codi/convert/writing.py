@@ -82,7 +82,7 @@ class TensorFile:
             )
         self._file.seek(self._data + self._start[name])
         data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        self._file.write(memoryview(data.numpy()))
+        self._file.write(data.numpy().data)
         self._left.discard(name)
 
     def __enter__(self) -> TensorFile:

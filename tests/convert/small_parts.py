@@ -1,0 +1,120 @@
+"""How the configuration of every kind of part is made small, for laws about all of its forms.
+
+A kind of part that a layout brings needs an entry here: what its own switches are stays, only its
+sizes change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from codi.codecs.autoencoder_kl import AutoencoderKLConfig
+from codi.codecs.mel import MelCodecConfig
+from codi.codecs.vocoder import VocoderConfig
+from codi.encoders.clap import ClapAudioConfig
+from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
+from codi.encoders.text import TextEncoderConfig
+from codi.unets.text_unet import TextUNetConfig
+from codi.unets.unet import UNetConfig
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+def _levels(draw: Draw) -> tuple[int, ...]:
+    return draw(st.sampled_from([(1,), (1, 2), (1, 1, 2)]))
+
+
+def _unet(c: UNetConfig, draw: Draw) -> UNetConfig:
+    multipliers = _levels(draw)
+    attention = tuple(draw(st.booleans()) for _ in multipliers)
+    return replace(
+        c,
+        channels=8 * draw(st.integers(1, 2)),
+        multipliers=multipliers,
+        attention=attention,
+        depth=draw(st.integers(1, 2)),
+        context_width=draw(st.integers(2, 6)),
+        environment_width=c.environment_width and 4,
+        heads=c.heads and 2,
+        head_channels=c.head_channels and 4,
+        groups=4,
+    )
+
+
+def _text_unet(c: TextUNetConfig, draw: Draw) -> TextUNetConfig:
+    unet = _unet(c.unet, draw)
+    channels = unet.channels if c.unet.latent_channels == c.unet.channels else 4
+    return replace(c, latent_width=6, unet=replace(unet, latent_channels=channels))
+
+
+def _autoencoder(c: AutoencoderKLConfig, draw: Draw) -> AutoencoderKLConfig:
+    return replace(
+        c,
+        channels=8 * draw(st.integers(1, 2)),
+        multipliers=_levels(draw),
+        depth=draw(st.integers(1, 2)),
+        groups=4,
+    )
+
+
+def _vocoder(c: VocoderConfig, draw: Draw) -> VocoderConfig:
+    return replace(c, channels=2 ** len(c.upsample) * draw(st.integers(1, 2)))
+
+
+def _mel(c: MelCodecConfig, draw: Draw) -> MelCodecConfig:
+    return replace(
+        c, autoencoder=_autoencoder(c.autoencoder, draw), vocoder=_vocoder(c.vocoder, draw)
+    )
+
+
+def _text(c: TextEncoderConfig, draw: Draw) -> TextEncoderConfig:
+    return replace(c, width=8 * draw(st.integers(1, 2)), layers=draw(st.integers(1, 2)))
+
+
+def _clip_text(c: ClipTextConfig, draw: Draw) -> ClipTextConfig:
+    width = 8 * draw(st.integers(1, 2))
+    return replace(
+        c, vocabulary=20, length=6, width=width, heads=2, layers=draw(st.integers(1, 2)),
+        context_width=draw(st.integers(2, 6)),
+    )  # fmt: skip
+
+
+def _clip_vision(c: ClipVisionConfig, draw: Draw) -> ClipVisionConfig:
+    width = 8 * draw(st.integers(1, 2))
+    return replace(
+        c, size_px=8, patch=4, width=width, heads=2, layers=draw(st.integers(1, 2)),
+        context_width=draw(st.integers(2, 6)),
+    )  # fmt: skip
+
+
+def _clap(c: ClapAudioConfig, draw: Draw) -> ClapAudioConfig:
+    return replace(c, channels=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 2), context_width=6)
+
+
+_SMALLER: dict[type, Callable[[Any, Draw], Any]] = {
+    UNetConfig: _unet,
+    TextUNetConfig: _text_unet,
+    AutoencoderKLConfig: _autoencoder,
+    VocoderConfig: _vocoder,
+    MelCodecConfig: _mel,
+    TextEncoderConfig: _text,
+    ClipTextConfig: _clip_text,
+    ClipVisionConfig: _clip_vision,
+    ClapAudioConfig: _clap,
+}
+
+
+def shrunk(config: Any) -> st.SearchStrategy[Any]:
+    """Return configurations of the same kind and switches, of a few thousand parameters."""
+    smaller = _SMALLER.get(type(config))
+    assert smaller is not None, f"tests/convert/small_parts.py lacks {type(config).__name__}"
+
+    @st.composite
+    def drawn(draw: Draw) -> Any:
+        return smaller(config, draw)
+
+    return drawn()
