@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from codi.memory import keep_freed_memory, return_freed_memory
+from codi.memory import keep_freed_memory, map_large_blocks
 
 
 def faults_of_fifty_tensors() -> int:
@@ -29,9 +29,9 @@ def test_large_tensors_stop_costing_page_faults() -> None:
 
 HOLES = """
 import sys
-from codi.memory import return_freed_memory
+from codi.memory import map_large_blocks
 if sys.argv[1] == "return":
-    return_freed_memory()
+    map_large_blocks()
 def resident():
     [line] = [l for l in open("/proc/self/status") if l.startswith("RssAnon")]
     return int(line.split()[1]) * 1024
@@ -53,5 +53,5 @@ def test_holes_in_the_heap_are_given_back() -> None:
         )
         return int(done.stdout)
 
-    assert return_freed_memory() or True  # the law is about a process of its own
+    assert map_large_blocks() or True  # the law is about a process of its own
     assert left("return") < 10 * 2**20

@@ -22,10 +22,10 @@ def keep_freed_memory() -> bool:
     return _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
 
 
-def return_freed_memory() -> bool:
-    """Give every freed block of a megabyte back at once; say whether this platform could be asked.
+def map_large_blocks() -> bool:
+    """Map every block of a megabyte by itself; say whether this platform could be asked.
 
-    By default glibc learns from what is freed to hold blocks of up to 32 MiB in its heap, whose
+    Then it is given back as soon as it is freed. By default glibc learns from what is freed to hold blocks of up to 32 MiB in its heap, whose
     holes then add up to gigabytes where tensors of many sizes pass through (docs/log.md has
     training, where the opposite is right).
     """

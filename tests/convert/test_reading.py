@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from codi.config import ConfigError
 from codi.convert import reading
@@ -176,3 +177,22 @@ def _refused(path: Path, message: str) -> None:
         open_checkpoint(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["older", "newer"])
+def test_weight_norm_is_undone(form: str, tmp_path: Path) -> None:
+    layer = nn.ConvTranspose1d(4, 2, 3)
+    if form == "older":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nn.utils.weight_norm(layer)
+    else:
+        nn.utils.parametrizations.weight_norm(layer)
+    state = {f"ups.0.{name}": value for name, value in layer.state_dict().items()}
+    with torch.no_grad():
+        next(value for name, value in state.items() if "bias" not in name).mul_(3.0)
+    torch.save(state, tmp_path / "x.pth")
+    stored = open_checkpoint(tmp_path / "x.pth").stored
+    assert stored.keys() == {"ups.0.weight", "ups.0.bias"}
+    layer(torch.zeros(1, 4, 5))  # the older form makes its weight anew when it is used
+    assert torch.allclose(stored["ups.0.weight"].read(), layer.weight, atol=1e-6)

@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Do `codi convert`."""
     from codi.cli.progress import Display, print_line
     from codi.convert.converting import convert, prepare
-    from codi.memory import return_freed_memory
+    from codi.memory import map_large_blocks
 
-    return_freed_memory()
+    map_large_blocks()
     conversion = prepare(
         arguments.sources,
         arguments.to,

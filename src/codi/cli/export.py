@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     from codi.cli.convert import ShownParts
     from codi.cli.progress import Display, print_line
     from codi.convert.exporting import prepare_export, write_export
-    from codi.memory import return_freed_memory
+    from codi.memory import map_large_blocks
 
-    return_freed_memory()
+    map_large_blocks()
     export = prepare_export(arguments.model, arguments.layout)
     with Display(arguments.quiet) as display:
         written = write_export(export, arguments.to, ShownParts(display).tick)

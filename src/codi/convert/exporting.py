@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,51 +82,54 @@ def prepare_export(folder: str | Path, layout_name: str) -> Export:
     found = find_model(folder)
     model = load_config(found)
     export = Export(layouts[layout_name])
+    modules: dict[str, list[ForeignModule]] = {}
     for module in export.layout.modules:
         for part in module.parts(model):
-            if part_files(found, part):
-                _add(export, module, model, part, found)
-            elif part not in export.absent:
-                export.absent.append(part)
+            modules.setdefault(part, []).append(module)
+    for part, its in modules.items():
+        if part_files(found, part):
+            _add(export, its, model, part, found)
+        else:
+            export.absent.append(part)
     if not export.files:
         raise ConfigError(
             f"{found}: has no part for the layout {layout_name!r} "
-            f"({', '.join(export.absent) or 'none'} would be); see codi export --help for others"
+            f"({', '.join(export.absent) or 'none'} would be); see codi export --list for others"
         )
     return export
 
 
 def _add(
-    export: Export, module: ForeignModule, model: ModelConfig, part: str, folder: Path
+    export: Export, modules: Sequence[ForeignModule], model: ModelConfig, part: str, folder: Path
 ) -> None:
-    table = module.correspondence(model, part)
-    stored: dict[str, Stored] = {}
+    """Give every tensor of a part its place in one of the modules that hold it."""
+    left: dict[str, Stored] = {}
     for path in part_files(folder, part):
-        stored |= open_checkpoint(path).stored
-    lost = []
-    made: dict[str, Leaving] = {}
-    for ours, value in stored.items():
-        if module.inside and not ours.startswith(f"{module.inside}."):
-            continue
-        why = table.why_fresh(ours)
-        foreign = table.foreign(ours)
-        if why is not None:
-            export.left_out[f"{part}: {ours}"] = why
-        elif foreign is None:
-            lost.append(ours)
-        else:
-            leaving = made.setdefault(foreign[0], Leaving(part, table, foreign[0], {}))
-            leaving.ours[ours] = value
+        left |= open_checkpoint(path).stored
+    lost = set(left)
+    for module in modules:
+        table = module.correspondence(model, part)
+        made: dict[str, Leaving] = {}
+        for ours, value in left.items():
+            why = table.why_fresh(ours)
+            foreign = table.foreign(ours)
+            if why is not None:
+                export.left_out[f"{part}: {ours}"] = why
+            elif foreign is not None:
+                leaving = made.setdefault(foreign[0], Leaving(part, table, foreign[0], {}))
+                leaving.ours[ours] = value
+            if why is not None or foreign is not None:
+                lost.discard(ours)
+        places = export.files.setdefault(module.file, {})
+        for name, leaving in made.items():
+            _place(places, module.prefix + name, leaving)
+        if module.describe is not None:
+            export.about[module.file] = module.describe(module.config(model, part))
     if lost:
         raise ConfigError(
-            f"{part}: {listed(lost)} has no place in the layout {export.layout.name!r}; it is "
-            "another kind of model: see codi export --help for other layouts"
+            f"{part}: {listed(sorted(lost))} has no place in the layout {export.layout.name!r}; "
+            "it is another kind of model: see codi export --list for other layouts"
         )
-    places = export.files.setdefault(module.file, {})
-    for name, leaving in made.items():
-        _place(places, module.prefix + name, leaving)
-    if module.describe is not None:
-        export.about[module.file] = module.describe(module.config(model, part))
 
 
 def _place(places: dict[str, Leaving], name: str, leaving: Leaving) -> None:

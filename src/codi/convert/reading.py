@@ -11,7 +11,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ConfigError: missing, damaged, not a file of weights, or one that holds more than weights.
     """
+    opened = _open(path)
+    return replace(opened, stored=_without_weight_norm(opened.stored))
+
+
+def _open(path: Path) -> Checkpoint:
     if path.name.endswith(INDEX):
         return _open_pieces(path)
     head = _head(path)
@@ -123,6 +128,34 @@ def _what_else(head: bytes) -> str:
     if start.startswith(b"\x89hdf"):
         return "is an HDF5 file; give safetensors or a torch checkpoint"
     return f"is neither safetensors nor a torch checkpoint, or is damaged; {_REFETCH}"
+
+
+_NORMED = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+"""Length and direction of a weight under weight norm, in older and in newer torch files."""
+
+
+def _without_weight_norm(stored: dict[str, Stored]) -> dict[str, Stored]:
+    """Show every weight under weight norm as the one weight that it is, made when it is read."""
+    merged = dict(stored)
+    for lengths, directions in _NORMED:
+        for name in [n for n in stored if n.endswith(f".{lengths}")]:
+            stem = name.removesuffix(lengths)
+            if stem + directions in merged:
+                length, direction = merged.pop(name), merged.pop(stem + directions)
+                merged[f"{stem}weight"] = _normed(length, direction)
+    return merged
+
+
+def _normed(length: Stored, direction: Stored) -> Stored:
+    def read() -> Tensor:
+        v, g = direction.read().float(), length.read().float()
+        norm = v.flatten(1).norm(dim=1).view(g.shape)
+        return (v * (g / norm)).to(direction.dtype)
+
+    return Stored(direction.shape, direction.dtype, read)
 
 
 # --- safetensors ---

@@ -78,6 +78,8 @@ def verify(golden: Golden, checks: Sequence[Check] | None = None) -> Iterator[Li
         for name in golden.tensors:
             if name.startswith("out") and name not in made:
                 yield Line(golden.name, name, "not checked", note="the check does not make it")
+        if not made and not golden.tensors:  # cases in words, which the check compares itself
+            yield Line(golden.name, "", "pass")
     except ConfigError as error:
         yield Line(golden.name, "", "unusable", note=str(error))
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
