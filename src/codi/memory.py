@@ -25,9 +25,9 @@ def keep_freed_memory() -> bool:
 def map_large_blocks() -> bool:
     """Map every block of a megabyte by itself; say whether this platform could be asked.
 
-    Then it is given back as soon as it is freed. By default glibc learns from what is freed to hold blocks of up to 32 MiB in its heap, whose
-    holes then add up to gigabytes where tensors of many sizes pass through (docs/log.md has
-    training, where the opposite is right).
+    Then it is given back as soon as it is freed. By default glibc learns from what is freed to hold
+    blocks of up to 32 MiB in its heap, whose holes add up to gigabytes where tensors of many sizes
+    pass through.
     """
     return _set((_MMAP_THRESHOLD, 2**20))
 
