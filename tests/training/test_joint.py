@@ -65,12 +65,21 @@ def test_a_truncated_prompt_is_the_beginning_of_a_prompt(texts: list[str], seed:
             assert 1 <= len(kept) <= max(1, round(0.7 * len(words)))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_the_streams_are_given_in_the_shares_asked_for(share: float) -> None:
+    t = _joint(clean=1.0, given={"video": share, "audio": 1.0 - share}).steps(3000, _draws())
+    assert (t["video"] == 0).float().mean().item() == pytest.approx(share, abs=0.03)
+
+
+def test_a_given_stream_is_one_of_the_streams() -> None:
+    with pytest.raises(ValueError, match="given: unknown stream 'vidio'; did you mean 'video'"):
+        _joint(given={"vidio": 1.0})
+
+
 def test_a_clean_stream_has_nothing_to_predict(batch_for: Batches) -> None:
-    task = _joint(awake_model(), clean=1.0, contrast=0.0)
-    batch, draws = batch_for(task), _draws()
-    draws.integers = lambda low, high, *shape: torch.zeros(shape, dtype=torch.long) + low  # type: ignore[method-assign]
-    losses = task(batch, draws)  # the first stream is clean in every sample
-    assert losses["video"] == 0.0
+    task = _joint(awake_model(), clean=1.0, given={"video": 1.0}, contrast=0.0)
+    losses = task(batch_for(task), _draws())
+    assert set(losses) == {"audio"}
     assert losses["audio"] > 0.0
 
 

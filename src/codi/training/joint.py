@@ -29,6 +29,8 @@ class JointConfig:
         complete: share of captions that tell everything; the others tell a random part.
         timesteps: "shared", "independent" or "mixed" (either, by chance) t of the streams.
         clean: how often one of the streams is exactly clean (t = 0), so that it only informs.
+        given: shares of the streams in being that one, e.g. {video = 0.8, audio = 0.2}; alike
+            when empty.
         truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
             must tell each other the rest.
         contrast: weight of the contrastive term that aligns V of the streams.
@@ -40,6 +42,7 @@ class JointConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
     timesteps: str = "mixed"
     clean: float = 0.33
+    given: dict[str, float] = field(default_factory=dict)
     truncate: bool = False
     contrast: float = 0.1
     weight: str = "uniform"
@@ -48,10 +51,13 @@ class JointConfig:
         """Check what only a name says.
 
         Raises:
-            ValueError: an unknown weighting.
+            ValueError: an unknown weighting, or a given stream that is none of the streams.
         """
         if self.weight not in LOSS_WEIGHTS:
             raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
+        for name in self.given:
+            if name not in self.streams:
+                raise ValueError("given: " + unknown("stream", name, self.streams))
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -114,7 +120,8 @@ class Joint(Task):
         own = {name: draws.integers(1, total + 1, size) for name in c.streams}
         apart = draws.uniform(size) < _TIMESTEPS[c.timesteps]
         t = {name: torch.where(apart, own[name], one) for name in c.streams}
-        who = draws.integers(0, len(c.streams), size)
+        shares = torch.tensor([c.given.get(n, 0.0) if c.given else 1.0 for n in c.streams])
+        who = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
         given = draws.uniform(size) < c.clean
         return {
             name: t[name].masked_fill(given & (who == i), 0) for i, name in enumerate(c.streams)
@@ -126,7 +133,7 @@ class Joint(Task):
         return self.config.streams
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Return one denoising term for each stream, and the contrastive term."""
+        """Return one denoising term for each stream that is noisy, and the contrastive term."""
         c, model = self.config, self.model
         texts = batch.texts
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
@@ -142,12 +149,18 @@ class Joint(Task):
         environments = codi.environment_of(z_t, t)
         terms = {}
         for name in c.streams:
-            output = codi.diffusers[name](
-                z_t[name], t[name], context, codi.beside(name, environments)
-            )
-            error = denoising_loss(model, name, output, z0[name], noise[name], t[name], c.weight)
-            noisy = (t[name] > 0).to(error)  # a clean stream has nothing to predict
-            terms[name] = (error * noisy).sum() / noisy.sum().clamp_min(1.0)
+            rows = t[name].nonzero()[:, 0]  # a clean stream has nothing to predict
+            if len(rows):
+                beside = codi.beside(name, environments)
+                output = codi.diffusers[name](
+                    z_t[name][rows],
+                    t[name][rows],
+                    context[rows],
+                    None if beside is None else beside[rows],
+                )
+                clean, added = z0[name][rows], noise[name][rows]
+                error = denoising_loss(model, name, output, clean, added, t[name][rows], c.weight)
+                terms[name] = error.mean()
         if c.contrast:
             terms["contrast"] = c.contrast * self._contrast(codi, environments)
         return terms
