@@ -16,7 +16,7 @@ from torch.nn.functional import pad, relu
 
 from codi.audio import MelConfig, mel_filters
 from codi.encoders.base import PromptEncoder
-from codi.published import builds_shapes_only, load_published, transformers_library
+from codi.encoders.published import builds_shapes_only, load_published, transformers_library
 
 MEL = MelConfig(sample_rate_hz=48_000, window=1024, hop=480, bins=64, low_hz=50.0, high_hz=14_000.0)
 """CLAP's own spectrogram."""

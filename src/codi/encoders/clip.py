@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from codi.config import ConfigError
 from codi.encoders.base import PromptEncoder
-from codi.published import (
+from codi.encoders.published import (
     builds_shapes_only,
     load_published,
     load_published_tokenizer,

@@ -1,4 +1,4 @@
-"""Published models of the `transformers` library: imported when built, loaded when asked for.
+"""Published encoders of the `transformers` library: imported when built, loaded when asked for.
 
 It knows how to find a library and files, and what to say when they are missing; it knows no
 modality and no architecture.
@@ -24,7 +24,7 @@ def transformers_library() -> Any:
         import transformers
     except ImportError as error:
         raise ConfigError(
-            f"this part needs the transformers library ({error}); "
+            f"this encoder needs the transformers library ({error}); "
             "install it with: pip install 'codi[external]'"
         ) from error
     return transformers
@@ -53,26 +53,24 @@ def load_published(class_name: str, source: str, sizes: Mapping[str, Any]) -> An
         if plain != wanted:
             raise ConfigError(
                 f"pretrained = {source!r} has {name} = {plain}, and this preset {wanted}; "
-                "change the sizes of the part to those of the published one"
+                "change the sizes of the preset's encoder to those of the published one"
             )
     return model
 
 
-def load_published_tokenizer(class_name: str, source: str, **settings: Any) -> Any:
+def load_published_tokenizer(class_name: str, source: str) -> Any:
     """Return a tokenizer of the library from a local folder or a name of the hub.
-
-    `settings` are the library's own, for what the files leave open.
 
     Raises:
         ConfigError: no library, or no such files.
     """
-    return _from_pretrained(class_name, source, **settings)
+    return _from_pretrained(class_name, source)
 
 
-def _from_pretrained(class_name: str, source: str, **settings: Any) -> Any:
+def _from_pretrained(class_name: str, source: str) -> Any:
     published = getattr(transformers_library(), class_name)
     try:
-        return published.from_pretrained(source, **settings)
+        return published.from_pretrained(source)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
