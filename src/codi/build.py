@@ -15,6 +15,7 @@ from torch import nn
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.base import Codec
 from codi.codecs.mel import MelCodecConfig
+from codi.codecs.optimus import OptimusConfig
 from codi.codecs.text_vae import TextVAEConfig
 from codi.config import ConfigError, build, load_toml, override, unknown
 from codi.diffusion import NoiseSchedule
@@ -36,6 +37,7 @@ KINDS: dict[str, Any] = {
     "autoencoder_kl": AutoencoderKLConfig,
     "mel": MelCodecConfig,
     "text_vae": TextVAEConfig,
+    "optimus": OptimusConfig,
     "text_encoder": TextEncoderConfig,
     "vision_encoder": VisionEncoderConfig,
     "sound_encoder": SoundEncoderConfig,

@@ -31,6 +31,13 @@ def test_both_ways_to_attend_are_one(keys: int) -> None:
     torch.testing.assert_close(attend(q, k, v, bias), expected)
 
 
+def test_queries_keys_and_values_have_a_bias_where_asked() -> None:
+    with_bias, without = Attention(8, 6, 2, 4, bias=True), Attention(8, 6, 2, 4)
+    found = {name for name, _ in with_bias.named_parameters()}
+    extra = found - {name for name, _ in without.named_parameters()}
+    assert extra == {"to_q.bias", "to_k.bias", "to_v.bias"}
+
+
 def test_one_token_of_context_ignores_the_query() -> None:
     attention, context = Attention(8, 6, heads=2, head_width=4), torch.randn(3, 1, 6)
     expected = attention.to_out(attention.to_v(context))

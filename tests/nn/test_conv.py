@@ -17,6 +17,10 @@ def test_group_norm_takes_the_most_groups_that_fit(
     assert group_norm(channels, groups).num_groups == expected
 
 
+def test_a_group_may_be_one_channel_where_asked() -> None:
+    assert group_norm(32, 32, group_channels=1).num_groups == 32
+
+
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (1, 1)])
 def test_a_convolution_keeps_the_size(kernel: tuple[int, int]) -> None:
     assert conv(4, 6, kernel)(torch.randn(2, 4, 5, 7)).shape == (2, 6, 5, 7)
@@ -37,6 +41,13 @@ def test_sizes_are_halved_and_doubled() -> None:
     x = torch.randn(2, 4, 8, 6)
     assert Downsample(4)(x).shape == (2, 4, 4, 3)
     assert Upsample(4)(x).shape == (2, 4, 16, 12)
+
+
+def test_asymmetric_zeros_shift_what_is_seen_by_a_pixel() -> None:
+    x, plain, shifted = torch.randn(1, 2, 8, 8), Downsample(2), Downsample(2, asymmetric=True)
+    shifted.load_state_dict(plain.state_dict())
+    moved = torch.nn.functional.pad(x, (1, 0, 1, 0))[..., :8, :8]
+    torch.testing.assert_close(shifted(x)[..., :-1, :-1], plain(moved)[..., 1:, 1:])
 
 
 def test_features_shrink_by_patch_and_stages() -> None:

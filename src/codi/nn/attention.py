@@ -31,16 +31,19 @@ class Attention(nn.Module):
     """Multi-head attention of queries (B, L, D) to a source (B, L', D') (Vaswani et al., 2017).
 
     With a source of one token the softmax is 1 whatever the query, so the result is
-    `to_out(to_v(source))` at every position: computed once, exactly, and broadcast.
+    `to_out(to_v(source))` at every position: computed once, exactly, and broadcast. `bias` gives
+    queries, keys and values one, as in Stable Diffusion's autoencoder.
     """
 
-    def __init__(self, width: int, source_width: int, heads: int, head_width: int) -> None:
+    def __init__(
+        self, width: int, source_width: int, heads: int, head_width: int, bias: bool = False
+    ) -> None:
         super().__init__()
         inner = heads * head_width
         self.heads = heads
-        self.to_q = nn.Linear(width, inner, bias=False)
-        self.to_k = nn.Linear(source_width, inner, bias=False)
-        self.to_v = nn.Linear(source_width, inner, bias=False)
+        self.to_q = nn.Linear(width, inner, bias=bias)
+        self.to_k = nn.Linear(source_width, inner, bias=bias)
+        self.to_v = nn.Linear(source_width, inner, bias=bias)
         self.to_out = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_unshuffle
+from torch.nn.functional import interpolate, pad, pixel_unshuffle
 
 Kernel = tuple[int, int]
 
 
-def group_norm(channels: int, groups: int = 32, eps: float = 1e-5) -> nn.GroupNorm:
+def group_norm(
+    channels: int, groups: int = 32, eps: float = 1e-5, group_channels: int = 2
+) -> nn.GroupNorm:
     """Return a group norm with the largest number of groups up to `groups` that fits.
 
     A group has two channels at least: alone, a channel would lose its mean, and with it the step
-    embedding that a residual block adds.
+    embedding that a residual block adds. `group_channels = 1` lifts that, as other codes do.
     """
-    count = max(min(groups, channels // 2), 1)
+    count = max(min(groups, channels // group_channels), 1)
     while channels % count:
         count -= 1
     return nn.GroupNorm(count, channels, eps=eps)
@@ -38,6 +40,7 @@ class ResBlock(nn.Module):
     """Residual block: norm, SiLU, convolution, twice, with the step embedding added between.
 
     As in DDPM and Stable Diffusion; without `step_width` it is the block of the autoencoders.
+    `groups`, `eps` and `group_channels` are those of its norms (`group_norm`).
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class ResBlock(nn.Module):
         step_width: int | None = None,
         kernel: Kernel = (3, 3),
         groups: int = 32,
+        eps: float = 1e-5,
+        group_channels: int = 2,
     ) -> None:
         super().__init__()
-        self.norm_in = group_norm(source, groups)
+        self.norm_in = group_norm(source, groups, eps, group_channels)
         self.conv_in = conv(source, target, kernel)
         self.step = nn.Linear(step_width, target) if step_width else None
-        self.norm_out = group_norm(target, groups)
+        self.norm_out = group_norm(target, groups, eps, group_channels)
         self.conv_out = zeroed(conv(target, target, kernel))
         self.skip = nn.Conv2d(source, target, 1) if source != target else nn.Identity()
         self.activation = nn.SiLU()
@@ -66,15 +71,22 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width by a strided convolution."""
+    """Halve height and width by a strided convolution.
 
-    def __init__(self, channels: int, kernel: Kernel = (3, 3)) -> None:
+    With `asymmetric` the zeros lie below and to the right only, as in Stable Diffusion's
+    autoencoder: every output then looks one pixel further down and to the right.
+    """
+
+    def __init__(self, channels: int, kernel: Kernel = (3, 3), asymmetric: bool = False) -> None:
         super().__init__()
         self.conv = conv(channels, channels, kernel, stride=2)
+        self.after = (0, kernel[1] // 2, 0, kernel[0] // 2) if asymmetric else None
+        if asymmetric:
+            self.conv.padding = (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H/2, W/2)."""
-        return self.conv(x)
+        return self.conv(x if self.after is None else pad(x, self.after))
 
 
 class Upsample(nn.Module):
