@@ -71,9 +71,24 @@ def test_the_streams_are_given_in_the_shares_asked_for(share: float) -> None:
     assert (t["video"] == 0).float().mean().item() == pytest.approx(share, abs=0.03)
 
 
-def test_a_given_stream_is_one_of_the_streams() -> None:
-    with pytest.raises(ValueError, match="given: unknown stream 'vidio'; did you mean 'video'"):
-        _joint(given={"vidio": 1.0})
+@pytest.mark.parametrize("setting", [{"given": {"vidio": 1.0}}, {"predicted": ("vidio",)}])
+def test_what_settings_name_is_one_of_the_streams(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}: .*; did you mean 'video'"):
+        _joint(**setting)
+
+
+def test_a_stream_that_is_only_listened_to_needs_no_diffuser(batch_for: Batches) -> None:
+    whole = awake_model()
+    task = _joint(whole, predicted=("audio",), contrast=0.0, clean=0.0)
+    assert "diffusers.vision" not in task.parts
+    assert "environments.vision" in task.parts
+    assert not any(glob.startswith("diffusers.vision") for glob in task.default_train)
+    assert task.streams == ("audio",)
+    losses = task(batch_for(task), _draws())
+    assert set(losses) == {"audio"}
+    losses["audio"].backward()
+    heard = whole.role("environments")["vision"].parameters()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in heard)
 
 
 def test_a_clean_stream_has_nothing_to_predict(batch_for: Batches) -> None:

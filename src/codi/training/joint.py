@@ -31,6 +31,8 @@ class JointConfig:
         clean: how often one of the streams is exactly clean (t = 0), so that it only informs.
         given: shares of the streams in being that one, e.g. {video = 0.8, audio = 0.2}; alike
             when empty.
+        predicted: streams with a denoising term; all when empty. The others are only listened to,
+            which spares their diffusers where nothing of them is to learn.
         truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
             must tell each other the rest.
         contrast: weight of the contrastive term that aligns V of the streams.
@@ -43,6 +45,7 @@ class JointConfig:
     timesteps: str = "mixed"
     clean: float = 0.33
     given: dict[str, float] = field(default_factory=dict)
+    predicted: tuple[str, ...] = ()
     truncate: bool = False
     contrast: float = 0.1
     weight: str = "uniform"
@@ -51,13 +54,14 @@ class JointConfig:
         """Check what only a name says.
 
         Raises:
-            ValueError: an unknown weighting, or a given stream that is none of the streams.
+            ValueError: an unknown weighting, or a given or predicted stream that is none.
         """
         if self.weight not in LOSS_WEIGHTS:
             raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
-        for name in self.given:
-            if name not in self.streams:
-                raise ValueError("given: " + unknown("stream", name, self.streams))
+        for setting in ("given", "predicted"):
+            for name in getattr(self, setting):
+                if name not in self.streams:
+                    raise ValueError(f"{setting}: " + unknown("stream", name, self.streams))
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -96,7 +100,8 @@ class Joint(Task):
         c, config = self.config, self.model.config
         written = [name for name in c.streams if modality(name).is_caption]
         return [
-            *config.parts(("diffusers", "environments"), c.streams),
+            *config.parts(("diffusers",), c.predicted or c.streams),
+            *config.parts(("environments",), c.streams),
             *config.parts(("encoders",), list(c.prompts.shares)),
             *(config.parts(("codecs",), written) if written else []),
         ]
@@ -106,7 +111,7 @@ class Joint(Task):
         """Return environment encoders and environment attention of all streams."""
         config = self.model.config
         encoders = config.parts(("environments",), self.config.streams)
-        diffusers = config.parts(("diffusers",), self.config.streams)
+        diffusers = config.parts(("diffusers",), self.config.predicted or self.config.streams)
         return (
             *(f"{part}.*" for part in encoders),
             *(f"{part}.*environment_attention*" for part in diffusers),
@@ -130,7 +135,7 @@ class Joint(Task):
     @property
     def streams(self) -> tuple[str, ...]:
         """Return what is denoised."""
-        return self.config.streams
+        return self.config.predicted or self.config.streams
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return one denoising term for each stream that is noisy, and the contrastive term."""
@@ -148,7 +153,7 @@ class Joint(Task):
         codi = model.codi(c.streams)
         environments = codi.environment_of(z_t, t)
         terms = {}
-        for name in c.streams:
+        for name in c.predicted or c.streams:
             rows = t[name].nonzero()[:, 0]  # a clean stream has nothing to predict
             if len(rows):
                 beside = codi.beside(name, environments)
