@@ -64,7 +64,7 @@ def test_a_stream_does_not_attend_to_itself(awake_codi: CoDi) -> None:
     z = latents(CONFIG)
     environments = awake_codi.environment_of(z, _steps(z))
     changed = environments | {"audio": environments["audio"] + 1.0}
-    before, after = (CoDi.beside("audio", e) for e in (environments, changed))
+    before, after = (CoDi({}, {}).beside("audio", e) for e in (environments, changed))
     assert before is not None
     assert after is not None
     assert torch.equal(before, after)
@@ -73,10 +73,10 @@ def test_a_stream_does_not_attend_to_itself(awake_codi: CoDi) -> None:
 def test_several_environments_are_interpolated() -> None:
     environments = {name: torch.randn(2, 8, 16) for name in NAMES}
     expected = (environments["image"] + environments["video"] + environments["audio"]) / 3
-    beside = CoDi.beside("text", environments)
+    beside = CoDi({}, {}).beside("text", environments)
     assert beside is not None
     torch.testing.assert_close(beside, expected)
-    alone = CoDi.beside("text", {name: environments[name] for name in ("text", "audio")})
+    alone = CoDi({}, {}).beside("text", {name: environments[name] for name in ("text", "audio")})
     assert alone is not None
     assert torch.equal(alone, environments["audio"])
 

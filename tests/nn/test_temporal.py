@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codi.nn.temporal import TemporalBlock, temporal_shift
+from codi.nn.temporal import TemporalBlock, TemporalConfig, temporal_shift
 from tests.small import awake
 
 
@@ -27,7 +27,9 @@ def test_the_first_chunk_stays() -> None:
 
 
 def _block() -> TemporalBlock:
-    return TemporalBlock(16, heads=2, head_width=8, duration_s=2.0, shift_chunks=4, groups=8)
+    return TemporalBlock(
+        16, heads=2, head_width=8, duration_s=2.0, config=TemporalConfig(shift_chunks=4), groups=8
+    )
 
 
 def test_a_temporal_block_starts_as_the_identity() -> None:

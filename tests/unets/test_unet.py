@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codi.unets.blocks import TemporalConfig
+from codi.nn.temporal import TemporalConfig
 from codi.unets.unet import UNet, UNetConfig
 from tests.small import awake
 
