@@ -7,7 +7,7 @@ down and one on the way up; `diffusers` numbers them by level. What is said here
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -242,12 +242,14 @@ def released_environment(config: PooledEnvironmentConfig, prefix: str = "") -> T
 
 def stable_diffusion(config: UNetConfig, prefix: str = MODEL) -> Table:
     """Return the table of Stable Diffusion 1's UNet in latent diffusion's layout (`.ckpt`)."""
-    return Table(below("", prefix, _ldm_diffuser(config, wrapped=False)), fresh=FRESH)
+    alone = replace(config, environment="sublayer")
+    return Table(below("", prefix, _ldm_diffuser(alone, wrapped=False)), fresh=FRESH)
 
 
 def versatile_text(config: TextUNetConfig, prefix: str = f"{MODEL}.unet_text") -> Table:
     """Return the table of Versatile Diffusion's text UNet, the released CoDi's without joints."""
-    return Table(below("", prefix, _ldm_diffuser(config, wrapped=False)), fresh=FRESH)
+    alone = replace(config, unet=replace(config.unet, environment="sublayer"))
+    return Table(below("", prefix, _ldm_diffuser(alone, wrapped=False)), fresh=FRESH)
 
 
 # --- the layout of `diffusers` ------------------------------------------------------------------
