@@ -86,9 +86,11 @@ def _describe_model(name: str) -> None:
         role, _, part_name = part.partition(".")
         kind = getattr(config, role)[part_name].get("kind", "")
         table.add_row(part, kind, f"{sum(counts.values()):,}")
-        for share, count in counts.items():
-            if share and count:
-                table.add_row(f"  of these {share}", "", f"{count:,}")
+        of_these = {share: count for share, count in counts.items() if share and count}
+        for share, count in of_these.items():
+            table.add_row(f"  {share}", "", f"{count:,}")
+        if of_these:
+            table.add_row("  all else", "", f"{counts['']:,}")
     table.add_section()
     everything = sum(sum(counts.values()) for counts in shares.values())
     table.add_row("all", "", f"{everything:,}")
