@@ -1,4 +1,4 @@
-"""Where the facts about the released CoDi lie: golden files, and the layouts of its checkpoints."""
+"""Where the files about the released CoDi lie, and which tests need them."""
 
 from __future__ import annotations
 

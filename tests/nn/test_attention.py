@@ -52,6 +52,16 @@ def test_one_token_is_what_the_softmax_over_one_token_gives() -> None:
     torch.testing.assert_close(attention(x, context).expand_as(twice), twice)
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_fused_projections_are_two_in_one(tokens: int) -> None:
+    fused, apart = (Attention(8, 6, heads=2, head_width=4, fused=f) for f in (True, False))
+    fused.to_q, fused.to_out.weight = apart.to_q, apart.to_out.weight
+    torch.nn.init.zeros_(apart.to_out.bias)
+    fused.to_kv.weight = torch.nn.Parameter(torch.cat([apart.to_k.weight, apart.to_v.weight]))
+    x, source = torch.randn(2, 5, 8), torch.randn(2, tokens, 6)
+    torch.testing.assert_close(fused(x, source), apart(x, source).expand(2, 5, 8))
+
+
 def test_several_tokens_are_told_apart_by_the_query() -> None:
     attention, context = Attention(8, 6, heads=2, head_width=4), torch.randn(1, 3, 6)
     first, second = attention(torch.randn(1, 2, 8), context)[0]

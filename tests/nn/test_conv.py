@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codi.nn.conv import ConvFeatures, Downsample, ResBlock, Upsample, conv, group_norm
+from codi.nn.conv import ConvFeatures, Dense, Downsample, ResBlock, Upsample, conv, group_norm
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,26 @@ def test_a_convolution_keeps_the_size(kernel: tuple[int, int]) -> None:
 def test_a_residual_block_starts_as_the_identity() -> None:
     x, step = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
     assert torch.equal(ResBlock(8, 8, step_width=16)(x, step), x)
+
+
+def test_on_one_position_a_convolution_is_a_linear_layer() -> None:
+    """A residual block without a kernel is the one of 1 x 1 convolutions on 1 x 1 maps."""
+    dense, point = ResBlock(8, 6, 16, kernel=None), ResBlock(8, 6, 16, kernel=(1, 1))
+    torch.nn.init.normal_(point.conv_out.weight)
+    own = {
+        name: x.reshape(dense.state_dict()[name].shape) for name, x in point.state_dict().items()
+    }
+    dense.load_state_dict(own)
+    x, step = torch.randn(3, 8), torch.randn(3, 16)
+    torch.testing.assert_close(dense(x, step), point(x[:, :, None, None], step)[:, :, 0, 0])
+
+
+def test_a_dense_layer_connects_everything_channel_by_channel() -> None:
+    layer, x = Dense(3, 5, positions=4, into=2), torch.randn(2, 3, 1, 4)
+    made = layer(x)
+    assert made.shape == (2, 5, 1, 2)
+    expected = torch.nn.functional.linear(x.reshape(2, 12), layer.weight, layer.bias)
+    assert torch.equal(made.reshape(2, 10), expected)
 
 
 def test_a_residual_block_reads_the_step() -> None:
