@@ -26,6 +26,20 @@ SHIPPED = sorted(p.stem for p in PRESETS.glob("*.toml") if not p.stem.startswith
 EXTERNAL = {"clip_text", "clip_vision", "clap_audio"}
 """Kinds of parts that need an extra."""
 
+RELEASED = (
+    'wiring = "own"',
+    *(
+        f'environments.{name} = {{ kind = "pooled_environment", environment_width = 16,'
+        f" multipliers = [1], channels = 16, latent_channels = {channels}{more} }}"
+        for name, channels, more in (
+            ("text", 16, ", positions = 2"),
+            ("vision", 4, ""),
+            ("audio", 4, ""),
+        )
+    ),
+)
+"""What gives the model the wiring and the environment encoders of the released CoDi."""
+
 Module = TypeVar("Module", bound=nn.Module)
 
 

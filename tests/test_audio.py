@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codi.audio import MelConfig, hz_to_mel, log_mel, magnitudes, mel_filters, mel_to_hz
+from codi.audio import MelConfig, hz_to_mel, levelled, log_mel, magnitudes, mel_filters, mel_to_hz
 
 CONFIG = MelConfig(hop=125)
 
@@ -61,6 +61,32 @@ def test_a_click_is_heard_in_its_column() -> None:
     waveform[0, 125 * 40 + 62] = 1.0
     mel = log_mel(waveform, MelConfig(hop=125, window=256))
     assert mel[0, 0].mean(1).argmax() == 40
+
+
+@pytest.mark.parametrize(("centred_on", "sample"), [("middle", 62), ("start", 0)])
+def test_a_column_is_centred_where_it_says(centred_on: str, sample: int) -> None:
+    waveform = torch.zeros(1, 16_000)
+    waveform[0, 125 * 40 + sample] = 1.0
+    config = MelConfig(hop=125, window=512, centred_on=centred_on)  # type: ignore[arg-type]
+    loudness = log_mel(waveform, config)[0, 0].mean(1)
+    assert loudness.argmax() == 40
+    torch.testing.assert_close(loudness[39], loudness[41], atol=0.2, rtol=0)
+
+
+def test_a_levelled_sound_has_no_mean_and_a_peak_of_a_half() -> None:
+    waveform = torch.randn(3, 1000) * torch.tensor([[0.01], [1.0], [30.0]]) + 5.0
+    level = levelled(waveform)
+    torch.testing.assert_close(level.mean(1), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(level.abs().amax(1), torch.full((3,), 0.5))
+
+
+@pytest.mark.parametrize("samples", [4000, 16_000, 20_000])
+def test_sounds_are_cut_or_padded_to_the_columns(samples: int) -> None:
+    config, waveform = MelConfig(columns=100), 0.1 * torch.randn(1, samples)
+    mel = log_mel(waveform, config)
+    assert mel.shape == (1, 1, 100, 64) == (1, 1, config.frames(samples), 64)
+    heard = min(samples // 160, 100) - 4
+    torch.testing.assert_close(mel[:, :, :heard], log_mel(waveform, MelConfig())[:, :, :heard])
 
 
 def test_twice_as_loud_is_the_same_step_everywhere() -> None:

@@ -9,7 +9,16 @@ import torch
 
 from codi.model import CoDi
 from codi.types import Latents
-from tests.small import NAMES, awake_model, context, latents, small_config, small_model, speaking
+from tests.small import (
+    NAMES,
+    RELEASED,
+    awake_model,
+    context,
+    latents,
+    small_config,
+    small_model,
+    speaking,
+)
 
 CONFIG = small_config()
 PARTS = CONFIG.parts(("diffusers", "environments"))
@@ -64,7 +73,7 @@ def test_a_stream_does_not_attend_to_itself(awake_codi: CoDi) -> None:
     z = latents(CONFIG)
     environments = awake_codi.environment_of(z, _steps(z))
     changed = environments | {"audio": environments["audio"] + 1.0}
-    before, after = (CoDi.beside("audio", e) for e in (environments, changed))
+    before, after = (CoDi({}, {}).beside("audio", e) for e in (environments, changed))
     assert before is not None
     assert after is not None
     assert torch.equal(before, after)
@@ -73,10 +82,10 @@ def test_a_stream_does_not_attend_to_itself(awake_codi: CoDi) -> None:
 def test_several_environments_are_interpolated() -> None:
     environments = {name: torch.randn(2, 8, 16) for name in NAMES}
     expected = (environments["image"] + environments["video"] + environments["audio"]) / 3
-    beside = CoDi.beside("text", environments)
+    beside = CoDi({}, {}).beside("text", environments)
     assert beside is not None
     torch.testing.assert_close(beside, expected)
-    alone = CoDi.beside("text", {name: environments[name] for name in ("text", "audio")})
+    alone = CoDi({}, {}).beside("text", {name: environments[name] for name in ("text", "audio")})
     assert alone is not None
     assert torch.equal(alone, environments["audio"])
 
@@ -116,3 +125,36 @@ def test_image_and_video_share_one_network() -> None:
     codi = small_model(parts=PARTS).codi(NAMES)
     assert codi.diffusers["image"] is codi.diffusers["video"]
     assert codi.environments["image"] is codi.environments["video"]
+
+
+# --- the released CoDi's form ---
+
+
+@torch.no_grad()
+def test_with_its_own_wiring_a_stream_hears_only_itself() -> None:
+    codi = awake_model(*RELEASED, parts=PARTS).codi(NAMES)
+    z = latents(CONFIG, ["video", "audio"])
+    t = _steps(z)
+    both = codi(z, t, context())
+    other = codi(z | {"audio": z["audio"] + 1.0}, t, context())
+    assert torch.equal(other["video"], both["video"])
+    assert not torch.allclose(other["audio"], both["audio"], atol=1e-5)
+    assert not torch.allclose(codi(_alone(z, "video"), t, context())["video"], both["video"])
+
+
+@torch.no_grad()
+def test_an_environment_may_share_the_step_embedding_of_its_diffuser() -> None:
+    codi = awake_model(*RELEASED, parts=PARTS).codi(NAMES)
+    z = latents(CONFIG, ["text", "audio"])
+    t = _steps(z)
+    before = codi.environment_of(z, t)
+    codi.diffusers["audio"].step_embedding.layers[0].bias.add_(1.0)  # type: ignore[union-attr, index]
+    after = codi.environment_of(z, t)
+    assert torch.equal(before["text"], after["text"])
+    assert not torch.allclose(before["audio"], after["audio"], atol=1e-5)
+
+
+def test_what_a_kept_stream_needs_of_its_diffuser_is_named() -> None:
+    assert CONFIG.step_sharers(["video", "audio"]) == []
+    released = small_config(*RELEASED)
+    assert released.step_sharers(["video", "audio"]) == ["diffusers.vision", "diffusers.audio"]

@@ -21,6 +21,7 @@ from codi.types import Latents
 from codi.weights import save_model
 from tests.small import (
     NAMES,
+    RELEASED,
     SENTENCE,
     awake_model,
     latents,
@@ -248,6 +249,18 @@ def test_a_kept_stream_informs_the_others(pipeline: Pipeline) -> None:
         for z in (kept, kept + 1.0)
     )
     assert not torch.allclose(one["audio"], other["audio"], atol=1e-4)
+
+
+def test_a_kept_stream_brings_the_diffuser_whose_step_embedding_it_shares(tmp_path: Path) -> None:
+    released = small_model(*RELEASED)
+    save_model(released, tmp_path)
+    pipeline = load(tmp_path, device="cpu")
+    kept = latents(released.config, ["video"], size=1)
+    made = pipeline.sample(
+        pipeline.empty_context(1), ["audio"], [1], settings=SamplingSettings(steps=1), kept=kept
+    )
+    assert made["audio"].isfinite().all()
+    assert set(pipeline.model.role("diffusers")) == {"audio", "vision"}
 
 
 def test_a_kept_stream_is_a_prompt_as_well(pipeline: Pipeline) -> None:

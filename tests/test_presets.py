@@ -11,13 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from codi.build import PRESETS, Model, ModelConfig, load_config, parameter_counts
+from codi.build import (
+    PRESETS,
+    Model,
+    ModelConfig,
+    load_config,
+    parameter_counts,
+    parameter_shares,
+)
 from codi.config import ConfigError
 from codi.encoders.environment import EnvironmentEncoderConfig
 from codi.training.loop import Run, RunSettings
 from codi.training.recipe import Recipe, load_recipe
 from codi.weights import save_model
-from tests.small import PRESET, awake_model, small_model
+from tests.small import PRESET, SHIPPED, awake_model, small_model
 
 STABLE_DIFFUSION = 859_520_964
 """Parameters of Stable Diffusion 1's UNet."""
@@ -66,6 +73,11 @@ def test_parts_are_counted_one_by_one() -> None:
     counts = parameter_counts(model.config)
     assert list(counts) == model.config.parts()
     assert sum(counts.values()) == _count(model)
+    shares = parameter_shares(model.config)["diffusers.vision"]
+    vision = model.role("diffusers")["vision"]
+    assert shares["temporal blocks"] == _count(vision, lambda name: ".temporal." in name)
+    assert shares[""] == _count(vision, _is_spatial)
+    assert sum(shares.values()) == counts["diffusers.vision"]
     assert counts["diffusers.audio"] == _count(model.role("diffusers")["audio"])
 
 
@@ -117,10 +129,30 @@ def test_an_environment_is_one_vector(paper: ModelConfig) -> None:
         assert part.slots == 1
 
 
+# --- the model that was released ---
+
+
+def test_the_release_differs_from_the_paper_where_it_does(paper: ModelConfig) -> None:
+    released = load_config("release")
+    assert (paper.wiring, released.wiring) == ("others", "own")
+    assert (paper.sampling.eta, released.sampling.eta) == (1.0, 0.0)
+    assert {m.guidance for m in released.modalities.values()} == {7.5}
+    assert released.part("diffusers", "audio").channels == 192
+    assert released.modality("video").latent == (4, 8, 32, 32)
+    diffusers = [released.part("diffusers", name) for name in ("vision", "audio")]
+    for unet in (*diffusers, released.part("diffusers", "text").inner):
+        assert (unet.skips, unet.environment, unet.first_step) == ("aliased", "transformer", 0)
+
+
+def test_the_release_shares_a_step_embedding_with_its_environments() -> None:
+    released = load_config("release")
+    assert released.step_sharers(list(released.modalities)) == released.parts(("diffusers",))
+
+
 # --- sizes that follow from each other, in every shipped model ---
 
 
-@pytest.mark.parametrize("preset", [p.stem for p in sorted(PRESETS.glob("[!r]*.toml"))])
+@pytest.mark.parametrize("preset", SHIPPED)
 def test_latents_follow_from_media_and_codecs(preset: str) -> None:
     _check_latents(load_config(preset))
 

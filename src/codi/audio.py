@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +15,14 @@ from torch.nn.functional import pad
 class MelConfig:
     """A log-mel spectrogram: `bins` mel bands every `hop` samples.
 
-    The defaults are AudioLDM's front end (Liu et al., 2023), which the paper uses.
+    The default sizes are those of AudioLDM's front end (Liu et al., 2023), which the paper uses;
+    with `centred_on = "start"` and `levelled` it is that front end, as the released CoDi has it.
+
+    Attributes:
+        centred_on: where in its hop a column is centred, its middle or its start.
+        levelled: whether each sound's mean is taken off and its peak made 0.5 first.
+        columns: how many columns every sound has, cut or padded with silence after levelling; by
+            default as many as it has hops.
     """
 
     sample_rate_hz: int = 16_000
@@ -24,10 +32,13 @@ class MelConfig:
     low_hz: float = 0.0
     high_hz: float = 8000.0
     floor: float = 1e-5
+    centred_on: Literal["middle", "start"] = "middle"
+    levelled: bool = False
+    columns: int | None = None
 
     def frames(self, samples: int) -> int:
         """Return T, the number of spectrogram columns of `samples` waveform samples."""
-        return samples // self.hop
+        return samples // self.hop if self.columns is None else self.columns
 
 
 def hz_to_mel(hz: Tensor) -> Tensor:
@@ -63,12 +74,14 @@ def mel_filters(config: MelConfig) -> Tensor:
     return (triangles * (2.0 / (above - below))).float()
 
 
-def magnitudes(waveform: Tensor, window: int, hop: int) -> Tensor:
+def magnitudes(
+    waveform: Tensor, window: int, hop: int, centred_on: Literal["middle", "start"] = "middle"
+) -> Tensor:
     """Return the magnitude spectrogram (B, window / 2 + 1, S / hop) of `waveform` (B, S).
 
-    Columns are centred on the middle of their hop, with reflected ends.
+    Columns are centred on the middle of their hop or on its start, with reflected ends.
     """
-    before = (window - hop) // 2
+    before = window // 2 if centred_on == "start" else (window - hop) // 2
     padded = pad(waveform[:, None], (before, window - hop - before), mode="reflect")[:, 0]
     spectrum = torch.stft(
         padded,
@@ -81,9 +94,19 @@ def magnitudes(waveform: Tensor, window: int, hop: int) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
 
 
+def levelled(waveform: Tensor) -> Tensor:
+    """Return waveforms (B, S) of mean 0 and peak 0.5, as AudioLDM hears them."""
+    centred = waveform - waveform.mean(dim=1, keepdim=True)
+    return 0.5 * centred / (centred.abs().amax(dim=1, keepdim=True) + 1e-8)
+
+
 def log_mel(waveform: Tensor, config: MelConfig) -> Tensor:
     """Return the natural-log mel spectrogram (B, 1, T, M) of `waveform` (B, S) in [-1, 1]."""
-    spectrum = magnitudes(waveform.float(), config.window, config.hop)
+    c = config
+    waveform = levelled(waveform.float()) if c.levelled else waveform.float()
+    if c.columns is not None:
+        waveform = pad(waveform, (0, c.columns * c.hop - waveform.shape[1]))  # less than 0: cut
+    spectrum = magnitudes(waveform, c.window, c.hop, c.centred_on)
     with torch.autocast(waveform.device.type, enabled=False):  # quiet bands need full precision
-        mel = mel_filters(config).to(spectrum.device) @ spectrum  # (B, M, T)
-    return mel.clamp_min(config.floor).log().transpose(1, 2)[:, None]
+        mel = mel_filters(c).to(spectrum.device) @ spectrum  # (B, M, T)
+    return mel.clamp_min(c.floor).log().transpose(1, 2)[:, None]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,13 +16,14 @@ from torch import nn
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.base import Codec
 from codi.codecs.mel import MelCodecConfig
+from codi.codecs.optimus import OptimusConfig
 from codi.codecs.text_vae import TextVAEConfig
 from codi.config import ConfigError, build, load_toml, override, unknown
 from codi.diffusion import NoiseSchedule
 from codi.encoders.base import PromptEncoder
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
-from codi.encoders.environment import EnvironmentEncoderConfig
+from codi.encoders.environment import EnvironmentEncoderConfig, PooledEnvironmentConfig
 from codi.encoders.sound import SoundEncoderConfig
 from codi.encoders.text import TextEncoderConfig
 from codi.encoders.vision import VisionEncoderConfig
@@ -36,6 +38,7 @@ KINDS: dict[str, Any] = {
     "autoencoder_kl": AutoencoderKLConfig,
     "mel": MelCodecConfig,
     "text_vae": TextVAEConfig,
+    "optimus": OptimusConfig,
     "text_encoder": TextEncoderConfig,
     "vision_encoder": VisionEncoderConfig,
     "sound_encoder": SoundEncoderConfig,
@@ -43,6 +46,7 @@ KINDS: dict[str, Any] = {
     "clip_vision": ClipVisionConfig,
     "clap_audio": ClapAudioConfig,
     "environment": EnvironmentEncoderConfig,
+    "pooled_environment": PooledEnvironmentConfig,
     "unet": UNetConfig,
     "text_unet": TextUNetConfig,
 }
@@ -106,12 +110,17 @@ class ModalityConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole model, as a preset describes it."""
+    """A whole model, as a preset describes it.
+
+    `wiring` says whose environment a stream attends to: that of the "others" (the paper), or, for
+    the checkpoints of the released CoDi, its "own".
+    """
 
     name: str
     modalities: dict[str, ModalityConfig]
     schedule: ScheduleConfig = ScheduleConfig()
     sampling: SamplingConfig = SamplingConfig()
+    wiring: Literal["others", "own"] = "others"
     codecs: dict[str, dict[str, Any]] = field(default_factory=dict)
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -137,6 +146,16 @@ class ModelConfig:
         chosen = [self.modality(m) for m in (self.modalities if of is None else of)]
         found = ((role, m.part(role)) for role in roles for m in chosen)
         return list(dict.fromkeys(f"{role}.{part}" for role, part in found if part))
+
+    def step_sharers(self, of: Collection[str]) -> list[str]:
+        """Return "role.part" of diffusers whose step embedding the environments of `of` share."""
+        sharing = [m for m in of if self._shares_step(self.modality(m).environment)]
+        return self.parts(("diffusers",), sharing)
+
+    def _shares_step(self, environment: str | None) -> bool:
+        return environment is not None and getattr(
+            self.part("environments", environment), "shares_step", False
+        )
 
     def modality(self, name: str) -> ModalityConfig:
         """Return the entry of a modality.
@@ -192,15 +211,34 @@ def _beside(config: ModelConfig, folder: Path) -> ModelConfig:
     return dataclasses.replace(config, **tables)
 
 
+SHARES = {
+    "environment attention": "*environment_attention.*",
+    "temporal blocks": "*temporal.*",
+}
+"""What a part's parameters are counted by beside their sum: globs over their names."""
+
+
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Return how many parameters each part ("role.name") has, without memory for any of them."""
-    counts = {}
+    return {part: sum(counts.values()) for part, counts in parameter_shares(config).items()}
+
+
+def parameter_shares(config: ModelConfig) -> dict[str, dict[str, int]]:
+    """Return the parameters of each part ("role.name") by the entries of `SHARES`; "" is the rest.
+
+    It takes no memory for any of them.
+    """
+    shares = {}
     for part in config.parts():
         role, name = part.split(".", 1)
         with torch.device("meta"):
             module = config.part(role, name).build()
-        counts[part] = sum(p.numel() for p in module.parameters())
-    return counts
+        counts = dict.fromkeys(("", *SHARES), 0)
+        for key, parameter in module.named_parameters():
+            share = next((s for s, glob in SHARES.items() if fnmatchcase(key, glob)), "")
+            counts[share] += parameter.numel()
+        shares[part] = counts
+    return shares
 
 
 class Model(nn.Module):
@@ -251,7 +289,7 @@ class Model(nn.Module):
                 name = self.config.modality(stream).part(role)
                 if name is not None and name in self.role(role):
                     found[stream] = self.role(role)[name]
-        return CoDi(modules["diffusers"], modules["environments"])
+        return CoDi(modules["diffusers"], modules["environments"], self.config.wiring)
 
     @cached_property
     def schedule(self) -> NoiseSchedule:

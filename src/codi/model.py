@@ -5,25 +5,39 @@ It knows names and tensors, nothing else: no media, no prompt encoders, no noise
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import operator
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from codi.types import Latents
 
+WIRINGS: Final[MappingProxyType[str, Callable[[str, str], bool]]] = MappingProxyType(
+    {"others": operator.ne, "own": operator.eq}
+)
+"""Wiring -> whether the stream of the first name listens to that of the second: the paper's, and
+the released CoDi's, where a stream hears only itself and joint generation joins nothing."""
+
 
 class CoDi(nn.Module):
     """Composable Diffusion (CoDi, section 3.4): one diffuser and one environment encoder a stream.
 
     Stream A attends to the interpolation of V_B(z_t^B) over all *other* streams B. With one stream
-    there is no environment, and that is the only place where "alone" exists.
+    there is no environment, and that is the only place where "alone" exists. `wiring` is a key of
+    `WIRINGS`.
     """
 
     def __init__(
-        self, diffusers: Mapping[str, nn.Module], environments: Mapping[str, nn.Module]
+        self,
+        diffusers: Mapping[str, nn.Module],
+        environments: Mapping[str, nn.Module],
+        wiring: str = "others",
     ) -> None:
         super().__init__()
+        self.listens_to = WIRINGS[wiring]
         self.diffusers = nn.ModuleDict(dict(diffusers))
         self.environments = nn.ModuleDict(dict(environments))
 
@@ -56,13 +70,20 @@ class CoDi(nn.Module):
         """Return V_m(z_t^m) (B, K, E) of every stream; nothing for a single stream."""
         if len(z_t) == 1:
             return {}
-        return {name: self.environments[name](z_t[name], t[name]) for name in z_t}
+        return {name: self._environment(name, z_t[name], t[name]) for name in z_t}
 
-    @staticmethod
-    def beside(name: str, environments: Latents) -> Tensor | None:
-        """Return the interpolation (B, K, E) of the environments of all streams but `name`.
+    def _environment(self, name: str, z_t: Tensor, t: Tensor) -> Tensor:
+        """Return V_m(z_t) (B, K, E); some V_m share their diffuser's embedding of t."""
+        encoder = self.environments[name]
+        if getattr(encoder, "shares_step", False):
+            return encoder(z_t, t, self.diffusers[name].embed_step(t))  # type: ignore[operator]
+        return encoder(z_t, t)
 
-        CoDi, section 3.4: the UNet of A attends to the interpolation of V_B(z_t^B) and V_C(z_t^C).
+    def beside(self, name: str, environments: Latents) -> Tensor | None:
+        """Return the interpolation (B, K, E) of the environments that stream `name` listens to.
+
+        CoDi, section 3.4: the UNet of A attends to the interpolation of V_B(z_t^B) and V_C(z_t^C),
+        the environments of all streams but A.
         """
-        others = [e for other, e in environments.items() if other != name]
-        return torch.stack(others).mean(0) if others else None
+        heard = [e for other, e in environments.items() if self.listens_to(name, other)]
+        return torch.stack(heard).mean(0) if heard else None

@@ -360,6 +360,7 @@ class Pipeline:
         needed += self.config.parts(("diffusers",), generated)
         if len(streams) > 1:
             needed += self.config.parts(("environments",), streams)
+            needed += self.config.step_sharers(streams)
         if kept:
             needed += self.config.parts(("codecs",), list(kept))
         self._load(needed)

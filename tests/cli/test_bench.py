@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from codi.build import PRESETS, Model, load_config
+from codi.build import PRESETS, Model, load_config, parameter_shares
 from codi.cli import main
 from codi.cli.bench import _peak_mib
 from codi.cli.cost import _count, evaluation_flops, matrix_peak, model_of_shapes
@@ -75,6 +75,16 @@ def test_a_model_is_described_by_its_parameters(capsys: pytest.CaptureFixture[st
     assert f"{sum(p.numel() for p in model.parameters()):,}" in printed
     for name, settings in model.config.modalities.items():
         assert f"{name}: latent {' x '.join(map(str, settings.latent))}" in printed
+
+
+def test_a_description_breaks_out_what_a_diffuser_has_beside_an_image_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["presets", "--describe", "tiny"]) == 0
+    printed = capsys.readouterr().out
+    for share, count in parameter_shares(load_config("tiny"))["diffusers.vision"].items():
+        assert share in printed
+        assert f"{count:,}" in printed
 
 
 def test_a_recipe_is_described_by_its_stages(capsys: pytest.CaptureFixture[str]) -> None:

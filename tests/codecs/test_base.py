@@ -71,6 +71,16 @@ def test_denormalise_undoes_normalise(codecs: dict[str, Codec]) -> None:
 
 
 @torch.no_grad()
+def test_a_fixed_scale_is_neither_measured_nor_stored() -> None:
+    codec = small_model("codecs.image.scale_factor=0.18215", parts=["codecs.image"]).codec("image")
+    raw = torch.randn(2, 4, 1, 4, 4)
+    codec.calibrate([_sample("image")])
+    torch.testing.assert_close(codec.normalise(raw), 0.18215 * raw)
+    torch.testing.assert_close(codec.denormalise(codec.normalise(raw)), raw)
+    assert not {"shift", "scale"} & set(codec.state_dict())
+
+
+@torch.no_grad()
 def test_a_channel_that_never_varies_does_not_divide_by_zero(codecs: dict[str, Codec]) -> None:
     codec = small_model(parts=["codecs.image"]).codec("image")
     codec.calibrate([torch.zeros(2, 3, 1, 64, 64)])

@@ -31,6 +31,32 @@ def test_a_spectrogram_is_centred() -> None:
     assert mel.abs().max() < 3.0
 
 
+@torch.no_grad()
+def test_what_hangs_over_is_cut() -> None:
+    kernel = {"upsample": (5, 5, 5), "upsample_kernels": (10, 10, 10), "istft_window": None}
+    config = small_config().part("codecs", "audio")
+    vocoder = dataclasses.replace(config.vocoder, **kernel, istft_hop=1, overhang=True)
+    codec = dataclasses.replace(config, vocoder=vocoder).build()
+    mel = torch.randn(1, 1, 8, 64)
+    longer = codec.vocoder(mel)
+    assert longer.shape[1] > 8 * 125
+    assert torch.equal(codec.waveform(mel), longer[:, : 8 * 125])
+
+
+@torch.no_grad()
+def test_only_a_latent_gone_wrong_is_clipped() -> None:
+    codec = dataclasses.replace(small_config().part("codecs", "audio"), clip_outliers=True).build()
+    z = torch.randn(2, 4, 1, 16, 4)
+    z[1, 0, 0, 0, 0] = 101.0
+    seen: list[torch.Tensor] = []
+    codec.autoencoder.decoder.register_forward_hook(
+        lambda _module, given, _output: seen.append(given[0])
+    )
+    codec.decode(z)
+    assert torch.equal(seen[0][:1], z[:1, :, 0])
+    assert torch.equal(seen[0][1:], z[1:, :, 0].clamp(-10.0, 10.0))
+
+
 def test_the_vocoder_hears_only_the_crop() -> None:
     codec, x = _codec(), 0.3 * torch.randn(2, 32_000)
     loss = codec.vocoder_losses(x, columns=32, start=16)["spectral"]

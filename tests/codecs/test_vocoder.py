@@ -30,6 +30,14 @@ def test_any_kernel_keeps_the_length(kernel: int) -> None:
 
 
 @torch.no_grad()
+def test_an_odd_excess_hangs_over_where_asked() -> None:
+    config = VocoderConfig(
+        bins=4, channels=8, upsample=(5, 2), upsample_kernels=(16, 4), overhang=True
+    )
+    assert config.build()(torch.randn(1, 1, 12, 4)).shape == (1, (12 * 5 + 1) * 2)
+
+
+@torch.no_grad()
 def test_training_begins_nearly_silent() -> None:
     assert FOURIER.build()(torch.randn(2, 1, 16, 8)).abs().mean() < 0.05
 

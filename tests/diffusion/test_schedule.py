@@ -121,11 +121,11 @@ def test_every_spacing_gives_distinct_steps_within_the_schedule(
     count = data.draw(st.integers(1, steps))
     timesteps = schedule.timesteps(count, spacing)
     assert len(timesteps) == count + 1
-    assert timesteps[-1] == 0
+    assert timesteps[-1] == (1 if spacing == "ldm" and timesteps[-2] > 1 else 0)
     assert all(isinstance(t, int) for t in timesteps)
     assert all(t > s for t, s in pairwise(timesteps))
     assert timesteps[0] <= steps
-    if spacing != "leading":
+    if spacing not in ("leading", "ldm"):
         assert timesteps[0] == steps
 
 
@@ -138,6 +138,8 @@ def test_spacings_of_the_literature() -> None:
     schedule = NoiseSchedule.build()
     # The release steps 1, 21, ..., 981 of 0..999; ours are one more.
     assert schedule.timesteps(50, "leading") == [*range(982, 0, -20), 0]
+    # Its last move ends at the lowest noise level, which it takes for clean data.
+    assert schedule.timesteps(50, "ldm") == [*range(982, 0, -20), 1]
     # Lin et al. 2023, Table 2 (their 1-based steps).
     assert schedule.timesteps(10, "trailing") == list(range(1000, -1, -100))
     assert schedule.timesteps(10, "linspace")[:-1] == list(range(1000, 0, -111))

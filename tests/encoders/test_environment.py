@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from codi.encoders.environment import EnvironmentEncoder, EnvironmentEncoderConfig
+from codi.encoders.environment import (
+    EnvironmentEncoder,
+    EnvironmentEncoderConfig,
+    PooledEnvironmentConfig,
+    PooledEnvironmentEncoder,
+)
+from codi.nn.temporal import TemporalConfig
 from tests.small import awake
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -88,3 +94,51 @@ def test_the_projection_is_a_unit_vector_that_forgets_time() -> None:
     projected = encoder.project(environment)
     torch.testing.assert_close(projected.norm(dim=1), torch.ones(2))
     torch.testing.assert_close(projected, encoder.project(environment.flip(1)))
+
+
+# --- the released CoDi's ---
+
+
+def _pooled(kind: str, **changes: object) -> PooledEnvironmentEncoder:
+    config = PooledEnvironmentConfig(
+        latent_channels=SHAPES[kind][0],
+        environment_width=12,
+        channels=16,
+        multipliers=(1, 2),
+        positions=2 if kind == "vector" else None,
+        temporal=TemporalConfig(heads=2) if kind == "frame" else None,
+        **changes,  # type: ignore[arg-type]
+    )
+    return awake(config.build()).eval()
+
+
+@pytest.mark.parametrize("kind", list(SHAPES))
+@torch.no_grad()
+def test_a_pooled_environment_is_one_unit_vector(kind: str) -> None:
+    encoder, z, t = _pooled(kind), torch.randn(3, *SHAPES[kind]), torch.tensor([0, 5, 1000])
+    environment = encoder(z, t, torch.randn(3, 64))
+    assert environment.shape == (3, encoder.config.slots, 12) == (3, 1, 12)
+    torch.testing.assert_close(environment.norm(dim=-1), torch.ones(3, 1))
+    torch.testing.assert_close(encoder.project(environment), environment[:, 0])
+
+
+@pytest.mark.parametrize("kind", list(SHAPES))
+@torch.no_grad()
+def test_a_pooled_environment_hears_its_latent_and_the_step_it_is_given(kind: str) -> None:
+    encoder, z, t = _pooled(kind), torch.randn(1, *SHAPES[kind]), torch.tensor([5])
+    first, second = torch.randn(1, 64), torch.randn(1, 64)
+    before = encoder(z, t, first)
+    assert not torch.allclose(before, encoder(z, t, second), atol=1e-5)
+    assert not torch.allclose(before, encoder(z + torch.rand_like(z), t, first), atol=1e-5)
+    assert torch.equal(before, encoder(z, t + 1, first))  # which the step says already
+
+
+def test_a_pooled_environment_stores_no_step_embedding() -> None:
+    assert _pooled("none").shares_step
+    assert not any("step_embedding" in name for name in _pooled("none").state_dict())
+
+
+def test_every_level_of_a_pooled_environment_needs_its_blocks() -> None:
+    assert [len(blocks) for blocks in _pooled("none", depth=(2, 1)).blocks] == [2, 1]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="depth names 3 levels and multipliers 2"):
+        _pooled("none", depth=(1, 1, 1))

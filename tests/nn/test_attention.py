@@ -31,6 +31,13 @@ def test_both_ways_to_attend_are_one(keys: int) -> None:
     torch.testing.assert_close(attend(q, k, v, bias), expected)
 
 
+def test_queries_keys_and_values_have_a_bias_where_asked() -> None:
+    with_bias, without = Attention(8, 6, 2, 4, bias=True), Attention(8, 6, 2, 4)
+    found = {name for name, _ in with_bias.named_parameters()}
+    extra = found - {name for name, _ in without.named_parameters()}
+    assert extra == {"to_q.bias", "to_k.bias", "to_v.bias"}
+
+
 def test_one_token_of_context_ignores_the_query() -> None:
     attention, context = Attention(8, 6, heads=2, head_width=4), torch.randn(3, 1, 6)
     expected = attention.to_out(attention.to_v(context))
@@ -43,6 +50,16 @@ def test_one_token_is_what_the_softmax_over_one_token_gives() -> None:
     x, context = torch.randn(3, 7, 8), torch.randn(3, 1, 6)
     twice = attention(x, context.expand(-1, 2, -1))  # two equal tokens share the weight
     torch.testing.assert_close(attention(x, context).expand_as(twice), twice)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_fused_projections_are_two_in_one(tokens: int) -> None:
+    fused, apart = (Attention(8, 6, heads=2, head_width=4, fused=f) for f in (True, False))
+    fused.to_q, fused.to_out.weight = apart.to_q, apart.to_out.weight
+    torch.nn.init.zeros_(apart.to_out.bias)
+    fused.to_kv.weight = torch.nn.Parameter(torch.cat([apart.to_k.weight, apart.to_v.weight]))
+    x, source = torch.randn(2, 5, 8), torch.randn(2, tokens, 6)
+    torch.testing.assert_close(fused(x, source), apart(x, source).expand(2, 5, 8))
 
 
 def test_several_tokens_are_told_apart_by_the_query() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codi.nn.temporal import TemporalBlock, temporal_shift
+from codi.nn.temporal import (
+    ClampedNorm,
+    FramePosition,
+    ShiftedFeedForward,
+    TemporalBlock,
+    TemporalConfig,
+    temporal_shift,
+)
 from tests.small import awake
 
 
@@ -26,27 +33,84 @@ def test_the_first_chunk_stays() -> None:
     assert torch.equal(temporal_shift(x, 8)[:, :, 0], x[:, :, 0])
 
 
-def _block() -> TemporalBlock:
-    return TemporalBlock(16, heads=2, head_width=8, duration_s=2.0, shift_chunks=4, groups=8)
+PAPER = TemporalConfig(shift_chunks=4)
+RELEASED = TemporalConfig(
+    shift_chunks=4,
+    place="after",
+    position="index",
+    norm="time",
+    feed_forward=True,
+    fused=True,
+    heads=2,
+    head_divisor=4,
+)
+both = pytest.mark.parametrize("config", [PAPER, RELEASED], ids=["paper", "released"])
 
 
-def test_a_temporal_block_starts_as_the_identity() -> None:
+def _block(config: TemporalConfig = PAPER) -> TemporalBlock:
+    heads, width = config.split(16, lambda _channels: (2, 8))
+    return TemporalBlock(16, heads, width, duration_s=2.0, config=config, groups=8)
+
+
+@both
+def test_a_temporal_block_starts_as_the_identity(config: TemporalConfig) -> None:
     x = torch.randn(2 * 5, 16, 3, 3)
-    assert torch.equal(_block()(x, frames=5), x)
+    assert torch.equal(_block(config)(x, frames=5), x)
 
 
-def test_frames_of_one_clip_see_each_other_and_no_other_clip() -> None:
-    block, x = awake(_block()), torch.randn(2 * 5, 16, 3, 3)
+@both
+def test_frames_of_one_clip_see_each_other_and_no_other_clip(config: TemporalConfig) -> None:
+    block, x = awake(_block(config)), torch.randn(2 * 5, 16, 3, 3)
     changed = x.clone()
-    changed[2] += 1.0  # frame 2 of the first clip
+    changed[2] += 1.0 + torch.rand(16, 3, 3)  # frame 2 of the first clip
     difference = (block(changed, frames=5) - block(x, frames=5)).unflatten(0, (2, 5))
     assert difference[0].flatten(1).abs().sum(1).gt(0).all()
     torch.testing.assert_close(difference[1], torch.zeros_like(difference[1]))
 
 
-def test_temporal_attention_knows_when_a_frame_is() -> None:
-    block = awake(_block())
+@both
+def test_temporal_attention_knows_when_a_frame_is(config: TemporalConfig) -> None:
+    block = awake(_block(config))
     same = torch.randn(1, 16, 3, 3).expand(5, -1, -1, -1).clone()
-    same[0] += 1.0
+    same[0] += torch.rand(16, 3, 3)
     seen = block(same, frames=5)[1:]
     assert not torch.allclose(seen[0], seen[1], atol=1e-5)
+
+
+def test_heads_of_the_temporal_attention_may_be_its_own() -> None:
+    assert RELEASED.split(32, lambda channels: (1, channels)) == (2, 8)
+    assert TemporalConfig(heads=4).split(32, lambda channels: (1, channels)) == (4, 8)
+    assert PAPER.split(32, lambda channels: (1, channels)) == (1, 32)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_the_released_norm_standardises_one_axis(axis: int) -> None:
+    normed = ClampedNorm(16, axis)(3.0 + 2.0 * torch.randn(4, 64, 16))
+    assert normed.mean(axis).abs().max() < 1e-5
+    torch.testing.assert_close(normed.var(axis, correction=0), torch.ones(normed.mean(axis).shape))
+    still = torch.full((4, 64, 16), 3.0)  # where nothing varies, nothing is divided by zero
+    assert not ClampedNorm(16, axis)(still).any()
+
+
+def test_the_frame_table_says_when_a_clip_is_too_long() -> None:
+    position = FramePosition(16, 2, RELEASED)
+    assert position(30).shape == (30, 16)
+    with pytest.raises(ValueError, match="31 frames, but the table has 30"):
+        position(31)
+
+
+def test_the_frame_bias_depends_on_distance_and_direction() -> None:
+    bias = FramePosition(16, 2, RELEASED).bias(5)
+    assert bias.shape == (2, 5, 5)
+    for offset in range(-4, 5):
+        diagonal = bias.diagonal(offset, 1, 2)
+        torch.testing.assert_close(diagonal, diagonal[:, :1].expand_as(diagonal))
+    assert not torch.allclose(bias[:, 0, 1], bias[:, 1, 0])
+
+
+def test_a_shifted_feed_forward_reads_this_frame_and_the_one_before() -> None:
+    layer, x = awake(ShiftedFeedForward(16)), torch.randn(1, 5, 16)
+    changed = x.clone()
+    changed[:, 2] += 1.0
+    moved = (layer(changed) - layer(x)).abs().sum(-1)[0]
+    assert moved.gt(1e-6).tolist() == [False, False, True, True, False]

@@ -65,12 +65,36 @@ def test_a_truncated_prompt_is_the_beginning_of_a_prompt(texts: list[str], seed:
             assert 1 <= len(kept) <= max(1, round(0.7 * len(words)))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_the_streams_are_given_in_the_shares_asked_for(share: float) -> None:
+    t = _joint(clean=1.0, given={"video": share, "audio": 1.0 - share}).steps(3000, _draws())
+    assert (t["video"] == 0).float().mean().item() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("setting", [{"given": {"vidio": 1.0}}, {"predicted": ("vidio",)}])
+def test_what_settings_name_is_one_of_the_streams(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}: .*; did you mean 'video'"):
+        _joint(**setting)
+
+
+def test_a_stream_that_is_only_listened_to_needs_no_diffuser(batch_for: Batches) -> None:
+    whole = awake_model()
+    task = _joint(whole, predicted=("audio",), contrast=0.0, clean=0.0)
+    assert "diffusers.vision" not in task.parts
+    assert "environments.vision" in task.parts
+    assert not any(glob.startswith("diffusers.vision") for glob in task.default_train)
+    assert task.streams == ("audio",)
+    losses = task(batch_for(task), _draws())
+    assert set(losses) == {"audio"}
+    losses["audio"].backward()
+    heard = whole.role("environments")["vision"].parameters()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in heard)
+
+
 def test_a_clean_stream_has_nothing_to_predict(batch_for: Batches) -> None:
-    task = _joint(awake_model(), clean=1.0, contrast=0.0)
-    batch, draws = batch_for(task), _draws()
-    draws.integers = lambda low, high, *shape: torch.zeros(shape, dtype=torch.long) + low  # type: ignore[method-assign]
-    losses = task(batch, draws)  # the first stream is clean in every sample
-    assert losses["video"] == 0.0
+    task = _joint(awake_model(), clean=1.0, given={"video": 1.0}, contrast=0.0)
+    losses = task(batch_for(task), _draws())
+    assert set(losses) == {"audio"}
     assert losses["audio"] > 0.0
 
 

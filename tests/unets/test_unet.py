@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from codi.unets.blocks import TemporalConfig
+from codi.nn.temporal import TemporalConfig
 from codi.unets.unet import UNet, UNetConfig
 from tests.small import awake
 
@@ -28,6 +28,7 @@ CONFIG = UNetConfig(
     feed_forward_multiple=2,
     temporal=TemporalConfig(shift_chunks=4, shift_kernel=1),
 )
+AFTER = TemporalConfig(shift_chunks=4, shift_kernel=1, place="after")
 
 
 def _unet(**changes: Any) -> UNet:
@@ -80,9 +81,10 @@ def test_heads_are_given_by_number_too() -> None:
     assert _unet(heads=2, head_channels=None)(torch.randn(2, 4, 1, 4, 4), *_given()).any()
 
 
+@pytest.mark.parametrize("temporal", [CONFIG.temporal, AFTER])
 @torch.no_grad()
-def test_an_image_passes_by_every_temporal_block() -> None:
-    unet = _unet()
+def test_an_image_passes_by_every_temporal_block(temporal: TemporalConfig) -> None:
+    unet = _unet(temporal=temporal)
     image_model = _unet(temporal=None)
     spatial = {k: v for k, v in unet.state_dict().items() if ".temporal." not in k}
     image_model.load_state_dict(spatial)
@@ -90,9 +92,11 @@ def test_an_image_passes_by_every_temporal_block() -> None:
     assert torch.equal(unet(z, t, context), image_model(z, t, context))
 
 
+@pytest.mark.parametrize("temporal", [CONFIG.temporal, AFTER])
 @torch.no_grad()
-def test_a_fresh_video_model_is_the_image_model_on_every_frame() -> None:
-    unet, fresh = _unet(), CONFIG.build().state_dict()
+def test_a_fresh_video_model_is_the_image_model_on_every_frame(temporal: TemporalConfig) -> None:
+    unet = _unet(temporal=temporal)
+    fresh = unet.config.build().state_dict()
     unet.load_state_dict({k: v for k, v in fresh.items() if ".temporal." in k}, strict=False)
     clip, (t, context) = torch.randn(2, 4, 5, 4, 4), _given()
     frames = torch.stack([unet(clip[:, :, i : i + 1], t, context)[:, :, 0] for i in range(5)], 2)
@@ -102,9 +106,65 @@ def test_a_fresh_video_model_is_the_image_model_on_every_frame() -> None:
 @torch.no_grad()
 def test_an_untrained_environment_attention_changes_nothing() -> None:
     unet = CONFIG.build().eval()
-    torch.nn.init.normal_(unet.conv_out.weight)
+    torch.nn.init.normal_(unet.conv_out.weight)  # type: ignore[arg-type]
     z, (t, context) = torch.randn(2, 4, 3, 4, 4), _given()
     assert torch.equal(unet(z, t, context), unet(z, t, context, torch.randn(2, 8, 6)))
+
+
+APART: dict[str, Any] = {"environment": "transformer", "listening": (True, False)}
+
+
+@torch.no_grad()
+def test_transformers_for_the_environment_change_nothing_untrained() -> None:
+    unet = dataclasses.replace(CONFIG, **APART).build().eval()
+    torch.nn.init.normal_(unet.conv_out.weight)  # type: ignore[arg-type]
+    z, (t, context) = torch.randn(2, 4, 3, 4, 4), _given()
+    assert torch.equal(unet(z, t, context), unet(z, t, context, torch.randn(2, 1, 6)))
+
+
+@torch.no_grad()
+def test_only_levels_that_listen_have_them_and_the_middle_has_none() -> None:
+    unet = _unet(**APART)
+    found = {name for name, _ in unet.named_modules() if name.endswith("environment_attention")}
+    levels = {name.rpartition(".environment_attention")[0] for name in found}
+    assert levels == {"down.0.0", "up.1.0", "up.1.1"}
+    z, (t, context) = torch.randn(2, 4, 3, 4, 4), _given()
+    first, second = (unet(z, t, context, torch.randn(2, 1, 6)) for _ in range(2))
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("skips", ["standard", "aliased"])
+@torch.no_grad()
+def test_aliased_skips_give_the_middle_twice(skips: str) -> None:
+    unet, seen = _unet(skips=skips), []
+    innermost: nn.Module = unet.up[0][0]  # type: ignore[index]
+    innermost.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    unet(torch.randn(2, 4, 1, 4, 4), *_given())
+    middle, skip = seen[0].chunk(2, dim=1)
+    assert torch.equal(middle, skip) == (skips == "aliased")
+
+
+@torch.no_grad()
+def test_a_level_may_have_its_own_number_of_blocks() -> None:
+    unet = _unet(depth=(2, 1))
+    assert [len(blocks) for blocks in unet.down] == [2, 1]  # type: ignore[arg-type]
+    assert [len(blocks) for blocks in unet.up] == [2, 3]  # type: ignore[arg-type]
+    z = torch.randn(2, 4, 1, 4, 4)
+    assert unet(z, *_given()).shape == z.shape
+
+
+@torch.no_grad()
+def test_weights_that_count_from_zero_are_told_one_less() -> None:
+    ours, theirs = _unet(), _unet(first_step=0)
+    theirs.load_state_dict(ours.state_dict())
+    z, (t, context) = torch.randn(2, 4, 1, 4, 4), _given()
+    assert torch.equal(theirs(z, t + 1, context), ours(z, t, context))
+    assert torch.equal(ours.embed_step(t), theirs.embed_step(t + 1))
+
+
+def test_a_fully_connected_unet_keeps_its_channels() -> None:
+    with pytest.raises(ValueError, match="needs both alike"):
+        _unet(positions=4)
 
 
 @pytest.mark.parametrize("time_axis", ["frame", "height", "none"])

@@ -10,7 +10,8 @@ SUMMARY = "list the models and recipes that come with the package"
 _DESCRIPTION = """\
 List what comes with the package: models (a preset is a TOML file; some have trained weights beside
 it) and recipes, which say how a model is trained. --describe counts the parameters of one, part by
-part, without memory for them.
+part, without memory for them, and how many of them are attention to the environment and temporal
+blocks.
 
 examples:
   codi presets
@@ -74,18 +75,25 @@ def _about(path: Path) -> str:
 def _describe_model(name: str) -> None:
     from rich.table import Table
 
-    from codi.build import load_config, parameter_counts
+    from codi.build import load_config, parameter_shares
     from codi.cli.progress import print_line, print_table
 
     config = load_config(name)
-    counts = parameter_counts(config)
+    shares = parameter_shares(config)
     table = Table("part", "kind", "parameters", title=f"model {config.name}")
     table.columns[2].justify = "right"
-    for part, count in counts.items():
+    for part, counts in shares.items():
         role, _, part_name = part.partition(".")
-        table.add_row(part, getattr(config, role)[part_name].get("kind", ""), f"{count:,}")
+        kind = getattr(config, role)[part_name].get("kind", "")
+        table.add_row(part, kind, f"{sum(counts.values()):,}")
+        of_these = {share: count for share, count in counts.items() if share and count}
+        for share, count in of_these.items():
+            table.add_row(f"  {share}", "", f"{count:,}")
+        if of_these:
+            table.add_row("  all else", "", f"{counts['']:,}")
     table.add_section()
-    table.add_row("all", "", f"{sum(counts.values()):,}")
+    everything = sum(sum(counts.values()) for counts in shares.values())
+    table.add_row("all", "", f"{everything:,}")
     print_table(table)
     for modality, settings in config.modalities.items():
         shape = " x ".join(map(str, settings.latent))

@@ -3,18 +3,23 @@
 With `patch = 1` it is the shape of Stable Diffusion's first stage; a larger patch folds patch x
 patch pixels into channels first, which makes small models much cheaper. Clips (B, C, F, H, W) are
 folded into the batch, so images and clips share it. It knows no pixels' meaning: RGB and log-mel
-spectrograms both go through.
+spectrograms both go through. Where no gradient is asked for, it works through the frames of clips a
+few at a time, and through large pictures in tiles (`codecs.tiling`).
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from codi.codecs.base import Codec
+from codi.codecs.tiling import Network, in_chunks, in_tiles
+from codi.config import ConfigError
 from codi.nn.attention import Attention
 from codi.nn.conv import Downsample, ResBlock, Upsample, conv, group_norm
 
@@ -29,6 +34,17 @@ class AutoencoderKLConfig:
         middle_attention: self-attention over the smallest map.
         kl_weight, latent_noise: weight of the KL term; deviation of noise added to the (unit
             variance) latent in training, which teaches the decoder to bear a diffuser's errors.
+        attention_bias, asymmetric_padding, quant_convolutions: what Stable Diffusion's first stage
+            has besides: biases of the middle attention's queries, keys and values; zeros below and
+            to the right only before strided convolutions; 1 x 1 convolutions of the moments and of
+            the latent, left from its quantised ancestor.
+        norm_eps, group_channels: of all norms but the attention's, whose eps is 1e-6; fewest
+            channels of a group. 1e-6 and 1 in Stable Diffusion's.
+        scale_factor: what raw latents are multiplied by, instead of a measured shift and scale.
+        posterior: what `encode` returns: its mean, or a sample of it as in the released CoDi.
+        tile_px, tile_overlap: at most tile_px x tile_px pixels are coded at once: clips some frames
+            at a time, which changes nothing, and pictures larger than that are decoded in tiles of
+            this side, which overlap by this share of it and are blended.
     """
 
     in_channels: int
@@ -42,6 +58,26 @@ class AutoencoderKLConfig:
     kl_weight: float = 1e-6
     edge_weight: float = 0.0
     latent_noise: float = 0.0
+    attention_bias: bool = False
+    asymmetric_padding: bool = False
+    quant_convolutions: bool = False
+    norm_eps: float = 1e-5
+    group_channels: int = 2
+    scale_factor: float | None = None
+    posterior: Literal["mean", "sample"] = "mean"
+    tile_px: int = 512
+    tile_overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Check that tiles can be laid.
+
+        Raises:
+            ConfigError: a tile smaller than one latent position, or nothing but overlap.
+        """
+        if self.tile_px < self.factor:
+            raise ConfigError(f"tile_px = {self.tile_px}; it must be at least {self.factor}")
+        if not 0.0 <= self.tile_overlap <= 0.5:
+            raise ConfigError(f"tile_overlap = {self.tile_overlap}; it must lie in 0 to 0.5")
 
     @property
     def factor(self) -> int:
@@ -56,10 +92,12 @@ class AutoencoderKLConfig:
 class SpatialSelfAttention(nn.Module):
     """One head of self-attention over all positions of a picture (B, C, H, W)."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(
+        self, channels: int, groups: int, group_channels: int = 2, bias: bool = False
+    ) -> None:
         super().__init__()
-        self.norm = group_norm(channels, groups, eps=1e-6)
-        self.attention = Attention(channels, channels, 1, channels)
+        self.norm = group_norm(channels, groups, 1e-6, group_channels)
+        self.attention = Attention(channels, channels, 1, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W)."""
@@ -68,11 +106,21 @@ class SpatialSelfAttention(nn.Module):
         return x + attended.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-def _middle(channels: int, config: AutoencoderKLConfig) -> nn.Sequential:
-    layers: list[nn.Module] = [ResBlock(channels, channels, groups=config.groups)]
-    if config.middle_attention:
-        layers.append(SpatialSelfAttention(channels, config.groups))
-    layers.append(ResBlock(channels, channels, groups=config.groups))
+def _block(source: int, target: int, c: AutoencoderKLConfig) -> ResBlock:
+    return ResBlock(
+        source, target, groups=c.groups, eps=c.norm_eps, group_channels=c.group_channels
+    )
+
+
+def _norm(channels: int, c: AutoencoderKLConfig) -> nn.GroupNorm:
+    return group_norm(channels, c.groups, c.norm_eps, c.group_channels)
+
+
+def _middle(channels: int, c: AutoencoderKLConfig) -> nn.Sequential:
+    layers: list[nn.Module] = [_block(channels, channels, c)]
+    if c.middle_attention:
+        layers.append(SpatialSelfAttention(channels, c.groups, c.group_channels, c.attention_bias))
+    layers.append(_block(channels, channels, c))
     return nn.Sequential(*layers)
 
 
@@ -82,11 +130,11 @@ def _encoder(c: AutoencoderKLConfig) -> nn.Sequential:
     now = widths[0]
     for level, width in enumerate(widths):
         for _ in range(c.depth):
-            layers.append(ResBlock(now, width, groups=c.groups))
+            layers.append(_block(now, width, c))
             now = width
         if level < len(widths) - 1:
-            layers.append(Downsample(now))
-    layers += [_middle(now, c), group_norm(now, c.groups), nn.SiLU()]
+            layers.append(Downsample(now, asymmetric=c.asymmetric_padding))
+    layers += [_middle(now, c), _norm(now, c), nn.SiLU()]
     layers.append(conv(now, 2 * c.latent_channels))
     return nn.Sequential(*layers)
 
@@ -97,11 +145,11 @@ def _decoder(c: AutoencoderKLConfig) -> nn.Sequential:
     layers: list[nn.Module] = [conv(c.latent_channels, now), _middle(now, c)]
     for level in reversed(range(len(widths))):
         for _ in range(c.depth + 1):
-            layers.append(ResBlock(now, widths[level], groups=c.groups))
+            layers.append(_block(now, widths[level], c))
             now = widths[level]
         if level > 0:
             layers.append(Upsample(now))
-    layers += [group_norm(now, c.groups), nn.SiLU(), conv(now, c.in_channels * c.patch**2)]
+    layers += [_norm(now, c), nn.SiLU(), conv(now, c.in_channels * c.patch**2)]
     return nn.Sequential(*layers)
 
 
@@ -109,29 +157,61 @@ class AutoencoderKL(Codec):
     """Encode pictures or clips (B, C, F, H, W) into latents (B, C', F, H / f, W / f)."""
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
-        super().__init__(config.latent_channels)
-        self.config = config
-        self.encoder = _encoder(config)
-        self.decoder = _decoder(config)
+        super().__init__(config.latent_channels, config.scale_factor)
+        c = self.config = config
+        self.encoder = _encoder(c)
+        self.decoder = _decoder(c)
+        if c.quant_convolutions:
+            self.quant = nn.Conv2d(2 * c.latent_channels, 2 * c.latent_channels, 1)
+            self.post_quant = nn.Conv2d(c.latent_channels, c.latent_channels, 1)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance (B, C', F, h, w) of q(z | x)."""
         frames = x.shape[2]
-        pictures = pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), self.config.patch)
-        moments = self.encoder(pictures).unflatten(0, (-1, frames)).transpose(1, 2)
-        mean, log_variance = moments.float().chunk(2, dim=1)
+        pictures = x.transpose(1, 2).flatten(0, 1)
+        moments = in_chunks(self._moments, pictures, self._at_once(*x.shape[3:]))
+        mean, log_variance = moments.unflatten(0, (-1, frames)).transpose(1, 2).float().chunk(2, 1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
-    def encode_raw(self, x: Tensor) -> Tensor:
-        """Return the posterior's mean (B, C', F, h, w)."""
-        return self.posterior(x)[0]
+    def encode_raw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the posterior's mean (B, C', F, h, w), or a sample as `config.posterior` says."""
+        mean, log_variance = self.posterior(x)
+        if self.config.posterior == "mean":
+            return mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        return mean + (0.5 * log_variance).exp() * noise
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Return pictures (B, C, F, H, W)."""
-        frames = raw.shape[2]
-        pictures = self.decoder(raw.transpose(1, 2).flatten(0, 1))
-        pictures = pixel_shuffle(pictures, self.config.patch)
+        frames, factor = raw.shape[2], self.config.factor
+        height, width = (size * factor for size in raw.shape[3:])
+        network: Network = self._pictures
+        if height * width > self.config.tile_px**2 and not torch.is_grad_enabled():
+            network = self._in_tiles
+        maps = raw.transpose(1, 2).flatten(0, 1)
+        pictures = in_chunks(network, maps, self._at_once(height, width))
         return pictures.unflatten(0, (-1, frames)).transpose(1, 2)
+
+    def _at_once(self, height: int, width: int) -> int:
+        """Return how many pictures of this size to code at once: all where gradients need all."""
+        if torch.is_grad_enabled():
+            return sys.maxsize
+        return max(self.config.tile_px**2 // (height * width), 1)
+
+    def _moments(self, pictures: Tensor) -> Tensor:
+        """Return both moments (N, 2 C', h, w) of pictures (N, C, H, W)."""
+        moments = self.encoder(pixel_unshuffle(pictures, self.config.patch))
+        return self.quant(moments) if self.config.quant_convolutions else moments
+
+    def _pictures(self, maps: Tensor) -> Tensor:
+        """Return pictures (N, C, H, W) of raw latents (N, C', h, w)."""
+        if self.config.quant_convolutions:
+            maps = self.post_quant(maps)
+        return pixel_shuffle(self.decoder(maps), self.config.patch)
+
+    def _in_tiles(self, maps: Tensor) -> Tensor:
+        tile = self.config.tile_px // self.config.factor
+        return in_tiles(self._pictures, maps, tile, int(tile * self.config.tile_overlap))
 
     def losses(self, x: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return the reconstruction, edge and KL terms for `x` (B, C, F, H, W)."""

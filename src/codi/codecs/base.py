@@ -15,16 +15,20 @@ class Codec(nn.Module, ABC):
     """Autoencoder whose latents are shifted and scaled per channel to zero mean, unit variance.
 
     A subclass says how a medium becomes a raw latent and back (`encode_raw`, `decode_raw`), and how
-    far its reconstruction is off (`losses`). `calibrate` measures the shift and scale on data.
+    far its reconstruction is off (`losses`). `calibrate` measures the shift and scale on data; a
+    published codec has one fixed `scale_factor` instead, by which raw latents are multiplied, and
+    then nothing is measured or stored.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, latent_channels: int) -> None:
+    def __init__(self, latent_channels: int, scale_factor: float | None = None) -> None:
         super().__init__()
-        self.register_buffer("shift", torch.zeros(latent_channels))
-        self.register_buffer("scale", torch.ones(latent_channels))
+        self.scale_factor = scale_factor
+        if scale_factor is None:
+            self.register_buffer("shift", torch.zeros(latent_channels))
+            self.register_buffer("scale", torch.ones(latent_channels))
 
     @abstractmethod
     def encode_raw(self, x: Media) -> Tensor:
@@ -48,15 +52,24 @@ class Codec(nn.Module, ABC):
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Shift and scale a raw latent to zero mean and unit variance."""
+        if self.scale_factor is not None:
+            return raw * self.scale_factor
         return (raw - self._per_channel(self.shift, raw)) / self._per_channel(self.scale, raw)
 
     def denormalise(self, z: Tensor) -> Tensor:
         """Undo `normalise`."""
+        if self.scale_factor is not None:
+            return z / self.scale_factor
         return z * self._per_channel(self.scale, z) + self._per_channel(self.shift, z)
 
     @torch.no_grad()
     def calibrate(self, samples: Iterable[Media]) -> None:
-        """Measure mean and deviation of each channel of the raw latents of `samples`."""
+        """Measure mean and deviation of each channel of the raw latents of `samples`.
+
+        A codec with a fixed `scale_factor` keeps it: diffusers were trained on its latents.
+        """
+        if self.scale_factor is not None:
+            return
         raw = torch.cat([z.transpose(0, 1).flatten(1) for z in self._raw(samples)], dim=1).double()
         self.shift.copy_(raw.mean(dim=1))
         self.scale.copy_(raw.std(dim=1).clamp_min(1e-6))

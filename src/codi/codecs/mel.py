@@ -12,17 +12,28 @@ from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.base import Codec
 from codi.codecs.vocoder import VocoderConfig, spectral_loss
 
-# Log-mel values lie in about [-11.5, 3]; networks see them as (value - CENTRE) / SPREAD.
-CENTRE, SPREAD = -6.0, 4.0
+OUTLIER, BOUND = 100.0, 10.0
+"""What the released CoDi takes for a latent gone wrong, and what it clips that to."""
 
 
 @dataclass(frozen=True)
 class MelCodecConfig:
-    """Spectrogram, autoencoder and vocoder of the audio codec."""
+    """Spectrogram, autoencoder and vocoder of the audio codec.
+
+    Attributes:
+        mel, autoencoder, vocoder: the three parts.
+        centre, spread: log-mel values lie in about [-11.5, 3]; networks see them as
+            (value - centre) / spread. AudioLDM's see the values: 0 and 1.
+        clip_outliers: whether a latent with a number beyond +-100 is clipped to +-10 before it is
+            decoded, as in the released CoDi.
+    """
 
     mel: MelConfig
     autoencoder: AutoencoderKLConfig
     vocoder: VocoderConfig
+    centre: float = -6.0
+    spread: float = 4.0
+    clip_outliers: bool = False
 
     def build(self) -> MelCodec:
         """Return the codec with fresh weights."""
@@ -33,7 +44,7 @@ class MelCodec(Codec):
     """Encode waveforms (B, S) into latents (B, C, 1, T / f, M / f)."""
 
     def __init__(self, config: MelCodecConfig) -> None:
-        super().__init__(config.autoencoder.latent_channels)
+        super().__init__(config.autoencoder.latent_channels, config.autoencoder.scale_factor)
         if config.vocoder.hop != config.mel.hop:
             raise ValueError(
                 f"the vocoder makes {config.vocoder.hop} samples of a column and the spectrogram "
@@ -45,15 +56,26 @@ class MelCodec(Codec):
 
     def spectrogram(self, x: Tensor) -> Tensor:
         """Return the centred log-mel spectrogram (B, 1, T, M) of waveforms (B, S)."""
-        return (log_mel(x, self.config.mel) - CENTRE) / SPREAD
+        return (log_mel(x, self.config.mel) - self.config.centre) / self.config.spread
 
-    def encode_raw(self, x: Tensor) -> Tensor:
-        """Return the raw latent (B, C, 1, T / f, M / f)."""
-        return self.autoencoder.encode_raw(self.spectrogram(x)[:, :, None])
+    def waveform(self, mel: Tensor) -> Tensor:
+        """Return waveforms (B, T * hop) of centred log-mel spectrograms (B, 1, T, M)."""
+        return self.vocoder(mel)[:, : mel.shape[2] * self.config.mel.hop]
+
+    def encode_raw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the raw latent (B, C, 1, T / f, M / f), as the autoencoder's `posterior` says."""
+        return self.autoencoder.encode_raw(self.spectrogram(x)[:, :, None], generator)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return waveforms (B, S) of latents (B, C, 1, T / f, M / f)."""
+        if self.config.clip_outliers:
+            wrong = z.flatten(1).abs().amax(dim=1) > OUTLIER
+            z = torch.where(wrong.view(-1, *[1] * (z.ndim - 1)), z.clamp(-BOUND, BOUND), z)
+        return super().decode(z)
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Return waveforms (B, S)."""
-        return self.vocoder(self.autoencoder.decode_raw(raw)[:, :, 0])
+        return self.waveform(self.autoencoder.decode_raw(raw)[:, :, 0])
 
     def losses(self, x: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return the autoencoder's terms on spectrograms; the vocoder has its own."""
@@ -68,6 +90,6 @@ class MelCodec(Codec):
             mel = self.spectrogram(x)
             decoded = self.autoencoder.decode_raw(self.autoencoder.encode_raw(mel[:, :, None]))
         hop = self.config.mel.hop
-        predicted = self.vocoder(decoded[:, 0, 0][:, None, start : start + columns])
+        predicted = self.waveform(decoded[:, 0, 0][:, None, start : start + columns])
         target = x[:, start * hop : (start + columns) * hop]
         return {"spectral": spectral_loss(predicted, target)}

@@ -7,6 +7,7 @@ embedding, and as one extra position that every layer attends to.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,18 +21,80 @@ from codi.nn.sentence import SentenceEncoder
 from codi.tokenizer import load_tokenizer
 
 
-@dataclass(frozen=True)
-class TextVAEConfig:
-    """Shape and objective of the text autoencoder.
+@dataclass(frozen=True, kw_only=True)
+class TextObjective:
+    """Objective of a text autoencoder.
 
     Attributes:
-        tokenizer: tokenizer file; length: most tokens of a sentence, begin and end included.
         kl_weight, free_bits: weight of the KL term, and the nats per latent number that are free
             (Kingma et al., 2016), against posterior collapse.
         latent_noise: deviation of the noise on latents in training, relative to their own spread,
             so that the decoder bears what a diffuser gets slightly wrong.
         word_dropout: share of the decoder's input tokens that are hidden in training, so that it
             listens to the latent rather than to its own habits (Bowman et al., 2016).
+    """
+
+    kl_weight: float = 0.02
+    free_bits: float = 0.1
+    latent_noise: float = 0.2
+    word_dropout: float = 0.0
+
+
+class SentenceAutoencoder(Codec):
+    """Codec of sentences: a posterior of each, and next-token scores given a latent.
+
+    Attributes:
+        objective: its settings; pad: the token that stands for nothing in `ids`.
+    """
+
+    objective: TextObjective
+    pad: int
+
+    @abstractmethod
+    def posterior(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance (B, D) of q(z | text)."""
+
+    @abstractmethod
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        """Return the tokens (B, L) that the decoder writes, begin and end included."""
+
+    @abstractmethod
+    def logits(self, raw: Tensor, ids: Tensor) -> Tensor:
+        """Return next-token scores (B, L, V) after each of `ids` (B, L), given the raw latent."""
+
+    def encode_raw(self, x: Sequence[str]) -> Tensor:
+        """Return the posterior's mean (B, D) of B sentences."""
+        return self.posterior(x)[0]
+
+    def losses(
+        self, x: Sequence[str], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the reconstruction (nats per token) and KL terms for B sentences."""
+        c = self.objective
+        mean, log_variance = self.posterior(x)
+        ids = self.ids(x).to(mean.device)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        spread = mean.detach().std(dim=0, keepdim=True) if mean.shape[0] > 1 else 1.0
+        deviation = (log_variance.exp() + (c.latent_noise * spread) ** 2).sqrt()
+        given = ids[:, :-1]
+        if c.word_dropout:
+            hidden = torch.rand(given.shape, generator=generator).to(mean.device) < c.word_dropout
+            given = given.masked_fill(hidden, self.pad)
+        scores = self.logits(mean + deviation * noise, given).float()
+        wrong = cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=self.pad)
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean(0)
+        return {
+            "reconstruction": wrong,
+            "kl": c.kl_weight * (kl - c.free_bits).clamp_min(0.0).sum(),
+        }
+
+
+@dataclass(frozen=True)
+class TextVAEConfig(TextObjective):
+    """Shape of the text autoencoder, and its objective.
+
+    Attributes:
+        tokenizer: tokenizer file; length: most tokens of a sentence, begin and end included.
     """
 
     tokenizer: str
@@ -42,23 +105,20 @@ class TextVAEConfig:
     heads: int = 4
     encoder_layers: int = 2
     decoder_layers: int = 2
-    kl_weight: float = 0.02
-    free_bits: float = 0.1
-    latent_noise: float = 0.2
-    word_dropout: float = 0.0
 
     def build(self) -> TextVAE:
         """Return the codec with fresh weights."""
         return TextVAE(self)
 
 
-class TextVAE(Codec):
+class TextVAE(SentenceAutoencoder):
     """Encode B sentences into latents (B, D), decode latents into sentences."""
 
     def __init__(self, config: TextVAEConfig) -> None:
         super().__init__(config.latent_width)
-        c = self.config = config
+        c = self.config = self.objective = config
         self.tokenizer = load_tokenizer(c.tokenizer)
+        self.pad = self.tokenizer.pad
         self.encoder = SentenceEncoder(c.vocabulary, c.length, c.width, c.heads, c.encoder_layers)
         self.to_moments = nn.Linear(c.width, 2 * c.latent_width)
         self.embedding = nn.Embedding(c.vocabulary, c.width)
@@ -71,16 +131,16 @@ class TextVAE(Codec):
         )
         self.norm = nn.LayerNorm(c.width)
 
-    def posterior(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean and log-variance (B, D) of q(z | text), and the ids (B, L)."""
-        ids = self.tokenizer.encode(texts, self.config.length).to(self.shift.device)
-        encoded = self.encoder(ids, ids != self.tokenizer.pad)
+    def posterior(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance (B, D) of q(z | text)."""
+        ids = self.ids(texts)
+        encoded = self.encoder(ids, ids != self.pad)
         mean, log_variance = self.to_moments(encoded).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(-10.0, 5.0), ids
+        return mean, log_variance.clamp(-10.0, 5.0)
 
-    def encode_raw(self, x: Sequence[str]) -> Tensor:
-        """Return the posterior's mean (B, D) of B sentences."""
-        return self.posterior(x)[0]
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        """Return the tokens (B, L) of B sentences."""
+        return self.tokenizer.encode(texts, self.config.length).to(self.shift.device)
 
     def logits(self, raw: Tensor, ids: Tensor) -> Tensor:
         """Return next-token scores (B, L, V) after each of `ids` (B, L), given the raw latent."""
@@ -104,26 +164,3 @@ class TextVAE(Codec):
             done |= following == self.tokenizer.end
             ids = torch.cat([ids, following[:, None]], dim=1)
         return self.tokenizer.decode(ids[:, 1:])
-
-    def losses(
-        self, x: Sequence[str], generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """Return the reconstruction (nats per token) and KL terms for B sentences."""
-        c = self.config
-        mean, log_variance, ids = self.posterior(x)
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        spread = mean.detach().std(dim=0, keepdim=True) if mean.shape[0] > 1 else 1.0
-        deviation = (log_variance.exp() + (c.latent_noise * spread) ** 2).sqrt()
-        given = ids[:, :-1]
-        if c.word_dropout:
-            hidden = torch.rand(given.shape, generator=generator).to(mean.device) < c.word_dropout
-            given = given.masked_fill(hidden, self.tokenizer.pad)
-        scores = self.logits(mean + deviation * noise, given).float()
-        wrong = cross_entropy(
-            scores.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=self.tokenizer.pad
-        )
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean(0)
-        return {
-            "reconstruction": wrong,
-            "kl": c.kl_weight * (kl - c.free_bits).clamp_min(0.0).sum(),
-        }

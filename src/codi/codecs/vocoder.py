@@ -21,7 +21,13 @@ SLOPE = 0.1
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """Shape of the generator; the product of `upsample` (and of the last hop) is the mel's hop."""
+    """Shape of the generator; the product of `upsample` (and of the last hop) is the mel's hop.
+
+    Attributes:
+        overhang: whether an upsampling whose kernel and factor differ by an odd number keeps the
+            one sample more that HiFi-GAN's own padding leaves, as its published weights expect;
+            without, it makes exactly `factor` samples of one.
+    """
 
     bins: int = 64
     channels: int = 1024
@@ -31,6 +37,7 @@ class VocoderConfig:
     dilations: tuple[int, ...] = (1, 3, 5)
     istft_window: int | None = None
     istft_hop: int = 1
+    overhang: bool = False
 
     @property
     def hop(self) -> int:
@@ -63,7 +70,7 @@ class DilatedResBlock(nn.Module):
 
 
 class Vocoder(nn.Module):
-    """Turn log-mel spectrograms (B, 1, T, M) into waveforms (B, T * hop)."""
+    """Turn log-mel spectrograms (B, 1, T, M) into waveforms (B, T * hop), or a little more."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -73,7 +80,8 @@ class Vocoder(nn.Module):
         self.blocks = nn.ModuleList()
         now = c.channels
         for factor, kernel in zip(c.upsample, c.upsample_kernels, strict=True):
-            padding = (kernel - factor + 1) // 2
+            excess = kernel - factor
+            padding = excess // 2 if c.overhang else (excess + 1) // 2
             self.upsample.append(
                 nn.ConvTranspose1d(
                     now,
@@ -81,7 +89,7 @@ class Vocoder(nn.Module):
                     kernel,
                     factor,
                     padding=padding,
-                    output_padding=(kernel - factor) % 2,
+                    output_padding=0 if c.overhang else excess % 2,
                 )
             )
             now //= 2
@@ -96,7 +104,7 @@ class Vocoder(nn.Module):
             nn.init.constant_(self.conv_out.bias[: outputs // 2], -3.0)  # begin nearly silent
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Return waveforms (B, T * hop) in [-1, 1]."""
+        """Return waveforms (B, T * hop) in [-1, 1], and what hangs over with `overhang`."""
         x = self.conv_in(mel[:, 0].transpose(1, 2))  # (B, C, T)
         for upsample, blocks in zip(self.upsample, self.blocks, strict=True):
             x = upsample(leaky_relu(x, SLOPE))

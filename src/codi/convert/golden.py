@@ -1,8 +1,8 @@
 """Golden files: inputs, weights and outputs of another implementation, to be met exactly.
 
 A golden is `NAME.json`, which says what it is and with which configuration, beside
-`NAME.safetensors` with inputs, weights ("w.<foreign key>") and outputs ("out..."). Weights may lie
-in another golden of the folder. How a golden is run is the matter of the checks, one module a
+`NAME.safetensors` with inputs, weights ("w.<foreign key>") and outputs ("out..."). Weights may
+lie in another golden of the folder. How a golden is run is a matter of the checks, one module a
 family.
 """
 

@@ -154,9 +154,10 @@ class NoiseSchedule:
         return self._gather((self.alpha_bar / (1 - self.alpha_bar)).log().float(), t, 1)
 
     def timesteps(self, count: int, spacing: str = "trailing") -> list[int]:
-        """Choose `count` steps out of 1..T, decreasing, and append 0.
+        """Choose `count` steps out of 1..T, decreasing, and append the last one, 0 mostly.
 
-        The neighbours of the list are the moves of a sampler.
+        The neighbours of the list are the moves of a sampler. Spacing "ldm" ends at t = 1: latent
+        diffusion takes the latent of the lowest noise level for the clean one.
 
         Args:
             count: number of moves, 1..T.
@@ -169,7 +170,8 @@ class NoiseSchedule:
             raise ValueError(f"steps = {count}; choose 1..{self.T}, the levels of the schedule")
         if spacing not in SPACINGS:
             raise ValueError(f"unknown spacing {spacing!r}; use one of {', '.join(SPACINGS)}")
-        return [*SPACINGS[spacing](self, count), 0]
+        steps = SPACINGS[spacing](self, count)
+        return [*steps, min(_ENDS.get(spacing, 0), steps[-1] - 1)]
 
     def _gather(self, table: Tensor, t: Tensor, ndim: int) -> Tensor:
         """Index a table (T+1,) by t (B,) and add axes up to `ndim`."""
@@ -190,7 +192,7 @@ def _trailing(schedule: NoiseSchedule, count: int) -> list[int]:
 
 
 def _leading(schedule: NoiseSchedule, count: int) -> list[int]:
-    """Step up evenly from t = 2, as the release does (its 1; its last move ends at our t = 1)."""
+    """Step up evenly from t = 2, as latent diffusion does (it counts from 0)."""
     stride = schedule.T // count
     start = min(2, schedule.T - (count - 1) * stride)
     return [start + i * stride for i in reversed(range(count))]
@@ -220,7 +222,17 @@ def _karras(schedule: NoiseSchedule, count: int) -> list[int]:
 
 SPACINGS: Final[MappingProxyType[str, Callable[[NoiseSchedule, int], list[int]]]] = (
     MappingProxyType(
-        {"trailing": _trailing, "leading": _leading, "linspace": _linspace, "karras": _karras}
+        {
+            "trailing": _trailing,
+            "leading": _leading,
+            "ldm": _leading,
+            "linspace": _linspace,
+            "karras": _karras,
+        }
     )
 )
 """Spacing -> (schedule, count) -> decreasing steps in 1..T."""
+
+_ENDS: Final = MappingProxyType({"ldm": 1})
+"""Spacing -> the step its last move ends at, where that is not clean data. Stable Diffusion and the
+released CoDi set alpha_prev[0] = alphas_cumprod[0]."""

@@ -31,27 +31,47 @@ class Attention(nn.Module):
     """Multi-head attention of queries (B, L, D) to a source (B, L', D') (Vaswani et al., 2017).
 
     With a source of one token the softmax is 1 whatever the query, so the result is
-    `to_out(to_v(source))` at every position: computed once, exactly, and broadcast.
+    `to_out(to_v(source))` at every position: computed once, exactly, and broadcast. `bias` gives
+    queries, keys and values one, as in Stable Diffusion's autoencoder.
+
+    `fused` is the form of the released CoDi's temporal attention: keys and values come from one
+    matrix, and the output has no bias.
     """
 
-    def __init__(self, width: int, source_width: int, heads: int, head_width: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        source_width: int,
+        heads: int,
+        head_width: int,
+        bias: bool = False,
+        fused: bool = False,
+    ) -> None:
         super().__init__()
         inner = heads * head_width
         self.heads = heads
-        self.to_q = nn.Linear(width, inner, bias=False)
-        self.to_k = nn.Linear(source_width, inner, bias=False)
-        self.to_v = nn.Linear(source_width, inner, bias=False)
-        self.to_out = nn.Linear(inner, width)
+        self.fused = fused
+        self.to_q = nn.Linear(width, inner, bias=bias)
+        if fused:
+            self.to_kv = nn.Linear(source_width, 2 * inner, bias=bias)
+        else:
+            self.to_k = nn.Linear(source_width, inner, bias=bias)
+            self.to_v = nn.Linear(source_width, inner, bias=bias)
+        self.to_out = nn.Linear(inner, width, bias=not fused)
 
     def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return (B, L, D), or (B, 1, D) to be broadcast when the source is one token.
 
         `bias` (heads, L, L') or (1, L, L') is added to the scores.
         """
-        if source.shape[1] == 1:
+        if source.shape[1] == 1 and not self.fused:
             return self.to_out(self.to_v(source))
-        q, k, v = (self._split(f(y)) for f, y in
-                   ((self.to_q, x), (self.to_k, source), (self.to_v, source)))  # fmt: skip
+        keys, values = (
+            self.to_kv(source).chunk(2, dim=-1)
+            if self.fused
+            else (self.to_k(source), self.to_v(source))
+        )
+        q, k, v = self._split(self.to_q(x)), self._split(keys), self._split(values)
         attended = attend(q, k, v, None if bias is None else bias.to(q.dtype))  # (B, heads, L, d)
         return self.to_out(attended.transpose(1, 2).flatten(2))
 

@@ -1,27 +1,50 @@
-"""Convolutional blocks on pictures (B, C, H, W). They know no modality and no diffusion."""
+"""Convolutional blocks on pictures (B, C, H, W). They know no modality and no diffusion.
+
+Where space has no meaning, a convolution gives way to a linear layer: `conv` with the kernel None
+on vectors (B, C), `Dense` on all channels and positions of a map at once.
+"""
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_unshuffle
+from torch.nn.functional import interpolate, pad, pixel_unshuffle
 
 Kernel = tuple[int, int]
+"""Height and width of a convolution."""
 
 
-def group_norm(channels: int, groups: int = 32, eps: float = 1e-5) -> nn.GroupNorm:
+def group_norm(
+    channels: int, groups: int = 32, eps: float = 1e-5, group_channels: int = 2
+) -> nn.GroupNorm:
     """Return a group norm with the largest number of groups up to `groups` that fits.
 
     A group has two channels at least: alone, a channel would lose its mean, and with it the step
-    embedding that a residual block adds.
+    embedding that a residual block adds. Latent diffusion does not care (`group_channels` = 1),
+    which only shows in networks of fewer than 64 channels.
     """
-    count = max(min(groups, channels // 2), 1)
+    count = max(min(groups, channels // group_channels), 1)
     while channels % count:
         count -= 1
     return nn.GroupNorm(count, channels, eps=eps)
 
 
-def conv(source: int, target: int, kernel: Kernel = (3, 3), stride: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps the size (divided by `stride`)."""
+@overload
+def conv(source: int, target: int, kernel: Kernel = (3, 3), stride: int = 1) -> nn.Conv2d: ...
+@overload
+def conv(
+    source: int, target: int, kernel: Kernel | None, stride: int = 1
+) -> nn.Conv2d | nn.Linear: ...
+def conv(
+    source: int, target: int, kernel: Kernel | None = (3, 3), stride: int = 1
+) -> nn.Conv2d | nn.Linear:
+    """Return a convolution that keeps the size (divided by `stride`).
+
+    Without a kernel it is a linear layer, for vectors (B, C).
+    """
+    if kernel is None:
+        return nn.Linear(source, target)
     padding = (kernel[0] // 2, kernel[1] // 2)
     return nn.Conv2d(source, target, kernel, stride=stride, padding=padding)
 
@@ -34,10 +57,27 @@ def zeroed(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return module
 
 
+class Dense(nn.Linear):
+    """Connect all channels and positions of a map with all of another, keeping no space.
+
+    Numbers are counted channel by channel, as `flatten` does.
+    """
+
+    def __init__(self, source: int, target: int, positions: int, into: int) -> None:
+        super().__init__(source * positions, target * into)
+        self.into = into
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, target, 1, into) for `x` (B, source, ...) of `positions` positions."""
+        return super().forward(x.flatten(1)).unflatten(1, (-1, 1, self.into))
+
+
 class ResBlock(nn.Module):
     """Residual block: norm, SiLU, convolution, twice, with the step embedding added between.
 
     As in DDPM and Stable Diffusion; without `step_width` it is the block of the autoencoders.
+    `groups`, `eps` and `group_channels` are those of its norms (`group_norm`). Without a kernel it
+    works on vectors (B, C), with linear layers.
     """
 
     def __init__(
@@ -45,36 +85,47 @@ class ResBlock(nn.Module):
         source: int,
         target: int,
         step_width: int | None = None,
-        kernel: Kernel = (3, 3),
+        kernel: Kernel | None = (3, 3),
         groups: int = 32,
+        eps: float = 1e-5,
+        group_channels: int = 2,
     ) -> None:
         super().__init__()
-        self.norm_in = group_norm(source, groups)
+        self.norm_in = group_norm(source, groups, eps, group_channels)
         self.conv_in = conv(source, target, kernel)
         self.step = nn.Linear(step_width, target) if step_width else None
-        self.norm_out = group_norm(target, groups)
+        self.norm_out = group_norm(target, groups, eps, group_channels)
         self.conv_out = zeroed(conv(target, target, kernel))
-        self.skip = nn.Conv2d(source, target, 1) if source != target else nn.Identity()
+        point = None if kernel is None else (1, 1)
+        self.skip = conv(source, target, point) if source != target else nn.Identity()
         self.activation = nn.SiLU()
 
     def forward(self, x: Tensor, step: Tensor | None = None) -> Tensor:
-        """Return (B, C', H, W) for `x` (B, C, H, W) and the step embedding (B, D)."""
+        """Return (B, C', H, W) for `x` (B, C, H, W) and the step embedding (B, D); or vectors."""
         hidden = self.conv_in(self.activation(self.norm_in(x)))
         if self.step is not None and step is not None:
-            hidden = hidden + self.step(self.activation(step))[:, :, None, None]
+            added = self.step(self.activation(step))
+            hidden = hidden + (added if hidden.ndim == 2 else added[:, :, None, None])
         return self.skip(x) + self.conv_out(self.activation(self.norm_out(hidden)))
 
 
 class Downsample(nn.Module):
-    """Halve height and width by a strided convolution."""
+    """Halve height and width by a strided convolution.
 
-    def __init__(self, channels: int, kernel: Kernel = (3, 3)) -> None:
+    With `asymmetric` the zeros lie below and to the right only, as in Stable Diffusion's
+    autoencoder: every output then looks one pixel further down and to the right.
+    """
+
+    def __init__(self, channels: int, kernel: Kernel = (3, 3), asymmetric: bool = False) -> None:
         super().__init__()
         self.conv = conv(channels, channels, kernel, stride=2)
+        self.after = (0, kernel[1] // 2, 0, kernel[0] // 2) if asymmetric else None
+        if asymmetric:
+            self.conv.padding = (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H/2, W/2)."""
-        return self.conv(x)
+        return self.conv(x if self.after is None else pad(x, self.after))
 
 
 class Upsample(nn.Module):

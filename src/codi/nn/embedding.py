@@ -31,16 +31,21 @@ def sinusoidal_embedding(position: Tensor, width: int, max_period: float = 10_00
 
 
 class StepEmbedding(nn.Module):
-    """Embed a diffusion step t (B,) as a vector (B, D), as in DDPM and Stable Diffusion."""
+    """Embed a diffusion step t (B,) as a vector (B, D), as in DDPM and Stable Diffusion.
 
-    def __init__(self, channels: int, width: int) -> None:
+    `first` is what the weights call the lowest noise level, t = 1: they may count from 0. Those
+    have no name for clean data, t = 0, which they are told is the lowest level.
+    """
+
+    def __init__(self, channels: int, width: int, first: int = 1) -> None:
         super().__init__()
         self.channels = channels
+        self.first = first
         self.layers = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Return the embedding (B, D) of the steps `t` (B,)."""
-        features = sinusoidal_embedding(t, self.channels)
+        features = sinusoidal_embedding((t + (self.first - 1)).clamp(min=0), self.channels)
         return self.layers(features.to(next(self.layers.parameters()).dtype))
 
 

@@ -1,17 +1,26 @@
 """Temporal attention and temporal shift (CoDi, section 3.3, A.2, Figures 6 and 7).
 
 Pictures of one clip are folded into the batch, (B * F, C, H, W); everything here needs to know F
-to unfold them. A single picture (F = 1) never comes here: the caller skips the block.
+to unfold them. A single picture (F = 1) never comes here: the caller skips the block. The released
+CoDi's block differs from the paper's, and every difference is a field of `TemporalConfig`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu, silu
 
 from codi.nn.attention import Attention
 from codi.nn.conv import conv, group_norm, zeroed
 from codi.nn.embedding import frame_times, sinusoidal_embedding
+
+HIDDEN = 8 / 3
+"""Width of the released CoDi's temporal feed-forward over that of the block."""
 
 
 def temporal_shift(x: Tensor, chunks: int = 8) -> Tensor:
@@ -34,6 +43,123 @@ def temporal_shift(x: Tensor, chunks: int = 8) -> Tensor:
     return torch.cat(shifted, dim=2)
 
 
+@dataclass(frozen=True)
+class TemporalConfig:
+    """Temporal blocks of a network that also denoises clips (CoDi, A.2).
+
+    The defaults are the paper's; the other choices are the released CoDi's.
+
+    Attributes:
+        shift_chunks, shift_kernel: k of the temporal shift, and the convolution before it.
+        place: "before" the residual block (Figure 7) or "after" it.
+        position: how frames are told apart: by their time in "seconds", or by "index": learned
+            tables of frames and frame rates, and a learned bias of their distance.
+        norm: what attention's input is normalised over: "channels", or "time" (per channel).
+        feed_forward: whether a feed-forward layer with a shift of its own follows attention.
+        fused: keys and values by one matrix, and no bias of the output.
+        heads: of the attention; the other attentions' when None. With `head_divisor` d a head of C
+            channels is C / d wide.
+        frame_rate, frames: row of the table of rates (from 1), and rows of both tables.
+    """
+
+    shift_chunks: int = 8
+    shift_kernel: int = 3
+    place: Literal["before", "after"] = "before"
+    position: Literal["seconds", "index"] = "seconds"
+    norm: Literal["channels", "time"] = "channels"
+    feed_forward: bool = False
+    fused: bool = False
+    heads: int | None = None
+    head_divisor: int | None = None
+    frame_rate: int = 4
+    frames: int = 30
+
+    def split(self, channels: int, otherwise: Callable[[int], tuple[int, int]]) -> tuple[int, int]:
+        """Return (heads, channels per head); those of `otherwise` where this does not say."""
+        if self.heads is None:
+            heads, width = otherwise(channels)
+        else:
+            heads, width = self.heads, max(channels // self.heads, 1)
+        return heads, width if self.head_divisor is None else channels // self.head_divisor
+
+
+class ClampedNorm(nn.Module):
+    """Normalise along one axis with a gain for each channel, the last axis.
+
+    The variance is held at `eps` at least, rather than `eps` added, and `eps` depends on the
+    precision, as in the released CoDi.
+    """
+
+    def __init__(self, channels: int, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised `x` (..., C)."""
+        eps = 1e-5 if x.dtype == torch.float32 else 1e-3
+        variance, mean = torch.var_mean(x, dim=self.axis, correction=0, keepdim=True)
+        return (x - mean) * variance.clamp(min=eps).rsqrt() * self.gain
+
+
+class FramePosition(nn.Module):
+    """Tell frames apart by their index, as the released CoDi does.
+
+    A row of a table for the frame and one for the frame rate are added to what attention reads; a
+    small network turns the distance of two frames into a bias for each head.
+    """
+
+    def __init__(self, channels: int, heads: int, config: TemporalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frame = nn.Parameter(torch.randn(config.frames, channels))
+        self.rate = nn.Parameter(torch.randn(config.frames, channels))
+        hidden = channels // 2
+        self.to_bias = nn.Sequential(
+            nn.Linear(1, hidden), nn.SiLU(),
+            nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, heads),
+        )  # fmt: skip
+
+    def forward(self, frames: int) -> Tensor:
+        """Return what is added to each frame, (F, C).
+
+        Raises:
+            ValueError: more frames than the table has.
+        """
+        c = self.config
+        if frames > c.frames:
+            raise ValueError(f"{frames} frames, but the table has {c.frames}; make shorter clips")
+        return self.frame[:frames] + self.rate[c.frame_rate - 1]
+
+    def bias(self, frames: int) -> Tensor:
+        """Return the score offsets (heads, F, F) from frame to frame."""
+        index = torch.arange(frames, device=self.frame.device, dtype=torch.float32)
+        distance = index[:, None] - index[None, :]
+        scaled = distance.sign() * (distance.abs() + 1).log()
+        return self.to_bias(scaled[..., None].to(self.frame.dtype)).permute(2, 0, 1)
+
+
+class ShiftedFeedForward(nn.Module):
+    """Gated feed-forward over channels whose second half comes from the frame before.
+
+    The released CoDi's; its output starts at zero here, so that it starts as nothing.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = int(channels * HIDDEN)
+        self.to_hidden = nn.Linear(channels, 2 * hidden, bias=False)
+        self.norm = ClampedNorm(hidden, axis=-1)
+        self.to_out = zeroed(nn.Linear(hidden, channels, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual (N, F, C) for `x` (N, F, C)."""
+        value, gate = self.to_hidden(x).float().chunk(2, dim=-1)
+        hidden = (value * gelu(gate)).to(x.dtype)
+        return self.to_out(self.norm(temporal_shift(hidden, chunks=2)))
+
+
 class TemporalBlock(nn.Module):
     """Let the frames of a clip see each other: attention over time, then a convolution and shift.
 
@@ -48,36 +174,49 @@ class TemporalBlock(nn.Module):
         heads: int,
         head_width: int,
         duration_s: float,
-        shift_chunks: int = 8,
-        shift_kernel: int = 3,
+        config: TemporalConfig = TemporalConfig(),
         groups: int = 32,
+        group_channels: int = 2,
     ) -> None:
         super().__init__()
+        c = config
         self.duration_s = duration_s
-        self.shift_chunks = shift_chunks
-        self.position = nn.Linear(channels, channels)
-        self.norm = nn.LayerNorm(channels)
-        self.attention = Attention(channels, channels, heads, head_width)
+        self.shift_chunks = c.shift_chunks
+        self.position: nn.Linear | FramePosition = (
+            FramePosition(channels, heads, c)
+            if c.position == "index"
+            else nn.Linear(channels, channels)
+        )
+        self.norm = ClampedNorm(channels, axis=1) if c.norm == "time" else nn.LayerNorm(channels)
+        self.attention = Attention(channels, channels, heads, head_width, fused=c.fused)
         zeroed(self.attention.to_out)
-        self.shift_norm = group_norm(channels, groups)
-        self.shift_conv = zeroed(conv(channels, channels, (shift_kernel, shift_kernel)))
+        self.feed_forward = ShiftedFeedForward(channels) if c.feed_forward else None
+        self.shift_norm = group_norm(channels, groups, group_channels=group_channels)
+        self.shift_conv = zeroed(conv(channels, channels, (c.shift_kernel, c.shift_kernel)))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Return (B * F, C, H, W) for `x` (B * F, C, H, W) and F = `frames`."""
-        x = x + self._attend(x, frames)
-        hidden = self.shift_conv(nn.functional.silu(self.shift_norm(x)))
-        hidden = temporal_shift(hidden.unflatten(0, (-1, frames)), self.shift_chunks)
-        return x + hidden.flatten(0, 1)
-
-    def _attend(self, x: Tensor, frames: int) -> Tensor:
         height, width = x.shape[2:]
         clip = x.unflatten(0, (-1, frames)).permute(0, 3, 4, 1, 2)  # (B, H, W, F, C)
         sequence = clip.reshape(-1, frames, x.shape[1])  # (B * H * W, F, C)
+        sequence = sequence + self.attend(sequence)
+        if self.feed_forward is not None:
+            sequence = sequence + self.feed_forward(sequence)
+        clip = sequence.unflatten(0, (-1, height, width)).permute(0, 3, 4, 1, 2)
+        x = clip.reshape(x.shape)
+        hidden = self.shift_conv(silu(self.shift_norm(x)))
+        hidden = temporal_shift(hidden.unflatten(0, (-1, frames)), self.shift_chunks)
+        return x + hidden.flatten(0, 1)
+
+    def attend(self, sequence: Tensor) -> Tensor:
+        """Return the residual of the attention over time, (N, F, C) for (N, F, C)."""
+        frames, channels = sequence.shape[1:]
+        if isinstance(self.position, FramePosition):
+            sequence = self.norm(sequence + self.position(frames))
+            return self.attention(sequence, sequence, self.position.bias(frames))
         # Milliseconds spread the sinusoids over the useful range.
         time = sinusoidal_embedding(
-            1000.0 * frame_times(frames, self.duration_s, x.device), x.shape[1]
+            1000.0 * frame_times(frames, self.duration_s, sequence.device), channels
         )
-        sequence = self.norm(sequence) + self.position(time.to(x.dtype))
-        attended = self.attention(sequence, sequence)
-        attended = attended.unflatten(0, (-1, height, width)).permute(0, 3, 4, 1, 2)
-        return attended.reshape(x.shape)
+        sequence = self.norm(sequence) + self.position(time.to(sequence.dtype))
+        return self.attention(sequence, sequence)

@@ -29,6 +29,10 @@ class JointConfig:
         complete: share of captions that tell everything; the others tell a random part.
         timesteps: "shared", "independent" or "mixed" (either, by chance) t of the streams.
         clean: how often one of the streams is exactly clean (t = 0), so that it only informs.
+        given: shares of the streams in being that one, e.g. {video = 0.8, audio = 0.2}; alike
+            when empty.
+        predicted: streams with a denoising term; all when empty. The others are only listened to,
+            which spares their diffusers where nothing of them is to learn.
         truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
             must tell each other the rest.
         contrast: weight of the contrastive term that aligns V of the streams.
@@ -40,6 +44,8 @@ class JointConfig:
     prompts: PromptConfig = field(default_factory=PromptConfig)
     timesteps: str = "mixed"
     clean: float = 0.33
+    given: dict[str, float] = field(default_factory=dict)
+    predicted: tuple[str, ...] = ()
     truncate: bool = False
     contrast: float = 0.1
     weight: str = "uniform"
@@ -48,10 +54,14 @@ class JointConfig:
         """Check what only a name says.
 
         Raises:
-            ValueError: an unknown weighting.
+            ValueError: an unknown weighting, or a given or predicted stream that is none.
         """
         if self.weight not in LOSS_WEIGHTS:
             raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
+        for setting in ("given", "predicted"):
+            for name in getattr(self, setting):
+                if name not in self.streams:
+                    raise ValueError(f"{setting}: " + unknown("stream", name, self.streams))
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -90,7 +100,8 @@ class Joint(Task):
         c, config = self.config, self.model.config
         written = [name for name in c.streams if modality(name).is_caption]
         return [
-            *config.parts(("diffusers", "environments"), c.streams),
+            *config.parts(("diffusers",), c.predicted or c.streams),
+            *config.parts(("environments",), c.streams),
             *config.parts(("encoders",), list(c.prompts.shares)),
             *(config.parts(("codecs",), written) if written else []),
         ]
@@ -100,7 +111,7 @@ class Joint(Task):
         """Return environment encoders and environment attention of all streams."""
         config = self.model.config
         encoders = config.parts(("environments",), self.config.streams)
-        diffusers = config.parts(("diffusers",), self.config.streams)
+        diffusers = config.parts(("diffusers",), self.config.predicted or self.config.streams)
         return (
             *(f"{part}.*" for part in encoders),
             *(f"{part}.*environment_attention*" for part in diffusers),
@@ -114,7 +125,8 @@ class Joint(Task):
         own = {name: draws.integers(1, total + 1, size) for name in c.streams}
         apart = draws.uniform(size) < _TIMESTEPS[c.timesteps]
         t = {name: torch.where(apart, own[name], one) for name in c.streams}
-        who = draws.integers(0, len(c.streams), size)
+        shares = torch.tensor([c.given.get(n, 0.0) if c.given else 1.0 for n in c.streams])
+        who = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
         given = draws.uniform(size) < c.clean
         return {
             name: t[name].masked_fill(given & (who == i), 0) for i, name in enumerate(c.streams)
@@ -123,10 +135,10 @@ class Joint(Task):
     @property
     def streams(self) -> tuple[str, ...]:
         """Return what is denoised."""
-        return self.config.streams
+        return self.config.predicted or self.config.streams
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Return one denoising term for each stream, and the contrastive term."""
+        """Return one denoising term for each stream that is noisy, and the contrastive term."""
         c, model = self.config, self.model
         texts = batch.texts
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
@@ -141,13 +153,19 @@ class Joint(Task):
         codi = model.codi(c.streams)
         environments = codi.environment_of(z_t, t)
         terms = {}
-        for name in c.streams:
-            output = codi.diffusers[name](
-                z_t[name], t[name], context, codi.beside(name, environments)
-            )
-            error = denoising_loss(model, name, output, z0[name], noise[name], t[name], c.weight)
-            noisy = (t[name] > 0).to(error)  # a clean stream has nothing to predict
-            terms[name] = (error * noisy).sum() / noisy.sum().clamp_min(1.0)
+        for name in c.predicted or c.streams:
+            rows = t[name].nonzero()[:, 0]  # a clean stream has nothing to predict
+            if len(rows):
+                beside = codi.beside(name, environments)
+                output = codi.diffusers[name](
+                    z_t[name][rows],
+                    t[name][rows],
+                    context[rows],
+                    None if beside is None else beside[rows],
+                )
+                clean, added = z0[name][rows], noise[name][rows]
+                error = denoising_loss(model, name, output, clean, added, t[name][rows], c.weight)
+                terms[name] = error.mean()
         if c.contrast:
             terms["contrast"] = c.contrast * self._contrast(codi, environments)
         return terms

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from codi.nn.attention import Attention, EnvironmentAttention, FeedForward
-from codi.nn.conv import Kernel, ResBlock, group_norm, zeroed
+from codi.nn.conv import group_norm, zeroed
 from codi.nn.embedding import frame_times, slot_times
-from codi.nn.temporal import TemporalBlock
+from codi.nn.residual import ResidualConfig, ResidualInTime
+
+EnvironmentForm = Literal["sublayer", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class SpatialTransformer(nn.Module):
         context_width: int,
         environment_width: int | None,
         groups: int = 32,
+        group_channels: int = 2,
         feed_forward_multiple: int = 4,
     ) -> None:
         super().__init__()
-        self.norm = group_norm(channels, groups, eps=1e-6)
+        self.norm = group_norm(channels, groups, eps=1e-6, group_channels=group_channels)
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.self_norm = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, channels, heads, head_width)
@@ -84,77 +88,68 @@ class SpatialTransformer(nn.Module):
 
 
 @dataclass(frozen=True)
-class TemporalConfig:
-    """Temporal blocks of a UNet that also denoises clips (CoDi, A.2)."""
+class BlockConfig(ResidualConfig):
+    """What all blocks of one UNet have in common.
 
-    shift_chunks: int = 8
-    shift_kernel: int = 3
+    Attributes:
+        context_width: D of the prompt's context; environment_width: E, or None for none.
+        environment: form of the attention to the environment, see `UNetConfig`.
+    """
 
-
-@dataclass(frozen=True)
-class BlockConfig:
-    """What all blocks of one UNet have in common."""
-
-    step_width: int
-    heads: int | None
-    head_channels: int | None
     context_width: int
     environment_width: int | None
-    duration_s: float
-    kernel: Kernel
-    groups: int
+    environment: EnvironmentForm
     feed_forward_multiple: int
-    temporal: TemporalConfig | None
 
-    def split(self, channels: int) -> tuple[int, int]:
-        """Return (heads, channels per head) for a layer of `channels`."""
-        if self.heads is not None:
-            return self.heads, self.head_channels or channels // self.heads
-        if self.head_channels is None:
-            raise ValueError("a UNet needs `heads` or `head_channels`; give one of them")
-        return max(channels // self.head_channels, 1), self.head_channels
+    def transformer(
+        self, channels: int, context_width: int, environment_width: int | None
+    ) -> SpatialTransformer:
+        """Return a transformer on `channels`."""
+        return SpatialTransformer(
+            channels,
+            *self.split(channels),
+            context_width=context_width,
+            environment_width=environment_width,
+            groups=self.groups,
+            group_channels=self.group_channels,
+            feed_forward_multiple=self.feed_forward_multiple,
+        )
 
 
-class UNetBlock(nn.Module):
-    """Temporal block, residual block, transformer: the order of CoDi, A.2 and Figure 7."""
+class UNetBlock(ResidualInTime):
+    """Residual block in time, transformer: the order of CoDi, A.2 and Figure 7.
 
-    def __init__(self, source: int, target: int, attends: bool, config: BlockConfig) -> None:
-        super().__init__()
+    The attention to the environment is a sublayer of the transformer, or a transformer of its own
+    (the released CoDi's `connecters_in`), which the UNet calls through `listen`, as it stands after
+    a change of resolution.
+    """
+
+    def __init__(
+        self, source: int, target: int, attends: bool, listens: bool, config: BlockConfig
+    ) -> None:
+        super().__init__(source, target, config)
         c = config
-        self.temporal = (
-            TemporalBlock(
-                source,
-                *c.split(source),
-                duration_s=c.duration_s,
-                shift_chunks=c.temporal.shift_chunks,
-                shift_kernel=c.temporal.shift_kernel,
-                groups=c.groups,
-            )
-            if c.temporal
-            else None
-        )
-        self.residual = ResBlock(source, target, c.step_width, c.kernel, c.groups)
+        apart = c.environment == "transformer"
+        heard = c.environment_width if listens else None
         self.transformer = (
-            SpatialTransformer(
-                target,
-                *c.split(target),
-                context_width=c.context_width,
-                environment_width=c.environment_width,
-                groups=c.groups,
-                feed_forward_multiple=c.feed_forward_multiple,
-            )
-            if attends
-            else None
+            c.transformer(target, c.context_width, None if apart else heard) if attends else None
         )
+        self.environment_attention = c.transformer(target, heard, None) if apart and heard else None
 
     def forward(self, x: Tensor, given: Conditioning, times_s: Tensor | None) -> Tensor:
-        """Return (B * F, C', H, W); a single picture passes by the temporal block."""
-        if self.temporal is not None and given.frames > 1:
-            x = self.temporal(x, given.frames)
-        x = self.residual(x, given.step)
+        """Return (B * F, C', H, W)."""
+        x = self.over_frames(x, given.step, given.frames)
         if self.transformer is not None:
             x = self.transformer(x, given, times_s)
         return x
+
+    def listen(self, x: Tensor, given: Conditioning) -> Tensor:
+        """Return `x` (B * F, C', H, W) after a transformer of its own for the environment."""
+        if self.environment_attention is None or given.environment is None:
+            return x
+        return self.environment_attention(
+            x, replace(given, context=given.environment, environment=None), None
+        )
 
 
 def position_times(

@@ -2,25 +2,43 @@
 
 The vector is laid out as a few positions of several channels, and the UNet's convolutions become
 one-dimensional (CoDi, section 3.3: "the 2D convolution in residual blocks is replaced with 1D
-convolution"; z-shape 768 x 1 x 1 in Table 12). Levels widen without changing resolution.
+convolution"; z-shape 768 x 1 x 1 in Table 12). Levels widen without changing resolution. In the
+released CoDi, whose text diffuser is Versatile Diffusion's, they are linear layers over all
+channels and positions instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from codi.nn.conv import zeroed
 from codi.unets.unet import UNet, UNetConfig
 
 
 @dataclass(frozen=True)
 class TextUNetConfig:
-    """A UNet for vectors: `latent_width` numbers laid out on `positions` positions."""
+    """A UNet for vectors: `latent_width` numbers laid out on `positions` positions.
+
+    Its blocks are a "convolution" along the positions (the paper) or "fully_connected" (the
+    released CoDi).
+    """
 
     latent_width: int
     positions: int
     unet: UNetConfig
+    blocks: Literal["convolution", "fully_connected"] = "convolution"
+
+    @property
+    def inner(self) -> UNetConfig:
+        """Return the UNet between both ends."""
+        own: dict[str, dict[str, Any]] = {
+            "convolution": {"kernel": (1, 3), "resample": False},
+            "fully_connected": {"positions": self.positions},
+        }
+        return replace(self.unet, time_axis="none", **own[self.blocks])
 
     def build(self) -> TextUNet:
         """Return the network with fresh weights."""
@@ -33,10 +51,16 @@ class TextUNet(nn.Module):
     def __init__(self, config: TextUNetConfig) -> None:
         super().__init__()
         self.config = config
-        channels = config.unet.latent_channels
-        self.to_positions = nn.Linear(config.latent_width, channels * config.positions)
-        self.unet = UNet(replace(config.unet, kernel=(1, 3), resample=False, time_axis="none"))
-        self.to_vector = nn.Linear(channels * config.positions, config.latent_width)
+        width = config.unet.latent_channels * config.positions
+        self.to_positions = nn.Linear(config.latent_width, width)
+        self.unet = UNet(config.inner)
+        self.to_vector = nn.Linear(width, config.latent_width)
+        if config.blocks == "fully_connected":  # it is the last layer, with nothing before it
+            zeroed(self.to_vector)
+
+    def embed_step(self, t: Tensor) -> Tensor:
+        """Return the embedding (B, D) of steps `t` (B,); see `UNet.embed_step`."""
+        return self.unet.embed_step(t)
 
     def forward(
         self, z_t: Tensor, t: Tensor, context: Tensor, environment: Tensor | None = None

@@ -8,17 +8,19 @@ schedules, guidance, or which modality it denoises.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from codi.nn.conv import Downsample, Upsample, conv, group_norm, zeroed
+from codi.nn.conv import Dense, Downsample, Upsample, conv, group_norm, zeroed
 from codi.nn.embedding import StepEmbedding, slot_times
+from codi.nn.temporal import TemporalConfig
 from codi.types import TimeAxis
 from codi.unets.blocks import (
     BlockConfig,
     Conditioning,
-    TemporalConfig,
+    EnvironmentForm,
     UNetBlock,
     position_times,
 )
@@ -31,13 +33,25 @@ class UNetConfig:
     Attributes:
         latent_channels: C of the latent it reads and writes.
         channels: channels of the first level; `multipliers` gives those of every level.
-        depth: residual blocks per level.
+        depth: residual blocks per level, or those of each level.
         attention: for each level, whether its blocks attend (to themselves, prompt, environment).
         heads, head_channels: heads of every attention, by count, by width, or both.
         context_width: D of the prompt's context; environment_width: E, or None for none.
         time_axis: which axis of the latent is time; duration_s: how long the clip is.
         kernel: of the residual blocks' convolutions; resample: whether levels change resolution.
-        temporal: temporal blocks before every residual block, for clips.
+        groups, group_channels: most groups of a norm, and fewest channels of a group.
+        temporal: temporal blocks beside every residual block, for clips.
+        environment: what attends to the environment: a "sublayer" of every transformer, or, in the
+            released CoDi, a "transformer" of its own after every block of a level that listens,
+            after the level's change of resolution, and none in the middle.
+        listening: for each level, whether its blocks listen to the environment; `attention`'s when
+            None.
+        skips: "standard", or "aliased" as in the released CoDi, where the innermost skip is
+            overwritten by the output of the middle.
+        first_step: what the weights call the lowest noise level: Stable Diffusion and the released
+            CoDi count from 0.
+        positions: in place of convolutions, blocks fully connected over all channels of this many
+            positions, and no layer at either end (`codi.unets.text_unet`).
     """
 
     latent_channels: int
@@ -45,7 +59,7 @@ class UNetConfig:
     context_width: int
     duration_s: float
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    depth: int = 2
+    depth: int | tuple[int, ...] = 2
     attention: tuple[bool, ...] = (True, True, True, False)
     heads: int | None = None
     head_channels: int | None = None
@@ -56,6 +70,44 @@ class UNetConfig:
     groups: int = 32
     feed_forward_multiple: int = 4
     temporal: TemporalConfig | None = None
+    group_channels: int = 2
+    environment: EnvironmentForm = "sublayer"
+    listening: tuple[bool, ...] | None = None
+    skips: Literal["standard", "aliased"] = "standard"
+    first_step: int = 1
+    positions: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every level has its entry.
+
+        Raises:
+            ValueError: for levels without one, or a fully connected UNet that changes channels.
+        """
+        for name, entries in (
+            ("attention", self.attention),
+            ("listening", self.listens),
+            ("depth", self.depths),
+        ):
+            if len(entries) != len(self.multipliers):
+                raise ValueError(
+                    f"{name} names {len(entries)} levels and multipliers {len(self.multipliers)}; "
+                    "give one entry for each level"
+                )
+        if self.positions and self.latent_channels != self.channels:
+            raise ValueError(
+                f"latent_channels is {self.latent_channels} and channels {self.channels}; "
+                "a fully connected UNet needs both alike"
+            )
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Return the residual blocks of each level on the way down."""
+        return (self.depth,) * len(self.multipliers) if isinstance(self.depth, int) else self.depth
+
+    @property
+    def listens(self) -> tuple[bool, ...]:
+        """Return for each level whether its blocks listen to the environment."""
+        return self.attention if self.listening is None else self.listening
 
     def build(self) -> UNet:
         """Return the network with fresh weights."""
@@ -68,11 +120,6 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         c = self.config = config
-        if len(c.attention) != len(c.multipliers):
-            raise ValueError(
-                f"attention names {len(c.attention)} levels and multipliers {len(c.multipliers)}; "
-                "give one entry for each level"
-            )
         step_width = 4 * c.channels
         shared = BlockConfig(
             step_width=step_width,
@@ -83,13 +130,18 @@ class UNet(nn.Module):
             duration_s=c.duration_s,
             kernel=c.kernel,
             groups=c.groups,
+            group_channels=c.group_channels,
+            positions=c.positions,
+            environment=c.environment,
             feed_forward_multiple=c.feed_forward_multiple,
             temporal=c.temporal,
         )
         widths = [c.channels * m for m in c.multipliers]
         last = len(widths) - 1
-        self.step_embedding = StepEmbedding(c.channels, step_width)
-        self.conv_in = conv(c.latent_channels, c.channels, c.kernel)
+        self.step_embedding = StepEmbedding(c.channels, step_width, c.first_step)
+        self.conv_in: nn.Module = (
+            nn.Identity() if c.positions else conv(c.latent_channels, c.channels, c.kernel)
+        )
 
         self.down = nn.ModuleList()
         self.downsample = nn.ModuleList()
@@ -97,17 +149,21 @@ class UNet(nn.Module):
         now = c.channels
         for level, width in enumerate(widths):
             blocks = nn.ModuleList()
-            for _ in range(c.depth):
-                blocks.append(UNetBlock(now, width, c.attention[level], shared))
+            for _ in range(c.depths[level]):
+                blocks.append(UNetBlock(now, width, c.attention[level], c.listens[level], shared))
                 now = width
                 skips.append(now)
             self.down.append(blocks)
             if level < last and c.resample:
-                self.downsample.append(Downsample(now, c.kernel))
+                self.downsample.append(self._resampling(Downsample, now))
                 skips.append(now)
 
+        listens = c.environment == "sublayer"
         self.middle = nn.ModuleList(
-            [UNetBlock(now, now, True, shared), UNetBlock(now, now, False, shared)]
+            [
+                UNetBlock(now, now, True, listens, shared),
+                UNetBlock(now, now, False, False, shared),
+            ]
         )
 
         self.up = nn.ModuleList()
@@ -115,17 +171,29 @@ class UNet(nn.Module):
         for level in reversed(range(len(widths))):
             blocks = nn.ModuleList()
             extra = 1 if level == 0 or c.resample else 0
-            for _ in range(c.depth + extra):
-                blocks.append(
-                    UNetBlock(now + skips.pop(), widths[level], c.attention[level], shared)
-                )
+            for _ in range(c.depths[level] + extra):
+                attends, listens = c.attention[level], c.listens[level]
+                blocks.append(UNetBlock(now + skips.pop(), widths[level], attends, listens, shared))
                 now = widths[level]
             self.up.append(blocks)
             if level > 0 and c.resample:
-                self.upsample.append(Upsample(now, c.kernel))
+                self.upsample.append(self._resampling(Upsample, now))
 
-        self.norm_out = group_norm(now, c.groups)
-        self.conv_out = zeroed(conv(now, c.latent_channels, c.kernel))
+        self.norm_out = group_norm(now, c.groups, group_channels=c.group_channels)
+        self.conv_out: nn.Module = (
+            nn.Identity() if c.positions else zeroed(conv(now, c.latent_channels, c.kernel))
+        )
+
+    def _resampling(self, kind: type[Downsample | Upsample], channels: int) -> nn.Module:
+        """Return the layer between two levels; fully connected, it keeps the size."""
+        c = self.config
+        if c.positions:
+            return Dense(channels, channels, c.positions, c.positions)
+        return kind(channels, c.kernel)
+
+    def embed_step(self, t: Tensor) -> Tensor:
+        """Return the embedding (B, D) of steps `t` (B,), which environment encoders may share."""
+        return self.step_embedding(t)
 
     def forward(
         self, z_t: Tensor, t: Tensor, context: Tensor, environment: Tensor | None = None
@@ -139,7 +207,7 @@ class UNet(nn.Module):
             environment: what the other streams do (B, K, E); None when there are no others.
         """
         frames = z_t.shape[2]
-        step = self.step_embedding(t)
+        step = self.embed_step(t)
         given = Conditioning(
             step=step.repeat_interleave(frames, dim=0),
             context=context,
@@ -154,17 +222,21 @@ class UNet(nn.Module):
         for level, blocks in enumerate(self.down):
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, given, self._times(x, given))
+                x = block.listen(x, given)
                 skips.append(x)
             if level < len(self.downsample):
                 x = self.downsample[level](x)
                 skips.append(x)
         for block in self.middle:
             x = block(x, given, self._times(x, given))
+        if self.config.skips == "aliased":
+            skips[-1] = x
         for level, blocks in enumerate(self.up):
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(torch.cat([x, skips.pop()], dim=1), given, self._times(x, given))
-            if level < len(self.upsample):
-                x = self.upsample[level](x)
+                if block is blocks[-1] and level < len(self.upsample):  # type: ignore[index]
+                    x = self.upsample[level](x)
+                x = block.listen(x, given)
         x = self.conv_out(nn.functional.silu(self.norm_out(x)))
         return x.unflatten(0, (-1, frames)).transpose(1, 2)
 

@@ -1,0 +1,108 @@
+"""Diffusers against the numbers of the released code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from codi.config import ConfigError
+from codi.convert.check_unets import CHECKS, diffuser_config, environment_config
+from codi.convert.golden import Check, Golden
+from tests.released import GOLDENS, needs_goldens
+
+COVERED = {
+    "a_image_unet_step",
+    "b_video_unet_step",
+    "b2_temporal_block",
+    "c_audio_unet_step",
+    "d_text_unet_step",
+    "e_joint_video_audio",
+    "e2_joint_image_text_audio",
+    "e3_joint_paper_wiring",
+    "i_ddim10_cfg_image",
+    "i2_schedule",
+}
+
+
+def _checks(golden: Golden) -> list[Check]:
+    return [check for check in CHECKS if check.recognises(golden.about)]
+
+
+@needs_goldens
+def test_every_golden_of_a_diffuser_is_recognised_by_one_check() -> None:
+    found = {path.stem: _checks(Golden(path)) for path in GOLDENS.glob("*.json")}
+    assert {name for name, checks in found.items() if checks} == COVERED
+    assert all(len(checks) <= 1 for checks in found.values())
+
+
+@needs_goldens
+@pytest.mark.parametrize("name", sorted(COVERED))
+def test_our_numbers_are_theirs(name: str) -> None:
+    golden = Golden(GOLDENS / f"{name}.json")
+    (check,) = _checks(golden)
+    made = check.run(golden)
+    assert {key for key in golden.tensors if key.startswith(("out", "h_con"))} <= set(made)
+    for key, value in made.items():
+        expected = golden[key]
+        assert value.shape == expected.shape
+        error = (value.double() - expected.double()).abs().max()
+        assert error <= check.tolerance * expected.double().std(), key
+
+
+@needs_goldens
+def test_a_wrong_wiring_would_be_noticed() -> None:
+    golden = Golden(GOLDENS / "a_image_unet_step.json")
+    apart = (golden["out_official"] - golden["out_unaliased"]).abs().max()
+    assert apart > 0.5 * golden["out_official"].std()
+
+
+def _golden(folder: Path, about: dict[str, object]) -> Golden:
+    path = folder / "mine.json"
+    path.write_text(json.dumps(about), encoding="utf-8")
+    return Golden(path)
+
+
+@pytest.mark.parametrize("config", [None, "words", [1], {}])
+def test_what_is_no_diffuser_is_left_to_others(tmp_path: Path, config: object) -> None:
+    assert not _checks(_golden(tmp_path, {"what": "a codec", "config": config, "tensors": {}}))
+
+
+def test_weights_that_are_nowhere_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    about: dict[str, object] = {
+        "what": "joint",
+        "config": {"unet_audio": {}},
+        "tensors": {"x_audio": []},
+    }
+    golden = _golden(tmp_path, about)
+    save_file({"x_audio": torch.zeros(1)}, tmp_path / "mine.safetensors")
+    (check,) = _checks(golden)
+    with pytest.raises(ConfigError, match=r"mine\.json: names no file with weights w\.unet_audio"):
+        check.run(golden)
+
+
+def test_a_wiring_needs_the_golden_it_speaks_of(tmp_path: Path) -> None:
+    golden = _golden(tmp_path, {"what": "", "tensors": ["out_audio_swapped_aliased"]})
+    (check,) = _checks(golden)
+    with pytest.raises(ConfigError, match="names no golden with inputs"):
+        check.run(golden)
+
+
+BASE = {"input_channels": 4, "model_channels": 8, "output_channels": 4}
+
+
+def test_the_released_defaults_hold_where_a_golden_is_silent() -> None:
+    config = diffuser_config(BASE | {"channel_mult": [1, 2, 4, 4]})
+    assert config == diffuser_config(
+        BASE | {"channel_mult": [1, 2, 4, 4], "num_heads": 8, "context_dim": 768}
+    )
+    assert environment_config(BASE).multipliers == (1, 2, 4)
+
+
+def test_a_text_diffuser_has_as_many_positions_on_every_level() -> None:
+    with pytest.raises(ConfigError, match="equally many positions"):
+        diffuser_config(BASE | {"second_dim": [4, 2]})
