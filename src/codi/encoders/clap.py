@@ -191,7 +191,7 @@ def resample_windowed(x: Tensor, from_hz: int, to_hz: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _sinc_kernels(down: int, up: int, crossings: int = 6, rolloff: float = 0.99) -> Tensor:
-    """Return one low-pass filter (up, 1, taps) for each phase of the output, in double precision."""
+    """Return one low-pass filter (up, 1, taps) for each phase of the output, in float64."""
     band = min(down, up) * rolloff
     reach = math.ceil(crossings * down / band)
     taps = torch.arange(-reach, reach + down, dtype=torch.float64) / down

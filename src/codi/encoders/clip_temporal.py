@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, silu
 
 from codi.nn.attention import attend
 from codi.nn.conv import zeroed
@@ -45,18 +45,17 @@ class FrameDistanceBias(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, heads),
-        )  # fmt: skip
+        self.from_distance = nn.Linear(1, width)
+        self.hidden = nn.Linear(width, width)
+        self.to_heads = nn.Linear(width, heads)
 
     def forward(self, frames: int) -> Tensor:
         """Return the bias (heads, F, F) of queries (rows) to keys."""
-        weight = self.layers[0].weight
+        weight = self.from_distance.weight
         instants = torch.arange(frames, device=weight.device)
         distance = (instants[:, None] - instants[None, :]).to(weight.dtype)
-        logarithmic = distance.sign() * distance.abs().log1p()
-        return self.layers(logarithmic[..., None]).permute(2, 0, 1)
+        hidden = silu(self.from_distance((distance.sign() * distance.abs().log1p())[..., None]))
+        return self.to_heads(silu(self.hidden(hidden))).permute(2, 0, 1)
 
 
 class ClipTemporalBlock(nn.Module):
