@@ -96,13 +96,13 @@ def test_the_released_encoders_have_their_parameters(config: Any, count: int) ->
     ("config", "table_of"), [(c.values[0], c.values[1]) for c in RELEASED_PARTS]
 )
 def test_exporting_undoes_converting(config: Any, table_of: Any) -> None:
-    small = {
+    sizes: dict[Any, dict[str, Any]] = {
         ClipTextConfig: {"vocabulary": 20, "length": 8, "width": 16, "heads": 2, "layers": 2},
         ClipVisionConfig: {"size_px": 8, "patch": 4, "width": 12, "heads": 2, "layers": 2},
         ClapAudioConfig: {"channels": 8, "depths": (2, 1), "heads": (1, 2), "classes": 5,
                           "window": 4, "picture": 128, "duration_s": 1.0},
-    }[type(config)]  # fmt: skip
-    config = dataclasses.replace(config, **small, context_width=10)
+    }  # fmt: skip
+    config = dataclasses.replace(config, **sizes[type(config)], context_width=10)
     table, own = table_of(config), config.build().state_dict()
     names = {found[0] for found in map(table.foreign, own) if found}
     foreign = {name: table.to_foreign(name, own) for name in names}
@@ -182,7 +182,9 @@ def test_a_published_clap_hears_the_same(class_name: str, tmp_path: Path) -> Non
         text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         text |= {"intermediate_size": 16, "vocab_size": 20}
         model = transformers.ClapModel(
-            transformers.ClapConfig(text, published.to_dict(), projection_dim=12)
+            transformers.ClapConfig(
+                text_config=text, audio_config=published.to_dict(), projection_dim=12
+            )
         )
     else:
         model = transformers.ClapAudioModelWithProjection(published)

@@ -125,7 +125,7 @@ class Table:
         """Return our names of a foreign tensor with their layouts; nothing where no rule fits.
 
         There is mostly one. Of several, each layout takes its share; `to_foreign` joins them.
-        A name that is listed as unused has none, even where the rule of a module above it would fit.
+        A name listed as unused has none, even where the rule of a module above it would fit.
         """
         if self.why_unused(foreign) is not None:
             return []
