@@ -166,7 +166,7 @@ def test_temporal_blocks_see_clips_and_leave_pictures_alone() -> None:
     clip = torch.rand(1, 3, 4, 32, 32) * 2 - 1
     picture = vision.features(clip[:, :, :1])
     for block in vision.blocks:
-        torch.nn.init.normal_(block.to_out.weight)
+        torch.nn.init.normal_(block.get_parameter("to_out.weight"))
     assert torch.equal(vision.features(clip[:, :, :1]), picture)
     assert not torch.allclose(vision.features(clip), vision.features(clip.flip(2)), atol=1e-3)
 
