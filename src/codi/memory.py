@@ -1,8 +1,8 @@
-"""Ask the C library to keep the memory it has, or to give it back, whichever serves the work.
+"""Ask the C library to keep the memory that was freed, or to give it back.
 
-glibc gives large freed blocks back to the operating system at once, and every new tensor then costs
-page faults. In training that was most of the time of the stages that make spectrograms
-(docs/log.md, 2026-11-24). It knows no tensor library.
+Keeping makes training faster: glibc gives large freed blocks back to the operating system at once,
+and every new tensor then costs page faults. In training that was most of the time of the stages
+that make spectrograms (docs/log.md, 2026-11-24). It knows no tensor library.
 """
 
 from __future__ import annotations
@@ -32,9 +32,24 @@ def map_large_blocks() -> bool:
     return _set((_MMAP_THRESHOLD, 2**20))
 
 
+def return_freed_memory() -> bool:
+    """Give freed blocks back to the operating system now; say whether this platform could be asked.
+
+    Small tensors that were freed between others would otherwise stay with the process.
+    """
+    if not _has_glibc():
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
 def _set(*settings: tuple[int, int]) -> bool:
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     library = ctypes.CDLL(None)
     applied = [library.mallopt(name, value) == 1 for name, value in settings]
     return all(applied)
+
+
+def _has_glibc() -> bool:
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
