@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from codi.cli import main
-from codi.convert import sources
+from codi.convert import layouts as registry
 from codi.convert.golden import Check
 from tests.convert import toy
 from tests.convert.test_verifying import X, golden
@@ -20,7 +20,7 @@ from tests.convert.test_verifying import X, golden
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a toy single file of pictures' codec alone, with the toy layouts known."""
-    monkeypatch.setattr(sources, "LAYOUTS", toy.LAYOUTS)
+    monkeypatch.setattr(registry, "LAYOUTS", toy.LAYOUTS)
     model = toy.trained("codecs.image")
     state = toy.foreign_state(model, toy.PICTURES) | {"model_ema.x": torch.zeros(1)}
     return toy.write(tmp_path / "x.safetensors", state)
@@ -101,7 +101,7 @@ def test_verifying_prints_errors_and_says_with_its_code(
     def run(g: object) -> dict[str, Tensor]:
         return {"out": X + by}
 
-    monkeypatch.setattr(sources, "CHECKS", (Check(lambda about: "factor" in about, run),))
+    monkeypatch.setattr(registry, "CHECKS", (Check(lambda about: "factor" in about, run),))
     golden(tmp_path, "met", {"factor": 1}, x=X, out=X)
     golden(tmp_path, "facts", {"a": 1})
     assert main(["verify", str(tmp_path), "--quiet"]) == code

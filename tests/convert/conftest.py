@@ -8,14 +8,14 @@ import pytest
 from torch import Tensor
 
 from codi.build import Model
-from codi.convert import sources
+from codi.convert import layouts as registry
 from tests.convert import toy
 
 
 @pytest.fixture
 def layouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Know the toy layouts only."""
-    monkeypatch.setattr(sources, "LAYOUTS", toy.LAYOUTS)
+    monkeypatch.setattr(registry, "LAYOUTS", toy.LAYOUTS)
 
 
 @pytest.fixture(scope="session")

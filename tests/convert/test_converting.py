@@ -16,8 +16,10 @@ from torch import Tensor
 
 from codi.build import PRESETS, Model, load_config
 from codi.config import ConfigError
-from codi.convert import converting, fresh, sources
+from codi.convert import converting, fresh
+from codi.convert import layouts as registry
 from codi.convert.converting import convert, prepare
+from codi.convert.sources import ForeignLayout
 from codi.convert.writing import Slot, TensorFile
 from codi.pipeline import load
 from codi.weights import load_model, part_files, read_origin
@@ -275,7 +277,7 @@ def test_layouts_of_different_models_need_a_choice(
     from dataclasses import replace
 
     other = replace(toy.FOLDER, preset="tiny")
-    monkeypatch.setattr(sources, "LAYOUTS", (toy.TOY, other))
+    monkeypatch.setattr(registry, "LAYOUTS", (toy.TOY, other))
     source = toy.write(tmp_path / "x.safetensors", single)
     with pytest.raises(ConfigError, match=r"belong to different models .* choose with --model"):
         prepare([str(source), str(toy_folder)], tmp_path / "model")
@@ -309,7 +311,7 @@ import json, sys, threading, time
 import torch
 torch.set_num_threads(1)
 from codi.cli import main
-from codi.convert import sources
+from codi.convert import layouts as registry
 from tests.convert.test_converting import large_layouts
 
 def anonymous():
@@ -323,7 +325,7 @@ def watch():
         time.sleep(0.001)
 
 words, preset = sys.argv[2:], sys.argv[1]
-sources.LAYOUTS = large_layouts(preset)
+registry.LAYOUTS = large_layouts(preset)
 base = peak = anonymous()
 threading.Thread(target=watch, daemon=True).start()
 code = main(words)
@@ -331,9 +333,9 @@ print(json.dumps({"code": code, "base": base, "peak": peak}))
 """
 
 
-def large_layouts(preset: str) -> tuple[sources.ForeignLayout, ...]:
+def large_layouts(preset: str) -> tuple[ForeignLayout, ...]:
     """Return a layout of the toy vision diffuser alone, for a model of another size."""
-    return (sources.ForeignLayout("large", "nobody's", preset, (toy.VISION,)),)
+    return (ForeignLayout("large", "nobody's", preset, (toy.VISION,)),)
 
 
 def _large_file(path: Path, preset: Path, channels: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from codi.build import Model, ModelConfig, load_config
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.config import ConfigError
-from codi.convert import sources
+from codi.convert import layouts as registry
 from codi.convert.converting import convert, prepare
 from codi.convert.exporting import export_paths, prepare_export, write_export
 from codi.convert.rules import SAME, Layout, Table
@@ -27,7 +27,7 @@ from codi.weights import part_files, save_model
 from tests.convert import toy
 from tests.convert.small_parts import shrunk
 
-REGISTERED = sources.LAYOUTS  # before a fixture changes it
+REGISTERED = registry.LAYOUTS  # before a fixture changes it
 CASES = [
     pytest.param(layout, part, id=f"{layout.name}: {part}")
     for layout in (*REGISTERED, *toy.LAYOUTS)
@@ -77,7 +77,7 @@ def test_export_after_convert_is_the_identity(
     _random(model, data.draw(st.integers(0, 9)))
     save_model(model, folder / "ours", dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "LAYOUTS", (layout,))
+        patch.setattr(registry, "LAYOUTS", (layout,))
         export = prepare_export(folder / "ours", layout.name)
         write_export(export, folder / "theirs")
         again = prepare([str(folder / "theirs")], folder / "back", model=str(folder / "ours"))
@@ -184,7 +184,7 @@ def test_parts_that_share_a_foreign_tensor_must_agree(
             return dataclasses.replace(toy.autoencoder(config), rules=tuple(rules))
 
         twice = (toy.PICTURES, dataclasses.replace(toy.PICTURES, table=table))
-        monkeypatch.setattr(sources, "LAYOUTS", (dataclasses.replace(toy.TOY, modules=twice),))
+        monkeypatch.setattr(registry, "LAYOUTS", (dataclasses.replace(toy.TOY, modules=twice),))
 
     know(SAME)
     assert prepare_export(tmp_path, "toy").files

@@ -69,12 +69,12 @@ def _list(model: str) -> None:
 
     from codi.build import load_config
     from codi.cli.progress import print_table
-    from codi.convert import sources
+    from codi.convert.layouts import LAYOUTS
     from codi.weights import find_model
 
     config = load_config(find_model(model))
     table = Table("layout", "whose", "parts of this model", "files")
-    for layout in sources.LAYOUTS:
+    for layout in LAYOUTS:
         parts = dict.fromkeys(part for module in layout.modules for part in module.parts(config))
         files = dict.fromkeys(module.file for module in layout.modules)
         table.add_row(layout.name, layout.summary, ", ".join(parts), ", ".join(files))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from codi.build import ROLES, ModelConfig, load_config
 from codi.config import ConfigError, to_toml, unknown
-from codi.convert import sources as registry
+from codi.convert import layouts as registry
 from codi.convert.fresh import fresh_values
 from codi.convert.locating import open_source
 from codi.convert.planning import PartPlan, Plan, default_preset, make_plan, recognised

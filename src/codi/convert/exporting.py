@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codi.build import ModelConfig, load_config
 from codi.config import ConfigError, unknown
-from codi.convert import sources as registry
+from codi.convert import layouts as registry
 from codi.convert.planning import listed
 from codi.convert.reading import Stored, open_checkpoint
 from codi.convert.rules import Table

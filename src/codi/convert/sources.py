@@ -1,8 +1,7 @@
-"""The foreign layouts that are known: what their files hold, and which of our parts that is.
+"""What a foreign layout is: what its files hold, which of our parts that is, and how one knows it.
 
-This is the one registry of the package: a family of checkpoints is plugged in by adding its
-modules to a layout of `LAYOUTS`, and its golden checks to `CHECKS`. A layout is recognised by the
-names and shapes of a file's tensors, never by the file's name.
+A layout is recognised by the names and shapes of a file's tensors, never by the file's name. Those
+that are known stand in `codi.convert.layouts`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 
 from codi.build import ModelConfig
 from codi.config import ConfigError
-from codi.convert.golden import Check
 from codi.convert.reading import Checkpoint
 from codi.convert.rules import Table, below
 
@@ -159,13 +157,6 @@ class ForeignLayout:
     def why_skipped(self, checkpoint: Checkpoint) -> str | None:
         """Return why a whole file is not needed, or None."""
         return next((s.why for s in self.skips if s.signs.found(checkpoint)), None)
-
-
-LAYOUTS: tuple[ForeignLayout, ...] = ()
-"""All layouts. Of two that recognise as many modules in a file, the first is taken."""
-
-CHECKS: tuple[Check, ...] = ()
-"""How goldens are run, for `codi verify`; the first that recognises one runs it."""
 
 
 def recognise(checkpoint: Checkpoint, layouts: Sequence[ForeignLayout]) -> ForeignLayout:

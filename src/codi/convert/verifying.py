@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from codi.config import ConfigError
-from codi.convert import sources as registry
+from codi.convert import layouts as registry
 from codi.convert.golden import Check, Golden
 
 Verdict = Literal["pass", "fail", "not checked", "unknown", "companion", "unusable"]
