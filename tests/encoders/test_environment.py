@@ -142,3 +142,28 @@ def test_every_level_of_a_pooled_environment_needs_its_blocks() -> None:
     assert [len(blocks) for blocks in _pooled("none", depth=(2, 1)).blocks] == [2, 1]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="depth names 3 levels and multipliers 2"):
         _pooled("none", depth=(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "slots", "tells"),
+    [
+        ("frame", (4, 16, 4, 4), 8, True),
+        ("frame", (4, 1, 4, 4), 8, False),
+        ("frame", (4, 16, 4, 4), 1, False),
+        ("height", (4, 1, 32, 4), 8, True),
+        ("none", (4, 1, 8, 8), 8, False),
+        ("vector", (16,), 8, False),
+    ],
+)
+@torch.no_grad()
+def test_slots_tell_time_where_the_latent_has_it(
+    kind: str, shape: tuple[int, ...], slots: int, tells: bool
+) -> None:
+    encoder, z_t = _encoder(kind, slots), torch.randn(2, *shape)
+    assert encoder.tells_time(z_t) == tells
+    environment = encoder(z_t, torch.tensor([3, 4]))
+    projected = encoder.project_slots(environment)
+    assert projected.shape == (2, slots, 64)
+    torch.testing.assert_close(projected.norm(dim=-1), torch.ones(2, slots))
+    spread = environment.amax(1) - environment.amin(1)
+    assert bool(spread.max() > 1e-5) == tells

@@ -91,6 +91,34 @@ def test_a_stream_that_is_only_listened_to_needs_no_diffuser(batch_for: Batches)
     assert any(p.grad is not None and bool(p.grad.any()) for p in heard)
 
 
+def test_the_noisy_end_is_drawn_more_often_where_asked() -> None:
+    t = _joint(noisier=3.0, clean=0.0).steps(3000, _draws())["video"].float()
+    assert t.mean().item() == pytest.approx(750, abs=15)
+    assert t.min() >= 1
+    assert t.max() <= 1000
+
+
+def test_without_predictions_v_is_trained_by_contrast_alone(batch_for: Batches) -> None:
+    task = _joint(awake_model(), predicted=(), contrast_slots=1.0)
+    assert not any(part.startswith("diffusers") for part in task.parts)
+    assert set(task(batch_for(task), _draws())) == {"contrast", "contrast_slots"}
+
+
+def test_slots_are_contrasted_between_streams_with_time(batch_for: Batches) -> None:
+    task = _joint(awake_model(), streams=("image", "audio"), predicted=(), contrast_slots=1.0)
+    with pytest.raises(ConfigError, match="two streams with time, and of image, audio audio has"):
+        task(batch_for(task), _draws())
+
+
+def test_a_joint_stage_has_something_to_learn() -> None:
+    with pytest.raises(ValueError, match="nothing is predicted and nothing contrasted"):
+        _joint(predicted=(), contrast=0.0)
+    with pytest.raises(ValueError, match="audio alone is predicted"):
+        _joint(predicted=("audio",), given={"audio": 1.0})
+    with pytest.raises(ValueError, match=r"noisier is 0\.5"):
+        _joint(noisier=0.5)
+
+
 def test_a_clean_stream_has_nothing_to_predict(batch_for: Batches) -> None:
     task = _joint(awake_model(), clean=1.0, given={"video": 1.0}, contrast=0.0)
     losses = task(batch_for(task), _draws())

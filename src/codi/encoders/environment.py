@@ -105,6 +105,15 @@ class EnvironmentEncoder(nn.Module):
         """
         return normalize(self.projection(environment.mean(1)).float(), dim=-1)
 
+    def project_slots(self, environment: Tensor) -> Tensor:
+        """Return a unit vector (B, K, P) of every slot, to contrast streams instant by instant."""
+        return normalize(self.projection(environment).float(), dim=-1)
+
+    def tells_time(self, z_t: Tensor) -> bool:
+        """Say whether the slots of this latent differ: a clip's do, a single picture's do not."""
+        instants = {"frame": 2, "height": 3}.get(self.config.time_axis)
+        return self.config.slots > 1 and instants is not None and z_t.shape[instants] > 1
+
     def _along_time(self, x: Tensor, frames: int) -> Tensor:
         """Return a sequence (B, n, features): n instants, or one where there is no time."""
         c = self.config
@@ -236,3 +245,8 @@ class PooledEnvironmentEncoder(nn.Module):
     def project(self, environment: Tensor) -> Tensor:
         """Return the unit vectors (B, E) of environments (B, 1, E), for the contrastive term."""
         return normalize(environment.mean(1).float(), dim=-1)
+
+    def tells_time(self, z_t: Tensor) -> bool:
+        """Say that one slot tells no time."""
+        del z_t
+        return False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +16,12 @@ from codi.config import ConfigError, unknown
 from codi.data.batches import Batch, Wanted
 from codi.diffusion import LOSS_WEIGHTS
 from codi.modalities import modality
+from codi.model import CoDi
 from codi.training.align import contrastive_loss
 from codi.training.denoise import denoising_loss
 from codi.training.prompts import PromptConfig, clean_latents, draw_contexts, prompt_media
 from codi.training.task import Draws, Task
+from codi.types import Latents
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,17 @@ class JointConfig:
         timesteps: "shared", "independent" or "mixed" (either, by chance) t of the streams.
         clean: how often one of the streams is exactly clean (t = 0), so that it only informs.
         given: shares of the streams in being that one, e.g. {video = 0.8, audio = 0.2}; alike
-            when empty.
-        predicted: streams with a denoising term; all when empty. The others are only listened to,
-            which spares their diffusers where nothing of them is to learn.
+            when empty, for all but a stream that alone is predicted.
+        predicted: streams with a denoising term, all by default. The others are only listened to,
+            which spares their diffusers where nothing of them is to learn; with none at all, V is
+            trained by contrast alone.
+        noisier: 1 draws t uniformly, more favours the noisy end, with a density as t^(noisier - 1):
+            there, where a stream's own latent tells least, the others have most to say.
         truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
             must tell each other the rest.
         contrast: weight of the contrastive term that aligns V of the streams.
+        contrast_slots: weight of a further one, between slots of streams that have time: the same
+            instant of the same clip agrees. It teaches V when things happen, at no diffuser's cost.
     """
 
     streams: tuple[str, ...]
@@ -45,23 +55,37 @@ class JointConfig:
     timesteps: str = "mixed"
     clean: float = 0.33
     given: dict[str, float] = field(default_factory=dict)
-    predicted: tuple[str, ...] = ()
+    predicted: tuple[str, ...] | None = None
+    noisier: float = 1.0
     truncate: bool = False
     contrast: float = 0.1
+    contrast_slots: float = 0.0
     weight: str = "uniform"
 
     def __post_init__(self) -> None:
         """Check what only a name says.
 
         Raises:
-            ValueError: an unknown weighting, or a given or predicted stream that is none.
+            ValueError: an unknown weighting, a given or predicted stream that is none, nothing to
+                learn, or a `noisier` below 1.
         """
         if self.weight not in LOSS_WEIGHTS:
             raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
+        if self.noisier < 1:
+            raise ValueError(f"noisier is {self.noisier:g}; give 1 (uniform) or more")
+        if len(self.denoised) == 1 and self.given.get(self.denoised[0]):
+            raise ValueError(f"given: {self.denoised[0]} alone is predicted; never give it clean")
+        if not (self.denoised or self.contrast or self.contrast_slots):
+            raise ValueError("nothing is predicted and nothing contrasted; give one of them")
         for setting in ("given", "predicted"):
-            for name in getattr(self, setting):
+            for name in getattr(self, setting) or ():
                 if name not in self.streams:
                     raise ValueError(f"{setting}: " + unknown("stream", name, self.streams))
+
+    @property
+    def denoised(self) -> tuple[str, ...]:
+        """Return the streams with a denoising term."""
+        return self.streams if self.predicted is None else self.predicted
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -100,7 +124,7 @@ class Joint(Task):
         c, config = self.config, self.model.config
         written = [name for name in c.streams if modality(name).is_caption]
         return [
-            *config.parts(("diffusers",), c.predicted or c.streams),
+            *config.parts(("diffusers",), c.denoised),
             *config.parts(("environments",), c.streams),
             *config.parts(("encoders",), list(c.prompts.shares)),
             *(config.parts(("codecs",), written) if written else []),
@@ -111,21 +135,26 @@ class Joint(Task):
         """Return environment encoders and environment attention of all streams."""
         config = self.model.config
         encoders = config.parts(("environments",), self.config.streams)
-        diffusers = config.parts(("diffusers",), self.config.predicted or self.config.streams)
+        diffusers = config.parts(("diffusers",), self.config.denoised)
         return (
             *(f"{part}.*" for part in encoders),
             *(f"{part}.*environment_attention*" for part in diffusers),
-            *(("log_scale",) if self.config.contrast else ()),
+            *(("log_scale",) if self.config.contrast or self.config.contrast_slots else ()),
         )
 
     def steps(self, size: int, draws: Draws) -> dict[str, Tensor]:
         """Return t (B,) of every stream, 0 where a stream is clean."""
         c, total = self.config, self.model.schedule.T
-        one = draws.integers(1, total + 1, size)
-        own = {name: draws.integers(1, total + 1, size) for name in c.streams}
+
+        def drawn() -> Tensor:
+            return (draws.uniform(size) ** (1.0 / c.noisier) * total).long() + 1
+
+        one = drawn()
+        own = {name: drawn() for name in c.streams}
         apart = draws.uniform(size) < _TIMESTEPS[c.timesteps]
         t = {name: torch.where(apart, own[name], one) for name in c.streams}
-        shares = torch.tensor([c.given.get(n, 0.0) if c.given else 1.0 for n in c.streams])
+        alike = {n: float(c.denoised != (n,)) for n in c.streams}
+        shares = torch.tensor([(c.given or alike).get(n, 0.0) for n in c.streams])
         who = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
         given = draws.uniform(size) < c.clean
         return {
@@ -135,7 +164,7 @@ class Joint(Task):
     @property
     def streams(self) -> tuple[str, ...]:
         """Return what is denoised."""
-        return self.config.predicted or self.config.streams
+        return self.config.denoised
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return one denoising term for each stream that is noisy, and the contrastive term."""
@@ -144,16 +173,15 @@ class Joint(Task):
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
         prompts = truncated(texts, draws) if c.truncate else texts
         context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
-        t = {
-            name: steps.to(context.device) for name, steps in self.steps(len(batch), draws).items()
-        }
+        steps = self.steps(len(batch), draws)
+        t = {name: steps[name].to(context.device) for name in c.streams}
         noise = {name: draws.normal(*z.shape).to(z) for name, z in z0.items()}
         z_t = {n: model.schedule.add_noise(z0[n], noise[n], t[n]) for n in c.streams}
 
         codi = model.codi(c.streams)
         environments = codi.environment_of(z_t, t)
         terms = {}
-        for name in c.predicted or c.streams:
+        for name in c.denoised:
             rows = t[name].nonzero()[:, 0]  # a clean stream has nothing to predict
             if len(rows):
                 beside = codi.beside(name, environments)
@@ -166,23 +194,37 @@ class Joint(Task):
                 clean, added = z0[name][rows], noise[name][rows]
                 error = denoising_loss(model, name, output, clean, added, t[name][rows], c.weight)
                 terms[name] = error.mean()
+        return terms | self._contrasts(codi, z_t, environments)
+
+    def _contrasts(self, codi: CoDi, z_t: Latents, environments: Latents) -> dict[str, Tensor]:
+        """Return the contrastive terms: whole clips of all pairs, instants of those with time."""
+        c, terms = self.config, {}
+        encoders: dict[str, Any] = dict(codi.environments.items())
         if c.contrast:
-            terms["contrast"] = c.contrast * self._contrast(codi, environments)
+            whole = {name: encoders[name].project(e) for name, e in environments.items()}
+            terms["contrast"] = c.contrast * self._contrast(whole)
+        if c.contrast_slots:
+            slots = {
+                name: encoders[name].project_slots(e).flatten(0, 1)
+                for name, e in environments.items()
+                if encoders[name].tells_time(z_t[name])
+            }
+            if len(slots) < 2:
+                raise ConfigError(
+                    f"contrast_slots needs two streams with time, and of {', '.join(c.streams)} "
+                    f"{', '.join(slots) or 'none'} has it; set it to 0"
+                )
+            terms["contrast_slots"] = c.contrast_slots * self._contrast(slots)
         return terms
 
-    def _contrast(self, codi: nn.Module, environments: dict[str, Tensor]) -> Tensor:
-        """Return the mean contrastive loss over pairs of streams; a sample matches itself."""
-        projected = {
-            name: codi.environments[name].project(e)  # type: ignore[union-attr, index]
-            for name, e in environments.items()
-        }
-        names = list(projected)
-        pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-        same = torch.eye(next(iter(projected.values())).shape[0], dtype=torch.bool)
+    def _contrast(self, projected: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean contrastive loss over pairs of streams; a row matches its own row."""
+        rows = next(iter(projected.values()))
+        same = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
         scale = self.log_scale.clamp(max=math.log(100.0))
         losses = [
-            contrastive_loss(projected[a], projected[b], same.to(projected[a].device), scale)
-            for a, b in pairs
+            contrastive_loss(projected[a], projected[b], same, scale)
+            for a, b in itertools.combinations(projected, 2)
         ]
         return torch.stack(losses).mean()
 
