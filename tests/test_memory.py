@@ -5,7 +5,7 @@ import resource
 
 import torch
 
-from codi.memory import keep_freed_memory
+from codi.memory import keep_freed_memory, return_freed_memory
 
 
 def faults_of_fifty_tensors() -> int:
@@ -22,3 +22,7 @@ def test_large_tensors_stop_costing_page_faults() -> None:
     assert keep_freed_memory()
     faults_of_fifty_tensors()
     assert faults_of_fifty_tensors() < 1000
+
+
+def test_freed_memory_can_be_returned() -> None:
+    assert return_freed_memory() == (platform.libc_ver()[0] == "glibc")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +14,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from codi import weights
-from codi.build import Model
+from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError
-from codi.weights import find_model, load_model, missing_parts, part_files, save_model
-from tests.small import small_model
+from codi.encoders.clap import ClapAudioConfig
+from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
+from codi.weights import (
+    find_model,
+    load_model,
+    missing_parts,
+    open_part,
+    part_files,
+    save_model,
+    save_part,
+)
+from tests.small import small_config, small_model
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +148,126 @@ def test_missing_parts_are_listed(folder: Path, tmp_path: Path, model: Model) ->
     assert missing_parts(tmp_path, model.config) == [
         part for part in model.config.parts() if part != "codecs.image"
     ]
+
+
+# --- opening ---
+
+
+@pytest.mark.parametrize("part", small_config().parts())
+def test_an_opened_part_is_the_loaded_one(folder: Path, part: str) -> None:
+    role, name = part.split(".", 1)
+    opened = open_part(load_config(folder), folder, part)
+    loaded = load_model(folder, [part]).role(role)[name]
+    assert not any(t.is_meta for t in (*opened.parameters(), *opened.buffers()))
+    for kind in ("named_parameters", "named_buffers"):
+        one, other = (dict(getattr(module, kind)()) for module in (opened, loaded))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not opened.training
+
+
+def test_changing_an_opened_part_leaves_its_file_as_it_was(folder: Path) -> None:
+    opened = open_part(load_config(folder), folder, "diffusers.audio")
+    file = part_files(folder, "diffusers.audio")[0]
+    before = file.read_bytes()
+    with torch.no_grad():
+        next(opened.parameters()).fill_(1.0)
+    assert file.read_bytes() == before
+
+
+def test_another_type_is_converted(folder: Path, tmp_path: Path) -> None:
+    save_model(load_model(folder), tmp_path, torch.float16)
+    for dtype in (torch.float32, torch.bfloat16):
+        opened = open_part(load_config(tmp_path), tmp_path, "codecs.audio", dtype=dtype)
+        tensors = [t for t in (*opened.parameters(), *opened.buffers()) if t.is_floating_point()]
+        assert {tensor.dtype for tensor in tensors} == {dtype}
+
+
+def test_a_constant_that_needs_memory_is_made_for_real(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Part(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.register_buffer("drawn", torch.rand(2), persistent=False)
+
+    config = load_config(folder)
+    save_part(Part(), tmp_path, "encoders.text")
+    monkeypatch.setattr(ModelConfig, "part", lambda *_: SimpleNamespace(build=Part))
+    opened = open_part(config, tmp_path, "encoders.text")
+    assert not opened.get_buffer("drawn").is_meta
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ClipTextConfig(12, 30, 8, 16, 2, 2, unit_context=True),
+        ClipVisionConfig(12, 8, 4, 16, 2, 2, temporal_blocks=True, keeps_unused=True),
+        ClapAudioConfig(12, channels=8, depths=(1, 1), heads=(1, 2), picture=128),
+    ],
+)
+def test_published_towers_keep_the_constants_that_no_file_holds(
+    config: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers", reason="needs codi[external]")
+    built = config.build()
+    save_part(built, tmp_path, "encoders.text")
+    monkeypatch.setattr(ModelConfig, "part", lambda *_: config)
+    opened = open_part(load_config(folder), tmp_path, "encoders.text")
+    for kind in ("named_parameters", "named_buffers"):
+        one, other = (dict(getattr(module, kind)()) for module in (opened, built))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+MEASURED = """
+import sys, threading, time
+from pathlib import Path
+import torch
+from codi.build import load_config
+from codi.weights import open_part
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(l.split()[1] for l in lines if l.startswith("RssAnon")))
+
+def peak_of(folder, dtype):
+    before = peak = anonymous()
+    done = threading.Event()
+    def watch():
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, anonymous())
+            time.sleep(0.005)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    part = open_part(load_config(folder), Path(folder), "encoders.image", dtype=dtype)
+    done.set()
+    watcher.join()
+    size = sum(p.nbytes for p in part.parameters())
+    print(size, max(peak, anonymous()) - before)
+
+torch.zeros(10) + 1
+peak_of(sys.argv[1], getattr(torch, sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's own accounts")
+@pytest.mark.parametrize(
+    ("stored", "wanted", "most"),
+    [("float32", "float32", 0.1), ("float16", "float32", 1.3), ("float32", "bfloat16", 1.3)],
+)
+def test_weights_never_exist_twice(tmp_path: Path, stored: str, wanted: str, most: float) -> None:
+    sizes = ("encoders.image.width=1024", "encoders.image.layers=6")
+    part = "encoders.image"
+    save_model(small_model(*sizes, parts=[part]), tmp_path, getattr(torch, stored))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path), wanted],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    size, peak = map(int, done.stdout.split())
+    assert size > (2e8 if wanted == "float32" else 1e8)
+    assert peak < most * size, f"{peak / size:.2f} of the part's own bytes"

@@ -5,6 +5,7 @@ The pipeline knows modality names only through the registry and the model's conf
 
 from __future__ import annotations
 
+import gc
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +26,9 @@ from codi.diffusion import (
     NoiseSource,
     ProductSpace,
 )
+from codi.memory import return_freed_memory
 from codi.types import Latents
-from codi.weights import find_model, load_part
+from codi.weights import find_model, open_part, require_files
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,11 @@ class SamplingSettings:
 
 
 class Pipeline:
-    """A model in a folder, with its parts loaded when a request first needs them."""
+    """A model in a folder, with its parts loaded when a request first needs them.
+
+    With `offload`, parts are dropped as soon as a request has no more use for them, and the next
+    one loads them again: prompt encoders once all prompts are encoded, diffusers before decoding.
+    """
 
     def __init__(
         self,
@@ -109,11 +115,15 @@ class Pipeline:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         model: Model | None = None,
+        offload: bool = False,
     ) -> None:
+        if offload and folder is None:
+            raise ConfigError("a model in memory cannot be offloaded; give a folder")
         self.config = config
         self.folder = folder
         self.device = torch.device(device)
         self.dtype = dtype
+        self.offload = offload
         self.model = Model(config, []) if model is None else model
 
     # --- the whole way ---
@@ -148,7 +158,7 @@ class Pipeline:
             guidance: scale of the guidance, one number or one for each modality.
             eta: noise that the sampler adds back, where it can.
             callback: called as callback(step, steps) after every step.
-            batch: most samples denoised at once.
+            batch: most samples denoised, and decoded, at once.
 
         Raises:
             ConfigError: an unknown modality or sampler, or a contradictory request.
@@ -162,28 +172,38 @@ class Pipeline:
         prompts += [Condition(name, source) for name, source in kept_sources.items()]
         away = [c if isinstance(c, Condition) else Condition(*c) for c in negative]
         streams = [*to, *kept_sources]
-        self.require(streams, [c.modality for c in (*prompts, *away)], kept_sources)
+        needed = self._needed(streams, [c.modality for c in (*prompts, *away)], kept_sources)
+        if self.offload:
+            self._look_for(needed)
+        else:
+            self._load(needed)
 
         notes: list[str] = []
-        context = self.context(prompts, notes)
-        against = self.context(away, notes) if away else None
+        context, unprompted = self._contexts(prompts, notes)
+        against = self.context(away, notes) if away else unprompted
+        self._drop("encoders")
         kept, originals = self._keep(kept_sources, notes)
-        outputs: dict[str, list[Any]] = {name: [] for name in streams}
+        sampled = []
         for first in range(0, len(seeds), batch):
             some = list(seeds[first : first + batch])
-            latents = self.sample(
-                context.expand(len(some), -1, -1),
-                to,
-                some,
-                settings=settings,
-                against=None if against is None else against.expand(len(some), -1, -1),
-                kept={name: z.expand(len(some), *z.shape[1:]) for name, z in kept.items()},
-                callback=callback,
+            sampled.append(
+                self.sample(
+                    context.expand(len(some), -1, -1),
+                    to,
+                    some,
+                    settings=settings,
+                    against=against.expand(len(some), -1, -1),
+                    kept={name: z.expand(len(some), *z.shape[1:]) for name, z in kept.items()},
+                    callback=callback,
+                )
             )
+        self._drop("diffusers", "environments")
+        outputs: dict[str, list[Any]] = {name: [] for name in to}
+        for latents in sampled:
             for name, items in self.decode(latents).items():
                 outputs[name] += items
-            for name, original in originals.items():
-                outputs[name] += [original] * len(some)
+        self._drop("codecs")
+        outputs |= {name: [original] * len(seeds) for name, original in originals.items()}
         return Generation(outputs, notes, self.describe(settings, to))
 
     # --- stations on the way ---
@@ -197,25 +217,34 @@ class Pipeline:
         Raises:
             ConfigError: weights that are negative or all zero.
         """
+        return self._contexts(conditions, notes)[0]
+
+    @torch.no_grad()
+    def _contexts(
+        self, conditions: Sequence[Condition], notes: list[str] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mixed contexts (1, L, D) of all prompts, and of no prompt in their places."""
         if not conditions:
-            return self.empty_context(1)
+            return self.empty_context(1), self.empty_context(1)
         weights = [float(c.weight) for c in conditions]
         if min(weights) < 0 or not sum(weights) > 0 or not all(map(math.isfinite, weights)):
             raise ConfigError(
                 f"weights {weights} must be finite, not negative, and not all 0; "
                 "give one positive number for each condition"
             )
-        mixed: Tensor | None = None
+        mixed = unprompted = self.empty_context(1)
         for condition, weight in zip(conditions, weights, strict=True):
             media = self.config.media(condition.modality)
             item, said = media.load(condition.source)
             if notes is not None:
                 notes.extend(said)
-            own = self.encode_prompts(condition.modality, [media.to_array(item)])
-            part = own * (weight / sum(weights))
-            mixed = part if mixed is None else mixed + part
-        assert mixed is not None
-        return mixed
+            self.require([], [condition.modality], {})
+            encoder = self.model.encoder(condition.modality)
+            x = self._moved(media.to_tensor([media.to_array(item)]))
+            share = weight / sum(weights)
+            mixed = mixed + encoder(x).to(self.dtype) * share
+            unprompted = unprompted + encoder.unprompted(x).to(self.dtype) * share
+        return mixed, unprompted
 
     @torch.no_grad()
     def encode_prompts(self, name: str, arrays: Sequence[Any]) -> Tensor:
@@ -355,6 +384,12 @@ class Pipeline:
         self, streams: Sequence[str], prompts: Sequence[str], kept: Mapping[str, Any]
     ) -> None:
         """Load the parts that a request uses and nothing else."""
+        self._load(self._needed(streams, prompts, kept))
+
+    def _needed(
+        self, streams: Sequence[str], prompts: Sequence[str], kept: Mapping[str, Any]
+    ) -> list[str]:
+        """Return the parts ("role.name") that a request uses until its latents are decoded."""
         needed = self.config.parts(("encoders",), prompts)
         generated = [name for name in streams if name not in kept]
         needed += self.config.parts(("diffusers",), generated)
@@ -363,7 +398,7 @@ class Pipeline:
             needed += self.config.step_sharers(streams)
         if kept:
             needed += self.config.parts(("codecs",), list(kept))
-        self._load(needed)
+        return needed
 
     def _load(self, parts: Sequence[str]) -> None:
         for part in parts:
@@ -371,9 +406,24 @@ class Pipeline:
             if name not in self.model.role(role):
                 if self.folder is None:
                     raise ConfigError(f"{part} is not part of this model; build it with all parts")
-                module = self.config.part(role, name).build()
-                load_part(module, self.folder, part)
-                self.model.role(role)[name] = module.to(self.device, self.dtype).eval()
+                self.model.role(role)[name] = open_part(
+                    self.config, self.folder, part, device=self.device, dtype=self.dtype
+                )
+
+    def _look_for(self, parts: Sequence[str]) -> None:
+        """Say now what could not be loaded later."""
+        assert self.folder is not None
+        for part in parts:
+            require_files(self.folder, part)
+
+    def _drop(self, *roles: str) -> None:
+        """Forget the parts in some roles, with `offload`; they are loaded again when needed."""
+        if not self.offload:
+            return
+        for role in roles:
+            self.model.role(role).clear()
+        gc.collect()  # some parts refer to themselves
+        return_freed_memory()
 
     def _check(self, to: Sequence[str], keep: Mapping[str, Any]) -> None:
         if not to:
@@ -466,14 +516,22 @@ _DTYPES = {
 }
 
 
-def load(model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto") -> Pipeline:
+def load(
+    model: str | Path = "tiny",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    offload: bool = False,
+) -> Pipeline:
     """Return the pipeline of a model: a shipped name or a folder. Weights are read when needed.
 
     Args:
         model: "tiny", or a folder with `config.toml` and weights.
         device: "auto" takes a GPU where there is one.
         dtype: "auto" is float32 on a CPU, bfloat16 on a GPU. float16 is refused on a CPU, where it
-            is hundreds of times slower.
+            is hundreds of times slower; files that hold it are converted as they are read.
+        offload: whether parts are dropped when they have done their work, and loaded again by the
+            next request: slower, and the peak of memory is that of the largest station.
 
     Raises:
         ConfigError: no such model, device or dtype.
@@ -492,7 +550,9 @@ def load(model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto
     if dtype == "float16" and kind == "cpu":
         raise ConfigError("float16 is hundreds of times slower on a CPU; use bfloat16 or float32")
     folder = find_model(model)
-    return Pipeline(load_config(folder), folder, device=device, dtype=_DTYPES[dtype])
+    return Pipeline(
+        load_config(folder), folder, device=device, dtype=_DTYPES[dtype], offload=offload
+    )
 
 
 __all__ = ["Condition", "Generation", "Pipeline", "SamplingSettings", "load"]

@@ -1,17 +1,20 @@
 """Models in folders: `config.toml` and `<part>/<role>.safetensors`, read part by part.
 
-Files over a size limit are split into numbered pieces. No pickle is read or written.
+Files over a size limit are split into numbered pieces. No pickle is read or written. For use, a
+part is mapped from its file (`open_part`); for training, its own tensors are filled (`load_part`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError, to_toml, unknown
@@ -86,10 +89,91 @@ def load_part(module: nn.Module, folder: Path, part: str) -> None:
     Raises:
         ConfigError: a missing or damaged file, missing keys, unused keys or other shapes.
     """
+    module.load_state_dict(_fitting(module, folder, part))
+
+
+def open_part(
+    config: ModelConfig,
+    folder: Path,
+    part: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Return a part with its weights, which never exist twice: built without any, then given them.
+
+    Tensors that are stored in `dtype` stay mapped from the file, where the part lies on the CPU, so
+    that they take no memory of this process; others are converted one by one.
+
+    Raises:
+        ConfigError: as `load_part`.
+    """
+    role, name = part.split(".", 1)
+    shape = config.part(role, name)
+    with _NoWeights():
+        module = shape.build()
+    if any(buffer.is_meta for buffer in _unsaved(module)):
+        module = shape.build()  # its constants are made in a way that needs memory
+    state = _fitting(module, folder, part)
+    for key in list(state):
+        tensor = state.pop(key)
+        state[key] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    module.load_state_dict(state, assign=True)
+    return module.to(device, dtype).eval()
+
+
+class _NoWeights(TorchFunctionMode):
+    """Make the tensors that wait for weights on the meta device, and constants for real.
+
+    Unlike `torch.device("meta")`, it leaves buffers that no file holds (positions, windows) what
+    they are. Layers begin with empty or random tensors, constants never do. Initial values are
+    skipped: to draw them without memory, torch imports libraries for longer than a part loads.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.empty, torch.rand, torch.randn) and kwargs.get("device") is None:
+            kwargs.pop("generator", None)
+            return torch.empty(*args, **kwargs | {"device": "meta"})
+        name = getattr(func, "__name__", "").strip("_")
+        changed = args[0] if args else kwargs.get("tensor")  # as torch.nn.init passes it
+        if name in _INITIAL and isinstance(changed, Tensor) and changed.is_meta:
+            return changed
+        return func(*args, **kwargs)
+
+
+_INITIAL = {
+    *("constant", "copy", "fill", "normal", "ones", "orthogonal", "trunc_normal", "uniform"),
+    *("kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "zero", "zeros"),
+    *("mul", "rmul", "truediv"),
+}
+"""Operations, less their underscores, that give a tensor its first values and keep its shape."""
+
+
+def _unsaved(module: nn.Module) -> Iterator[Tensor]:
+    """Return the buffers that are not in the state of a module."""
+    saved = module.state_dict().keys()
+    return (buffer for name, buffer in module.named_buffers() if name not in saved)
+
+
+def require_files(folder: Path, part: str) -> list[Path]:
+    """Return the files that hold a part ("role.name").
+
+    Raises:
+        ConfigError: there are none.
+    """
     files = part_files(folder, part)
     if not files:
         expected = _stem(folder, part).with_suffix(".safetensors")
         raise ConfigError(f"{expected}: no such file; the model in {folder} lacks {part!r}")
+    return files
+
+
+def _fitting(module: nn.Module, folder: Path, part: str) -> dict[str, Tensor]:
+    """Return the mapped tensors of a part's files, which fit the module exactly."""
+    files = require_files(folder, part)
     state = dict(_tensors(files))
     own = module.state_dict()
     wrong = [f"{key}: missing" for key in own.keys() - state.keys()]
@@ -102,7 +186,7 @@ def load_part(module: nn.Module, folder: Path, part: str) -> None:
     if wrong:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
         raise ConfigError(f"{files[0]}: does not fit: " + "; ".join(sorted(wrong)[:5]) + more)
-    module.load_state_dict(state)
+    return state
 
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from codi.convert.rules import (
     Rule,
     Table,
     below,
+    joined,
 )
 
 TABLE = Table(
@@ -60,3 +63,45 @@ def test_what_has_no_counterpart_has_a_reason() -> None:
 def test_a_table_that_cannot_be_read_backwards_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"two rules for a"):
         Table((Rule("a", "x"), Rule("a", "y")))
+
+
+JOINED = Table(
+    (
+        Rule("attention", "attn"),
+        *below("attention", "attn", joined(["q", "k", "v"], "qkv")),
+        *below("decoder", "c_attn", joined(["q", "k"], "both")),
+    ),
+    unused={"attn.mask": "follows from the sizes"},
+)
+
+
+def test_a_foreign_layer_may_be_several_of_ours() -> None:
+    foreign = torch.randn(6, 5)
+    state = JOINED.to_ours("attn.qkv.weight", foreign)
+    assert list(state) == ["attention.q.weight", "attention.k.weight", "attention.v.weight"]
+    assert torch.equal(JOINED.to_foreign("attn.qkv.weight", state), foreign)
+    found = JOINED.foreign("attention.k.weight")
+    assert found is not None
+    assert found[0] == "attn.qkv.weight"
+    assert torch.equal(found[1].to_ours(foreign), foreign[2:4])
+    assert JOINED.ours("attn.qkv.weight") is None
+
+
+def test_rows_are_those_of_our_layout() -> None:
+    table = Table(tuple(replace(rule, layout=TRANSPOSED) for rule in joined(["q", "k"], "qk")))
+    foreign = torch.randn(3, 8)
+    state = table.to_ours("qk.weight", foreign)
+    assert state["k.weight"].shape == (4, 3)
+    assert torch.equal(table.to_foreign("qk.weight", state), foreign)
+
+
+def test_what_is_unused_has_no_name_here() -> None:
+    assert JOINED.ours("attn.mask") is None
+    assert JOINED.ours("attn.norm") == ("attention.norm", SAME)
+    with pytest.raises(KeyError):
+        JOINED.to_foreign("other.weight", {})
+
+
+def test_a_share_that_is_missing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="shares of qkv"):
+        Table(joined(["q", "k", "v"], "qkv")[:2])

@@ -45,6 +45,19 @@ def test_calibrated_contexts_are_centred(name: str) -> None:
     torch.testing.assert_close(contexts.mean(0), torch.zeros(1, 32), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_a_unit_context_is_the_embedding_itself(name: str) -> None:
+    encoder = small_model(parts=small_config().parts(("encoders",))).encoder(name)
+    x = _medium(name, 2)
+    encoder.mean.fill_(0.3)
+    assert not encoder.unprompted(x).any()
+    encoder.unit_context = True
+    assert torch.equal(encoder(x)[:, 0], encoder.embed(x))
+    nothing = [""] * 2 if name == "text" else torch.zeros_like(x)
+    assert torch.equal(encoder.unprompted(x), encoder(nothing))
+
+
 @torch.no_grad()
 def test_a_context_has_about_unit_variance(model: Model) -> None:
     embedding = torch.nn.functional.normalize(torch.randn(500, 32), dim=1)

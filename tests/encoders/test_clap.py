@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from codi.config import ConfigError
-from codi.encoders.clap import ClapAudio, ClapAudioConfig, resample
+from codi.encoders.clap import ClapAudio, ClapAudioConfig, resample, resample_windowed
 
 pytest.importorskip("transformers", reason="needs codi[external]")
 
@@ -98,6 +98,24 @@ def test_a_tone_is_the_same_tone_at_another_rate(from_hz: int, to_hz: int) -> No
     torch.testing.assert_close(
         resample(tone(from_hz), from_hz, to_hz), tone(to_hz), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(16_000, 48_000), (48_000, 16_000)])
+def test_windowed_interpolation_keeps_a_tone_away_from_the_ends(from_hz: int, to_hz: int) -> None:
+    def tone(rate_hz: int) -> torch.Tensor:
+        return torch.sin(2 * math.pi * 440.0 * torch.arange(rate_hz).double() / rate_hz)[None]
+
+    found = resample_windowed(tone(from_hz), from_hz, to_hz)
+    assert found.shape == (1, to_hz)
+    torch.testing.assert_close(found[:, 500:-500], tone(to_hz)[:, 500:-500], atol=5e-3, rtol=0)
+
+
+def test_windowed_interpolation_is_linear_and_shifts_with_the_sound() -> None:
+    sound = torch.randn(1, 400, dtype=torch.float64)
+    late = torch.nn.functional.pad(sound, (50, 0))
+    found = resample_windowed(late, 16_000, 48_000)
+    expected = resample_windowed(sound, 16_000, 48_000)
+    torch.testing.assert_close(found[:, 150 + 100 : -100], expected[:, 100:-100])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from codi.config import ConfigError
 from codi.encoders.clip import ClipText, ClipTextConfig, ClipVision, ClipVisionConfig
+from codi.encoders.clip_temporal import TimeNorm
 from tests.small import SENTENCE, awake
 
 pytest.importorskip("transformers", reason="needs codi[external]")
@@ -148,6 +149,41 @@ def test_a_trained_video_encoder_hears_of_the_order_of_frames() -> None:
     awake(vision)
     clip = torch.rand(1, 3, 4, 32, 32) * 2 - 1
     assert not torch.allclose(vision.features(clip), vision.features(clip.flip(2)), atol=1e-3)
+
+
+@torch.no_grad()
+def test_fresh_temporal_blocks_change_no_frame() -> None:
+    vision = _vision_config(temporal_blocks=True, keeps_unused=True).build().eval()
+    still = (torch.rand(2, 3, 1, 32, 32) * 2 - 1).expand(-1, -1, 4, -1, -1)
+    torch.testing.assert_close(
+        vision.features(still), vision.features(still[:, :, :1]), atol=1e-5, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_temporal_blocks_see_clips_and_leave_pictures_alone() -> None:
+    vision = _vision_config(temporal_blocks=True).build().eval()
+    clip = torch.rand(1, 3, 4, 32, 32) * 2 - 1
+    picture = vision.features(clip[:, :, :1])
+    for block in vision.blocks:
+        torch.nn.init.normal_(block.get_parameter("to_out.weight"))
+    assert torch.equal(vision.features(clip[:, :, :1]), picture)
+    assert not torch.allclose(vision.features(clip), vision.features(clip.flip(2)), atol=1e-3)
+
+
+@torch.no_grad()
+def test_frames_of_a_clip_are_normalised_over_time() -> None:
+    norm = TimeNorm(5)
+    x = 3.0 * torch.randn(2, 7, 6, 5) + 4.0
+    assert torch.allclose(norm(x).mean(-2), torch.zeros(2, 7, 5), atol=1e-5)
+    assert torch.allclose(norm(x).var(-2, correction=0), torch.ones(2, 7, 5), atol=1e-4)
+    still = torch.randn(2, 7, 1, 5).expand(-1, -1, 6, -1)
+    assert torch.allclose(norm(still), torch.zeros_like(still), atol=1e-4)
+
+
+def test_there_is_one_way_to_see_a_clip() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        _vision_config(temporal_blocks=True, temporal_layers=1)
 
 
 def test_a_clip_of_too_many_frames_is_an_error() -> None:

@@ -93,6 +93,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="float32, bfloat16, float16; auto is float32 on a CPU, else bfloat16 (default: auto)",
     )
+    group.add_argument(
+        "--offload",
+        action="store_true",
+        help="drop every part when it has done its work: least memory, and each batch loads again",
+    )
     group.add_argument("--json", action="store_true", help="print the manifest, alone, on stdout")
     group.add_argument("--quiet", action="store_true", help="no progress, no notes, no last line")
 
@@ -187,7 +192,12 @@ def run(arguments: argparse.Namespace) -> int:
     began_s = time.perf_counter()
     from codi.pipeline import load
 
-    pipeline = load(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    pipeline = load(
+        arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        offload=arguments.offload,
+    )
     folder = OutputFolder(arguments.out)
     work = _Work(request, arguments, pipeline, folder, began_s)
     with Display(arguments.quiet) as display:

@@ -7,6 +7,7 @@ a network, and `pretrained` names published weights. They know no diffuser and n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from torch.nn.functional import interpolate
 
 from codi.config import ConfigError
 from codi.encoders.base import PromptEncoder
+from codi.encoders.clip_temporal import ClipTemporalBlock
 from codi.encoders.published import (
     builds_shapes_only,
     load_published,
@@ -39,6 +41,10 @@ class ClipTextConfig:
     Attributes:
         tokenizer: folder or hub name of CLIP's tokenizer files; that of `pretrained` by default.
             They are read when the first sentence is encoded.
+        hidden_width: of the feed-forward layers; four times `width` when 0.
+        unit_context: whether the context is the embedding as it is, as in the released CoDi.
+        keeps_unused: whether the temperature of CLIP's own training is held, which no prompt needs,
+            so that counts and exports are those of the released CoDi.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
 
@@ -48,6 +54,9 @@ class ClipTextConfig:
     width: int = 768
     heads: int = 12
     layers: int = 12
+    hidden_width: int = 0
+    unit_context: bool = False
+    keeps_unused: bool = False
     tokenizer: str = ""
     pretrained: str = ""
 
@@ -68,7 +77,14 @@ class ClipVisionConfig:
         size_px: side of the pictures the tower takes; others are resized.
         temporal_layers: transformer layers that look across the frames of a clip, which start as
             nothing: an untrained video encoder is the mean over frames. An image has none.
-        frames: most frames of a clip.
+        temporal_blocks: whether every layer of the tower looks across the frames of a clip, as in
+            the released CoDi: between its attention and its feed-forward. The mean over frames is
+            then taken of the last states.
+        frames: most frames of a clip; with `temporal_blocks`, length of tables that are not used.
+        hidden_width: of the feed-forward layers; four times `width` when 0.
+        unit_context: whether the context is the embedding as it is, as in the released CoDi.
+        keeps_unused: whether those tables are held, which the released weights contain and no
+            prompt needs, so that counts and exports are those of the released CoDi.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
 
@@ -79,8 +95,21 @@ class ClipVisionConfig:
     heads: int = 16
     layers: int = 24
     temporal_layers: int = 0
+    temporal_blocks: bool = False
     frames: int = 16
+    hidden_width: int = 0
+    unit_context: bool = False
+    keeps_unused: bool = False
     pretrained: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is one way to see a clip.
+
+        Raises:
+            ValueError: two of them.
+        """
+        if self.temporal_layers and self.temporal_blocks:
+            raise ValueError("temporal_layers and temporal_blocks exclude each other; set one")
 
     def build(self) -> ClipVision:
         """Return the encoder.
@@ -95,13 +124,13 @@ class ClipText(PromptEncoder):
     """Embed B sentences: the state at the end of the text, projected."""
 
     def __init__(self, config: ClipTextConfig) -> None:
-        super().__init__(config.width, config.context_width)
+        super().__init__(config.width, config.context_width, config.unit_context)
         c = self.config = config
         sizes = {
             "vocab_size": c.vocabulary,
             "max_position_embeddings": c.length,
             "hidden_size": c.width,
-            "intermediate_size": 4 * c.width,
+            "intermediate_size": c.hidden_width or 4 * c.width,
             "num_attention_heads": c.heads,
             "num_hidden_layers": c.layers,
             "projection_dim": c.context_width,
@@ -112,6 +141,8 @@ class ClipText(PromptEncoder):
         whole = _whole("CLIPTextModelWithProjection", "CLIPTextConfig", c.pretrained, sizes, ends)
         self.tower: Any = whole.text_model
         self.to_embedding = whole.text_projection
+        if c.keeps_unused:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -137,6 +168,10 @@ class ClipText(PromptEncoder):
 
     def features(self, x: Sequence[str]) -> Tensor:
         """Return the features (B, D') of B sentences, cut to `length` tokens."""
+        return self.read(self.tokens(x))
+
+    def tokens(self, x: Sequence[str]) -> Tensor:
+        """Return the tokens (B, L) of B sentences, ended and padded."""
         encoded = self.tokenizer(
             list(x),
             padding=True,
@@ -144,8 +179,15 @@ class ClipText(PromptEncoder):
             max_length=self.config.length,
             return_tensors="pt",
         )
-        # The tower is causal and reads at the end of the text, so padding needs no mask.
-        return self.tower(input_ids=encoded["input_ids"].to(self.mean.device)).pooler_output
+        return encoded["input_ids"]
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the features (B, D') of tokens (B, L): the state at the end of the text."""
+        tokens = tokens.to(self.mean.device)
+        # The tower is causal and reads at the end of the text, so padding needs no mask. The end is
+        # the first of the largest tokens.
+        states = self.tower(input_ids=tokens).last_hidden_state
+        return states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(-1)]
 
 
 class ClipVision(PromptEncoder):
@@ -155,13 +197,13 @@ class ClipVision(PromptEncoder):
     pixel_deviation: Tensor
 
     def __init__(self, config: ClipVisionConfig) -> None:
-        super().__init__(config.width, config.context_width)
+        super().__init__(config.width, config.context_width, config.unit_context)
         c = self.config = config
         sizes = {
             "image_size": c.size_px,
             "patch_size": c.patch,
             "hidden_size": c.width,
-            "intermediate_size": 4 * c.width,
+            "intermediate_size": c.hidden_width or 4 * c.width,
             "num_attention_heads": c.heads,
             "num_hidden_layers": c.layers,
             "projection_dim": c.context_width,
@@ -174,13 +216,22 @@ class ClipVision(PromptEncoder):
             column = torch.tensor(values)[:, None, None]
             self.register_buffer(f"pixel_{name}", column, persistent=False)
         self.temporal = nn.ModuleList(_silent(c.width, c.heads) for _ in range(c.temporal_layers))
+        if c.temporal_blocks:
+            tables = c.frames if c.keeps_unused else 0
+            self.blocks = nn.ModuleList(
+                ClipTemporalBlock(c.width, c.heads, tables) for _ in range(c.layers)
+            )
         if c.temporal_layers:
             self.position = nn.Parameter(torch.randn(c.frames, c.width) * 0.02)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features (B, D') of pictures or clips (B, C, F, H, W)."""
-        frames = x.shape[2]
-        pictures = self.pictures(x.transpose(1, 2).flatten(0, 1))
+        return self.look(self.pictures(x.transpose(1, 2).flatten(0, 1)), x.shape[2])
+
+    def look(self, pictures: Tensor, frames: int) -> Tensor:
+        """Return the features (B, D') of prepared pictures (B * F, C, H, W) and F = `frames`."""
+        if self.config.temporal_blocks and frames > 1:
+            return self._look_across(pictures, frames)
         sequence = self.tower(pixel_values=pictures).pooler_output.unflatten(0, (-1, frames))
         if self.temporal:
             if frames > self.config.frames:
@@ -194,8 +245,24 @@ class ClipVision(PromptEncoder):
             sequence = moved - self.position[:frames]  # untrained layers change nothing
         return sequence.mean(1)
 
+    def _look_across(self, pictures: Tensor, frames: int) -> Tensor:
+        """Return the features (B, D') of clips, with a temporal block in every layer."""
+        tower = self.tower
+        states = tower.pre_layrnorm(tower.embeddings(pictures))  # (B * F, L, C)
+        for layer, block in zip(tower.encoder.layers, self.blocks, strict=True):
+            attended = layer.self_attn(layer.layer_norm1(states), attention_mask=None)
+            states = states + attended[0]
+            states = block(states.unflatten(0, (-1, frames))).flatten(0, 1)
+            states = states + layer.mlp(layer.layer_norm2(states))
+        # The mean over frames comes before the norm, and the norm is not linear.
+        return tower.post_layernorm(states[:, 0].unflatten(0, (-1, frames)).mean(1))
+
     def pictures(self, x: Tensor) -> Tensor:
-        """Return pictures (N, C, H, W) in [-1, 1] as the tower takes them: resized, centred."""
+        """Return pictures (N, C, H, W) in [-1, 1] as the tower takes them: resized, centred.
+
+        The released CoDi crops and mirrors a picture at random before; here the same picture is
+        always the same prompt.
+        """
         size = (self.config.size_px, self.config.size_px)
         unit = (x.float() + 1.0) / 2.0
         if x.shape[-2:] != size:

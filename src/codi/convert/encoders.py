@@ -1,0 +1,153 @@
+"""Published prompt encoders <-> ours: CLIP and CLAP, of the released CoDi and of `transformers`.
+
+Foreign names are those below the module that holds both towers: `clip.model.` and `clap.model.` in
+the released encoders' file, nothing in the folders of a `CLIPModel`, `CLIPTextModelWithProjection`,
+`CLIPVisionModelWithProjection`, `ClapModel` or `ClapAudioModelWithProjection`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from codi.convert.rules import POINTWISE, Layout, Rule, Table, below, joined
+from codi.encoders.clap import ClapAudioConfig
+from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
+
+ROWS = Layout(lambda x: x[0], lambda x: x[None])
+"""A foreign table of embeddings (1, L, D) that is (L, D) here."""
+CHANNELS = Layout(lambda x: x[0, :, 0], lambda x: x[None, :, None])
+"""A foreign gain (1, C, 1) that is (C,) here."""
+
+_COUNTED = "positions are counted"
+_TRAINING = "the temperature of contrastive training, which no prompt needs"
+_NOT_ADDED = "present in the released weights and never added to anything"
+_CLASSES = "the classifier of sounds, which no prompt needs"
+_FIXED = "follows from the sizes"
+_BLOCKS = "blocks across frames, which start as nothing"
+_LAYERS = {
+    "temporal.*": "layers across frames, which start as nothing",
+    "position": "a table of frames, for layers that start as nothing",
+}
+_MEAN = "zero until `calibrate` measures it"
+
+
+def clip_text(config: ClipTextConfig) -> Table:
+    """Return the table of CLIP's text tower."""
+    rules = [Rule("tower", "text_model"), Rule("to_embedding", "text_projection")]
+    unused = {"text_model.embeddings.position_ids": _COUNTED}
+    if config.keeps_unused:
+        rules.append(Rule("log_scale", "logit_scale"))
+    else:
+        unused["logit_scale"] = _TRAINING
+    return Table(tuple(rules), unused, _mean(config.unit_context))
+
+
+def clip_vision(config: ClipVisionConfig) -> Table:
+    """Return the table of the released CoDi's vision tower, with its temporal blocks."""
+    rules = [Rule("tower", "vision_model"), Rule("to_embedding", "visual_projection")]
+    unused = {"vision_model.embeddings.position_ids": _COUNTED}
+    if config.temporal_blocks:
+        for i in range(config.layers):
+            foreign = f"vision_model.encoder.layers.{i}.temporal_self_attn"
+            rules += below(f"blocks.{i}", foreign, _temporal_block(config.keeps_unused))
+        if not config.keeps_unused:
+            unused["*.temporal_self_attn.temporal_attn.pos_embeds"] = _NOT_ADDED
+            unused["*.temporal_self_attn.temporal_attn.frame_rate_embeds"] = _NOT_ADDED
+    else:
+        unused["*.temporal_self_attn.*"] = "this encoder has no temporal blocks"
+    return Table(tuple(rules), unused, _LAYERS | _mean(config.unit_context))
+
+
+def _temporal_block(keeps_unused: bool) -> Iterator[Rule]:
+    yield from (
+        Rule("norm.gain", "temporal_attn.norm.g"),
+        Rule("to_q", "temporal_attn.to_q"),
+        Rule("to_kv", "temporal_attn.to_kv"),
+        Rule("to_out", "temporal_attn.to_out"),
+        Rule("bias.from_distance", "temporal_rel_pos_bias.net.0.0"),
+        Rule("bias.hidden", "temporal_rel_pos_bias.net.1.0"),
+        Rule("bias.to_heads", "temporal_rel_pos_bias.net.2"),
+        Rule("to_hidden", "ff.proj_in.0", POINTWISE),
+        Rule("hidden_gain", "ff.proj_out.0.g", CHANNELS),
+        Rule("from_hidden", "ff.proj_out.1", POINTWISE),
+    )
+    if keeps_unused:
+        yield Rule("frame_position", "temporal_attn.pos_embeds", ROWS)
+        yield Rule("frame_rate", "temporal_attn.frame_rate_embeds", ROWS)
+
+
+def clip_text_published(config: ClipTextConfig) -> Table:
+    """Return the table of plain CLIP's text tower; only a whole CLIP has a temperature."""
+    table = clip_text(config)
+    return dataclasses.replace(table, fresh={**table.fresh, "log_scale": _TRAINING})
+
+
+def clip_vision_published(config: ClipVisionConfig) -> Table:
+    """Return the table of plain CLIP's vision tower, which knows no clips."""
+    table = clip_vision(dataclasses.replace(config, temporal_blocks=False))
+    return dataclasses.replace(table, fresh={**table.fresh, "blocks.*": _BLOCKS})
+
+
+def clap_audio(config: ClapAudioConfig) -> Table:
+    """Return the table of the released CoDi's CLAP, in the layout of CLAP's authors."""
+    tower = [Rule("", ""), Rule("batch_norm", "bn0")]
+    for stage, depth in enumerate(config.depths):
+        for layer in range(depth):
+            name = f"layers.{stage}.blocks.{layer}"
+            tower += below(name, name, _clap_layer())
+    rules = [
+        *below("tower.audio_encoder", "audio_branch", tower),
+        Rule("to_hidden", "audio_projection.0"),
+        Rule("to_embedding", "audio_projection.2"),
+    ]
+    unused = {"audio_branch.layers.*.attn_mask": _FIXED}
+    if config.keeps_unused:
+        rules += [
+            Rule("to_classes", "audio_branch.tscam_conv"),
+            Rule("between_classes", "audio_branch.head"),
+            Rule("transform.0", "audio_transform.sequential.0"),
+            Rule("transform.1", "audio_transform.sequential.3"),
+        ]
+    else:
+        unused["audio_branch.tscam_conv.*"] = unused["audio_branch.head.*"] = _CLASSES
+        unused["audio_transform.*"] = "a transform of embeddings that the released CoDi never calls"
+    fresh = {"*.relative_position_index": _FIXED} | _mean(config.unit_context)
+    return Table(tuple(rules), unused, fresh)
+
+
+def _clap_layer() -> Iterator[Rule]:
+    names = [f"attention.self.{name}" for name in ("query", "key", "value")]
+    yield from joined(names, "attn.qkv")
+    for name in ("relative_position_bias_table", "relative_position_index"):
+        yield Rule(f"attention.self.{name}", f"attn.{name}")
+    yield from (
+        Rule("attention.output.dense", "attn.proj"),
+        Rule("layernorm_before", "norm1"),
+        Rule("layernorm_after", "norm2"),
+        Rule("intermediate.dense", "mlp.fc1"),
+        Rule("output.dense", "mlp.fc2"),
+    )
+
+
+def clap_audio_published(config: ClapAudioConfig) -> Table:
+    """Return the table of CLAP in the layout of `transformers`."""
+    rules = (
+        Rule("tower", "audio_model"),
+        Rule("to_hidden", "audio_projection.linear1"),
+        Rule("to_embedding", "audio_projection.linear2"),
+    )
+    text = "a prompt's text is read by CLIP"
+    unused = {"text_model.*": text, "text_projection.*": text, "logit_scale_?": _TRAINING}
+    fresh = {
+        "*.relative_position_index": _FIXED,
+        "to_classes.*": _CLASSES,
+        "between_classes.*": _CLASSES,
+        "transform.*": "never called",
+    }
+    return Table(rules, unused, fresh | _mean(config.unit_context))
+
+
+def _mean(unit_context: bool) -> dict[str, str]:
+    """Return why the mean of the embeddings is fresh, where there is one."""
+    return {} if unit_context else {"mean": _MEAN}
