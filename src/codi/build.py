@@ -188,9 +188,27 @@ def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Mo
     candidates = (path / "config.toml", path, PRESETS / f"{name_or_file}.toml")
     for candidate in candidates:
         if candidate.is_file():
-            return build(ModelConfig, override(load_toml(candidate), assignments), candidate)
+            table = override(load_toml(candidate), assignments)
+            return _beside(build(ModelConfig, table, candidate), candidate.parent)
     presets = [p.stem for p in sorted(PRESETS.glob("*.toml")) if not p.stem.startswith("recipe-")]
     raise ConfigError(unknown("model", str(name_or_file), presets))
+
+
+def _beside(config: ModelConfig, folder: Path) -> ModelConfig:
+    """Take settings of parts that begin with "./" as files or folders beside the configuration."""
+
+    def found(value: Any) -> Any:
+        is_beside = isinstance(value, str) and value.startswith("./")
+        return str(folder / value) if is_beside else value
+
+    tables: dict[str, Any] = {
+        role: {
+            name: {key: found(value) for key, value in table.items()}
+            for name, table in getattr(config, role).items()
+        }
+        for role in ROLES
+    }
+    return dataclasses.replace(config, **tables)
 
 
 SHARES = {

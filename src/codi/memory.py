@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
@@ -19,12 +19,17 @@ def keep_freed_memory() -> bool:
     Memory that was used once stays with the process, so this is for training and long jobs, not for
     a process whose peak should pass.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    library = ctypes.CDLL(None)
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-    applied = [library.mallopt(name, value) == 1 for name, value in settings]
-    return all(applied)
+    return _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
+
+
+def map_large_blocks() -> bool:
+    """Map every block of a megabyte by itself; say whether this platform could be asked.
+
+    Then it is given back as soon as it is freed. By default glibc learns from what is freed to hold
+    blocks of up to 32 MiB in its heap, whose holes add up to gigabytes where tensors of many sizes
+    pass through.
+    """
+    return _set((_MMAP_THRESHOLD, 2**20))
 
 
 def return_freed_memory() -> bool:
@@ -32,7 +37,19 @@ def return_freed_memory() -> bool:
 
     Small tensors that were freed between others would otherwise stay with the process.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     ctypes.CDLL(None).malloc_trim(0)
     return True
+
+
+def _set(*settings: tuple[int, int]) -> bool:
+    if not _has_glibc():
+        return False
+    library = ctypes.CDLL(None)
+    applied = [library.mallopt(name, value) == 1 for name, value in settings]
+    return all(applied)
+
+
+def _has_glibc() -> bool:
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"

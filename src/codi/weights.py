@@ -6,6 +6,7 @@ part is mapped from its file (`open_part`); for training, its own tensors are fi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from codi.media import atomic_path, atomic_write_text
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the models whose trained weights ship with the package."""
+
+ORIGIN = "origin.json"
+"""File in which `codi convert` keeps where the parts came from, and what would bring the others."""
 
 PIECE_BYTES = 15 * 2**20
 """Largest file written; the next tensors go to a further piece."""
@@ -43,21 +47,22 @@ def find_model(name_or_folder: str | Path) -> Path:
     )
 
 
-def _stem(folder: Path, part: str) -> Path:
+def part_stem(folder: Path, part: str) -> Path:
+    """Return the path of a part's file without its ending."""
     role, name = part.split(".", 1)
     return folder / name / role.removesuffix("s")
 
 
 def part_files(folder: Path, part: str) -> list[Path]:
     """Return the files that hold a part ("role.name"), in order."""
-    stem = _stem(folder, part)
+    stem = part_stem(folder, part)
     single = stem.with_suffix(".safetensors")
     return [single] if single.is_file() else sorted(stem.parent.glob(f"{stem.name}-*.safetensors"))
 
 
 def save_part(module: nn.Module, folder: Path, part: str, dtype: torch.dtype | None = None) -> None:
     """Write one part, floating-point tensors in `dtype` (as they are by default)."""
-    stem = _stem(folder, part)
+    stem = part_stem(folder, part)
     stem.parent.mkdir(parents=True, exist_ok=True)
     pieces: list[dict[str, Tensor]] = [{}]
     size = 0
@@ -166,8 +171,7 @@ def require_files(folder: Path, part: str) -> list[Path]:
     """
     files = part_files(folder, part)
     if not files:
-        expected = _stem(folder, part).with_suffix(".safetensors")
-        raise ConfigError(f"{expected}: no such file; the model in {folder} lacks {part!r}")
+        raise lacking(folder, part)
     return files
 
 
@@ -187,6 +191,23 @@ def _fitting(module: nn.Module, folder: Path, part: str) -> dict[str, Tensor]:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
         raise ConfigError(f"{files[0]}: does not fit: " + "; ".join(sorted(wrong)[:5]) + more)
     return state
+
+
+def lacking(folder: Path, part: str) -> ConfigError:
+    """Return the error for a part that a folder does not hold, with what would bring it."""
+    expected = part_stem(folder, part).with_suffix(".safetensors")
+    source = read_origin(folder).get("absent", {}).get(part)
+    mend = f"; it comes with {source}: codi convert FILE --to {folder}" if source else ""
+    return ConfigError(f"{expected}: no such file; the model in {folder} lacks {part!r}{mend}")
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Return what `codi convert` kept about a folder; nothing where it did not make it."""
+    try:
+        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) else {}
 
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:

@@ -31,6 +31,9 @@ OPTIONS = {
     "bench flops": "--device --model",
     "bench train": "--bf16 --data --device",
     "presets": "--describe",
+    "convert": "--dry-run --dtype --force --model --quiet --to --verbose",
+    "export": "--as --list --quiet --to --verbose",
+    "verify": "--json --quiet",
 }
 """Options people rely on: adding one is a line here, taking one away breaks somebody's script."""
 

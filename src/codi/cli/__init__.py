@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from codi import __version__
-from codi.cli import bench, data, evaluate, generate, presets, train
+from codi.cli import bench, convert, data, evaluate, export, generate, presets, train, verify
 from codi.cli.options import Formatter, Parser
 from codi.cli.plugins import OPTION, VARIABLE, load_plugin, plugins_of, split_plugins
 from codi.config import ConfigError, unknown
@@ -45,6 +45,9 @@ COMMANDS: dict[str, Command] = {
     "data": data,
     "bench": bench,
     "presets": presets,
+    "convert": convert,
+    "export": export,
+    "verify": verify,
 }
 """The module of every command, in the order in which help lists them."""
 

@@ -6,6 +6,7 @@ modality and no architecture.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,14 +21,31 @@ def transformers_library() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
+    return external_library("transformers", "this encoder")
+
+
+def external_library(name: str, needed_by: str) -> Any:
+    """Import and return a library of the extra `external`; `needed_by` says what for.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
-        import transformers
+        return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"this encoder needs the transformers library ({error}); "
+            f"{needed_by} needs the {name} library ({error}); "
             "install it with: pip install 'codi[external]'"
         ) from error
-    return transformers
+
+
+def unreachable(what: str, source: str, error: Exception) -> ConfigError:
+    """Return the error for something published that is neither here nor on a hub within reach."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ConfigError(
+        f"cannot load {what} from {source!r} ({reason}); give a folder that holds its "
+        "files, or a name of the hub where there is a network"
+    )
 
 
 def builds_shapes_only() -> bool:
@@ -72,8 +90,4 @@ def _from_pretrained(class_name: str, source: str) -> Any:
     try:
         return published.from_pretrained(source)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"cannot load {class_name} from {source!r} ({reason}); give a folder that holds its "
-            "files, or a name of the hub where there is a network"
-        ) from error
+        raise unreachable(class_name, source, error) from error

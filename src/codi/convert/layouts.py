@@ -1,0 +1,427 @@
+"""The foreign layouts that are known, and the golden checks: the one registry of `codi convert`.
+
+A family of checkpoints is plugged in here: its tables, each with its prefix, its part of ours and
+what it is recognised by, as modules of a layout of `LAYOUTS`; its golden checks in `CHECKS`. The
+tests go through all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from codi.codecs.autoencoder_kl import AutoencoderKLConfig
+from codi.codecs.mel import MelCodecConfig
+from codi.codecs.optimus import OptimusConfig
+from codi.codecs.vocoder import VocoderConfig
+from codi.convert import check_codecs, check_encoders, check_unets, codecs, encoders, unets
+from codi.convert.golden import Check
+from codi.convert.rules import Table
+from codi.convert.sources import ForeignLayout, ForeignModule, Shape, Signs, Skip
+from codi.encoders.clap import ClapAudioConfig
+from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
+from codi.encoders.environment import PooledEnvironmentConfig
+from codi.unets.text_unet import TextUNetConfig
+from codi.unets.unet import UNetConfig
+
+VISION = ("image", "video")
+CLIP_TOKENIZER = ("vocab.json", "merges.txt")
+
+ANY: Shape | None = None
+
+
+def _filters(channels: int) -> Shape:
+    """Return the shape of a convolution that reads `channels`."""
+    return (None, channels, None, None)
+
+
+def _signs(*names: str, absent: tuple[str, ...] = (), **read: int) -> Signs:
+    """Return signs of names of any shape; of those in `read`, convolutions of so many channels."""
+    shapes = {name.replace("__", "."): _filters(channels) for name, channels in read.items()}
+    return Signs({**dict.fromkeys(names, ANY), **shapes}, absent)
+
+
+def _alone(table: Callable[[Any], Table]) -> Callable[[Any], Table]:
+    """Return a table whose part is whole only with another file: nothing of it is fresh."""
+    return lambda config: replace(table(config), fresh={})
+
+
+def _with_unused(table: Callable[[Any], Table], more: Mapping[str, str]) -> Callable[[Any], Table]:
+    def extended(config: Any) -> Table:
+        found = table(config)
+        return replace(found, unused={**found.unused, **more})
+
+    return extended
+
+
+SCHEDULE = dict.fromkeys(
+    (
+        "betas",
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "sqrt_*alphas_cumprod",
+        "log_one_minus_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "posterior_*",
+        "logvar",
+    ),
+    "follows from the noise schedule",
+)
+LATENT_DIFFUSION = {
+    **SCHEDULE,
+    "scale_factor": "a setting of the codec",
+    "model_ema.*": "averages of the same weights; give the file that holds only those to use them",
+}
+"""What checkpoints of latent diffusion's training hold beside the networks."""
+
+NO_PROJECTION = (
+    "a text encoder without the projection into the space of prompts; "
+    "openai/clip-vit-large-patch14 is the whole one"
+)
+
+# --- the released CoDi ---
+
+
+def _released_network(
+    name: str, of: tuple[str, ...], kind: type[Any], file: str
+) -> tuple[ForeignModule, ForeignModule]:
+    """Return a diffuser and the environment encoder that lies below the same name."""
+    prefix = f"{unets.MODEL}.{name}."
+    diffuser = ForeignModule(
+        prefix=prefix,
+        role="diffusers",
+        of=of,
+        kind=kind,
+        table=unets.released_diffuser,
+        signs=_signs("time_embed.0.weight", "input_block_connecters_in.1.0.norm.weight"),
+        file=file,
+    )
+    environment = ForeignModule(
+        prefix=prefix,
+        role="environments",
+        of=of,
+        kind=PooledEnvironmentConfig,
+        table=unets.released_environment,
+        signs=_signs("connecters_out.0.0.weight"),
+        file=file,
+    )
+    return diffuser, environment
+
+
+RELEASED = ForeignLayout(
+    "released",
+    "the released CoDi",
+    "release",
+    (
+        ForeignModule(
+            prefix="autokl.",
+            role="codecs",
+            of=VISION,
+            kind=AutoencoderKLConfig,
+            table=codecs.autoencoder_kl,
+            signs=_signs("quant_conv.weight", encoder__conv_in__weight=3),
+            file="CoDi_encoders",
+        ),
+        ForeignModule(
+            prefix="audioldm.",
+            role="codecs",
+            of=("audio",),
+            kind=MelCodecConfig,
+            table=codecs.mel_codec,
+            signs=_signs("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
+            file="CoDi_encoders",
+        ),
+        ForeignModule(
+            prefix="optimus.",
+            role="codecs",
+            of=("text",),
+            kind=OptimusConfig,
+            table=codecs.optimus,
+            signs=_signs("encoder.linear.weight", "decoder.transformer.linear_emb.weight"),
+            file="CoDi_encoders",
+        ),
+        ForeignModule(
+            prefix="clip.model.",
+            role="encoders",
+            of=("text",),
+            kind=ClipTextConfig,
+            table=encoders.clip_text,
+            signs=_signs("text_projection.weight"),
+            file="CoDi_encoders",
+        ),
+        ForeignModule(
+            prefix="clip.model.",
+            role="encoders",
+            of=VISION,
+            kind=ClipVisionConfig,
+            table=encoders.clip_vision,
+            signs=_signs("visual_projection.weight"),
+            file="CoDi_encoders",
+        ),
+        ForeignModule(
+            prefix="clap.model.",
+            role="encoders",
+            of=("audio",),
+            kind=ClapAudioConfig,
+            table=encoders.clap_audio,
+            signs=_signs("audio_projection.0.weight"),
+            file="CoDi_encoders",
+        ),
+        *_released_network("unet_image", VISION, UNetConfig, "CoDi_video_diffuser_8frames"),
+        *_released_network("unet_text", ("text",), TextUNetConfig, "CoDi_text_diffuser"),
+        *_released_network("unet_audio", ("audio",), UNetConfig, "CoDi_audio_diffuser_m"),
+    ),
+    unused=SCHEDULE,
+)
+
+VERSATILE = ForeignLayout(
+    "versatile-text",
+    "Versatile Diffusion's text diffuser",
+    "release",
+    (
+        ForeignModule(
+            prefix=f"{unets.MODEL}.unet_text.",
+            role="diffusers",
+            of=("text",),
+            kind=TextUNetConfig,
+            table=lambda config: unets.versatile_text(config, ""),
+            signs=_signs("time_embed.0.weight", absent=("connecters_out.0.0.weight",)),
+            file="text_diffuser",
+            begins=("environments",),
+        ),
+    ),
+    unused=LATENT_DIFFUSION,
+)
+
+# --- Stable Diffusion 1 ---
+
+SD_LDM = ForeignLayout(
+    "sd-ldm",
+    "Stable Diffusion 1 in one file",
+    "stable-diffusion",
+    (
+        ForeignModule(
+            prefix=f"{unets.MODEL}.",
+            role="diffusers",
+            of=VISION,
+            kind=UNetConfig,
+            table=lambda config: unets.stable_diffusion(config, ""),
+            signs=_signs("time_embed.0.weight", input_blocks__0__0__weight=4),
+            file="stable_diffusion",
+            begins=("environments",),
+        ),
+        ForeignModule(
+            prefix="first_stage_model.",
+            role="codecs",
+            of=VISION,
+            kind=AutoencoderKLConfig,
+            table=codecs.autoencoder_kl,
+            signs=_signs("quant_conv.weight", encoder__conv_in__weight=3),
+            file="stable_diffusion",
+        ),
+    ),
+    unused={**LATENT_DIFFUSION, "cond_stage_model.*": NO_PROJECTION},
+)
+
+
+def _autoencoder_folder(names: Any, query: str) -> ForeignModule:
+    """Return Stable Diffusion's `vae` folder, by how its attention is called."""
+    return ForeignModule(
+        prefix="",
+        role="codecs",
+        of=VISION,
+        kind=AutoencoderKLConfig,
+        table=lambda config: codecs.autoencoder_kl(config, names=names),
+        signs=_signs(f"encoder.mid_block.attentions.0.{query}.weight", encoder__conv_in__weight=3),
+        file="vae/diffusion_pytorch_model",
+    )
+
+
+_UNET_FOLDER = ForeignModule(
+    prefix="",
+    role="diffusers",
+    of=VISION,
+    kind=UNetConfig,
+    table=unets.stable_diffusion_diffusers,
+    signs=_signs("time_embedding.linear_1.weight", conv_in__weight=4),
+    file="unet/diffusion_pytorch_model",
+    begins=("environments",),
+)
+
+SD_DIFFUSERS = ForeignLayout(
+    "sd-diffusers",
+    "Stable Diffusion 1 in a folder of diffusers",
+    "stable-diffusion",
+    (_UNET_FOLDER, _autoencoder_folder(codecs.DIFFUSERS, "to_q")),
+    skips=(
+        Skip(
+            _signs(
+                "text_model.embeddings.token_embedding.weight", absent=("text_projection.weight",)
+            ),
+            NO_PROJECTION,
+        ),
+        Skip(_signs("concept_embeds"), "judges pictures, and makes none"),
+    ),
+)
+
+SD_OLD_DIFFUSERS = ForeignLayout(
+    "sd-old-diffusers",
+    "Stable Diffusion 1 in a folder of an older diffusers",
+    "stable-diffusion",
+    (_UNET_FOLDER, _autoencoder_folder(codecs.OLD_DIFFUSERS, "query")),
+)
+
+# --- AudioLDM ---
+
+AUDIOLDM_LDM = ForeignLayout(
+    "audioldm-ldm",
+    "AudioLDM's codec in one file",
+    "release",
+    (
+        ForeignModule(
+            prefix="first_stage_model.",
+            role="codecs",
+            of=("audio",),
+            kind=MelCodecConfig,
+            table=codecs.mel_codec,
+            signs=_signs("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
+            file="audioldm",
+        ),
+    ),
+    unused={
+        **LATENT_DIFFUSION,
+        f"{unets.MODEL}.*": "AudioLDM's own diffuser, which takes other prompts",
+        "cond_stage_model.*": "AudioLDM's prompt encoder; CoDi's are CLIP and CLAP",
+        "clap.*": "AudioLDM's judge of sounds",
+    },
+)
+
+AUDIOLDM_DIFFUSERS = ForeignLayout(
+    "audioldm-diffusers",
+    "AudioLDM's codec in a folder of diffusers",
+    "release",
+    (
+        ForeignModule(
+            prefix="",
+            role="codecs",
+            of=("audio",),
+            kind=AutoencoderKLConfig,
+            table=lambda config: codecs.autoencoder_kl(config, names=codecs.DIFFUSERS),
+            signs=_signs("encoder.mid_block.attentions.0.to_q.weight", encoder__conv_in__weight=1),
+            file="vae/diffusion_pytorch_model",
+            inside="autoencoder",
+        ),
+        ForeignModule(
+            prefix="",
+            role="codecs",
+            of=("audio",),
+            kind=VocoderConfig,
+            table=_with_unused(
+                lambda config: codecs.vocoder(config, upsample="upsampler"), codecs.SPEECH_T5
+            ),
+            signs=_signs("conv_pre.weight", "upsampler.0.weight"),
+            file="vocoder/model",
+            inside="vocoder",
+        ),
+    ),
+    skips=(
+        Skip(
+            _signs("time_embedding.linear_1.weight", conv_in__weight=8),
+            "AudioLDM's own diffuser, which takes other prompts",
+        ),
+        Skip(
+            _signs("text_model.embeddings.word_embeddings.weight"),
+            "AudioLDM's prompt encoder; CoDi's are CLIP and CLAP",
+        ),
+    ),
+)
+
+# --- prompt encoders and OPTIMUS ---
+
+CLIP = ForeignLayout(
+    "clip",
+    "CLIP in a folder of transformers",
+    "stable-diffusion",
+    (
+        ForeignModule(
+            prefix="",
+            role="encoders",
+            of=("text",),
+            kind=ClipTextConfig,
+            table=encoders.clip_text_published,
+            signs=_signs("text_model.embeddings.token_embedding.weight", "text_projection.weight"),
+            file="model",
+            files=CLIP_TOKENIZER,
+        ),
+        ForeignModule(
+            prefix="",
+            role="encoders",
+            of=VISION,
+            kind=ClipVisionConfig,
+            table=encoders.clip_vision_published,
+            signs=_signs("vision_model.embeddings.class_embedding", "visual_projection.weight"),
+            file="model",
+        ),
+    ),
+)
+
+CLAP = ForeignLayout(
+    "clap",
+    "CLAP in a folder of transformers",
+    "release",
+    (
+        ForeignModule(
+            prefix="",
+            role="encoders",
+            of=("audio",),
+            kind=ClapAudioConfig,
+            table=encoders.clap_audio_published,
+            signs=_signs("audio_projection.linear1.weight"),
+            file="model",
+        ),
+    ),
+)
+
+OPTIMUS = ForeignLayout(
+    "optimus",
+    "OPTIMUS in two files",
+    "release",
+    (
+        ForeignModule(
+            prefix="",
+            role="codecs",
+            of=("text",),
+            kind=OptimusConfig,
+            table=_alone(codecs.optimus_encoder),
+            signs=_signs("embeddings.word_embeddings.weight", "linear.weight"),
+            file="encoder/pytorch_model",
+        ),
+        ForeignModule(
+            prefix="",
+            role="codecs",
+            of=("text",),
+            kind=OptimusConfig,
+            table=_alone(codecs.optimus_decoder),
+            signs=_signs("transformer.wte.weight", "transformer.linear_emb.weight"),
+            file="decoder/pytorch_model",
+        ),
+    ),
+)
+
+LAYOUTS: tuple[ForeignLayout, ...] = (
+    RELEASED,
+    VERSATILE,
+    SD_LDM,
+    SD_DIFFUSERS,
+    SD_OLD_DIFFUSERS,
+    AUDIOLDM_LDM,
+    AUDIOLDM_DIFFUSERS,
+    CLIP,
+    CLAP,
+    OPTIMUS,
+)
+"""All layouts. Of two that recognise as many modules in a file, the first is taken."""
+
+CHECKS: tuple[Check, ...] = (*check_unets.CHECKS, *check_codecs.CHECKS, *check_encoders.CHECKS)
+"""How goldens are run, for `codi verify`; the first that recognises one runs it."""

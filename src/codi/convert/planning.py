@@ -1,0 +1,279 @@
+"""From opened files to a plan: which foreign tensor becomes which of ours, all of it checked.
+
+Nothing is read or written here but names and shapes, so that whatever does not fit is known before
+the work begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codi.build import ModelConfig
+from codi.config import ConfigError
+from codi.convert.fresh import shapes_of
+from codi.convert.reading import Checkpoint, Stored
+from codi.convert.rules import Layout, Table
+from codi.convert.sources import ForeignLayout, ForeignModule, recognise
+
+SHOWN = 5
+"""How many names an error shows."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A tensor of ours that comes from a file."""
+
+    source: Path
+    foreign: str
+    stored: Stored
+    layout: Layout
+
+    def read(self) -> Tensor:
+        """Return it, laid out as ours."""
+        return self.layout.to_ours(self.stored.read())
+
+
+@dataclass
+class PartPlan:
+    """What one of our parts is made of.
+
+    Attributes:
+        shapes: our names -> tensors on the meta device.
+        drawn: our names -> where they come from.
+        fresh: our names -> what they begin as.
+        origins: (layout, file) of each source.
+    """
+
+    part: str
+    config: Any
+    shapes: dict[str, Tensor]
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+    origins: list[tuple[str, Path]] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[str]:
+        """Return our names that nothing gives."""
+        return [n for n in self.shapes if n not in self.drawn and n not in self.fresh]
+
+
+@dataclass
+class SourcePlan:
+    """What becomes of the names of one file.
+
+    Attributes:
+        used: foreign names that become something of ours.
+        unused: the others -> why they are not needed, "" where nobody knows.
+    """
+
+    checkpoint: Checkpoint
+    layout: ForeignLayout
+    used: set[str] = field(default_factory=set)
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """All parts that some files make of a model, and what becomes of every name in the files.
+
+    Attributes:
+        extras: files to keep with a part: (part, setting that names their folder, files).
+    """
+
+    model: ModelConfig
+    parts: dict[str, PartPlan]
+    sources: list[SourcePlan]
+    extras: list[tuple[str, str, tuple[Path, ...]]]
+
+
+def recognised(
+    checkpoints: Iterable[Checkpoint], layouts: Sequence[ForeignLayout]
+) -> list[SourcePlan]:
+    """Return every file with its layout.
+
+    Raises:
+        ConfigError: one is in no known layout.
+    """
+    return [SourcePlan(c, recognise(c, layouts)) for c in checkpoints]
+
+
+def default_preset(sources: Sequence[SourcePlan]) -> str:
+    """Return the model that the files' layouts are converted to when the user names none.
+
+    Raises:
+        ConfigError: they are of different models.
+    """
+    by_preset = {s.layout.preset: s for s in sources}
+    if len(by_preset) > 1:
+        said = "; ".join(f"{s.checkpoint.path} to {name!r}" for name, s in by_preset.items())
+        raise ConfigError(f"these files belong to different models ({said}); choose with --model")
+    return next(iter(by_preset))
+
+
+def make_plan(
+    sources: Sequence[SourcePlan], model: ModelConfig, present: Collection[str] = ()
+) -> Plan:
+    """Return the plan for recognised files.
+
+    Args:
+        sources: the files.
+        model: what they become.
+        present: parts that need not be made fresh, because they are there already.
+
+    Raises:
+        ConfigError: a part without all of its tensors, names nobody knows a use for, other shapes,
+            or two files for one part.
+    """
+    plan = Plan(model, {}, list(sources), [])
+    for source in sources:
+        _plan_source(plan, source)
+    for source in sources:
+        for module in source.layout.found(source.checkpoint):
+            for part in module.companions(model):
+                if part not in present:
+                    plan.parts.setdefault(part, _all_fresh(model, part))
+    if not plan.parts:
+        names = ", ".join(str(source.checkpoint.path) for source in sources)
+        raise ConfigError(f"{names}: nothing in it has a use in model {model.name!r}; try --model")
+    _require_complete(plan)
+    return plan
+
+
+def _plan_source(plan: Plan, source: SourcePlan) -> None:
+    checkpoint, model = source.checkpoint, plan.model
+    tables: list[tuple[ForeignModule, Table | None]] = []
+    for module in source.layout.found(checkpoint):
+        parts = module.parts(model)
+        if not parts:
+            tables.append((module, None))
+        for part in parts:
+            table = module.correspondence(model, part)
+            tables.append((module, table))
+            _draw(_part_plan(plan, part), source, module, table)
+            files = _extras(checkpoint, module)
+            if files:
+                plan.extras.append((part, module.files_key, files))
+    skipped = source.layout.why_skipped(checkpoint)
+    for name in checkpoint.stored:
+        if name not in source.used:
+            source.unused[name] = skipped or _why_unused(name, source.layout, tables, model)
+
+
+def _part_plan(plan: Plan, part: str) -> PartPlan:
+    if part not in plan.parts:
+        role, name = part.split(".", 1)
+        config = plan.model.part(role, name)
+        plan.parts[part] = PartPlan(part, config, shapes_of(config.build))
+    return plan.parts[part]
+
+
+def _all_fresh(model: ModelConfig, part: str) -> PartPlan:
+    role, name = part.split(".", 1)
+    config = model.part(role, name)
+    shapes = shapes_of(config.build)
+    return PartPlan(
+        part, config, shapes, fresh=dict.fromkeys(shapes, "a part of its own, untrained")
+    )
+
+
+def _draw(part: PartPlan, source: SourcePlan, module: ForeignModule, table: Table) -> None:
+    """Find our tensors in a file."""
+    part.origins.append((source.layout.name, source.checkpoint.path))
+    for ours, shape in part.shapes.items():
+        found = table.foreign(ours)
+        foreign = None if found is None else module.prefix + found[0]
+        if found is None or foreign not in source.checkpoint.stored:
+            why = table.why_fresh(ours)
+            if why is not None and ours not in part.drawn:
+                part.fresh[ours] = why
+            continue
+        assert foreign is not None
+        earlier = part.drawn.get(ours)
+        if earlier is not None:
+            raise ConfigError(
+                f"{source.checkpoint.path} and {earlier.source} both hold {part.part}; give one"
+            )
+        drawn = Drawn(source.checkpoint.path, foreign, source.checkpoint.stored[foreign], found[1])
+        _require_shape(drawn, part.part, ours, shape)
+        part.drawn[ours] = drawn
+        part.fresh.pop(ours, None)
+        source.used.add(foreign)
+
+
+def _require_shape(drawn: Drawn, part: str, ours: str, shape: Tensor) -> None:
+    try:
+        as_ours = drawn.layout.to_ours(torch.empty(drawn.stored.shape, device="meta"))
+        found = tuple(as_ours.shape)
+    except (IndexError, RuntimeError):  # a layout of other dimensions
+        found = drawn.stored.shape
+    if found != tuple(shape.shape):
+        raise ConfigError(
+            f"{drawn.source}: {drawn.foreign} is {drawn.stored.shape}, and {ours} of {part} takes "
+            f"{tuple(shape.shape)}; these are weights of another size: choose the model of that "
+            "size with --model"
+        )
+
+
+def _why_unused(
+    name: str,
+    layout: ForeignLayout,
+    tables: Sequence[tuple[ForeignModule, Table | None]],
+    model: ModelConfig,
+) -> str:
+    for module, table in tables:
+        if not name.startswith(module.prefix):
+            continue
+        if table is None:
+            return f"model {model.name!r} has no part for it"
+        why = table.why_unused(name.removeprefix(module.prefix))
+        if why is not None:
+            return why
+    return layout.why_unused(name) or ""
+
+
+def _extras(checkpoint: Checkpoint, module: ForeignModule) -> tuple[Path, ...]:
+    """Return the files that go with a part: from its folder, or from the tokenizer's beside it."""
+    folder = checkpoint.path.parent
+    for place in (folder, folder.parent / module.files_key):
+        found = tuple(place / name for name in module.files)
+        if found and all(path.is_file() for path in found):
+            return found
+    return ()
+
+
+def _require_complete(plan: Plan) -> None:
+    lost = [
+        f"{part.part} lacks {listed(part.missing)} (in {_paths(part)})"
+        for part in plan.parts.values()
+        if part.missing
+    ]
+    unknown = [
+        f"{source.checkpoint.path} holds {listed(names)}, which no part uses"
+        for source in plan.sources
+        if (names := [name for name, why in source.unused.items() if not why])
+    ]
+    if lost or unknown:
+        raise ConfigError(
+            "; ".join([*lost, *unknown]) + "; is it another model (--model), a file that was cut, "
+            "or is a file missing that belongs to it?"
+        )
+
+
+def _paths(part: PartPlan) -> str:
+    return ", ".join(dict.fromkeys(str(path) for _, path in part.origins))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,179 @@
+"""What a foreign layout is: what its files hold, which of our parts that is, and how one knows it.
+
+A layout is recognised by the names and shapes of a file's tensors, never by the file's name. Those
+that are known stand in `codi.convert.layouts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from codi.build import ModelConfig
+from codi.config import ConfigError
+from codi.convert.reading import Checkpoint
+from codi.convert.rules import Table, below
+
+Shape = tuple[int | None, ...]
+"""A shape; None is any size."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Names by which something is recognised in a file, all of which must be there.
+
+    Attributes:
+        present: names, and the shape that the tensor must have (None: any).
+        absent: names that must not be there.
+    """
+
+    present: Mapping[str, Shape | None]
+    absent: tuple[str, ...] = ()
+
+    def found(self, checkpoint: Checkpoint, prefix: str = "") -> bool:
+        """Say whether a file has the signs below `prefix`."""
+        return not any(prefix + name in checkpoint.stored for name in self.absent) and all(
+            prefix + name in checkpoint.stored
+            and (shape is None or _fits(checkpoint.stored[prefix + name].shape, shape))
+            for name, shape in self.present.items()
+        )
+
+
+def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
+    return len(found) == len(wanted) and all(
+        w in (None, f) for f, w in zip(found, wanted, strict=True)
+    )
+
+
+@dataclass(frozen=True, eq=False)  # each is itself
+class ForeignModule:
+    """A module of a foreign checkpoint that is one of our parts, or a piece of one.
+
+    Attributes:
+        prefix: what its names begin with, with the dot, or "".
+        role, of: the parts it becomes: those that the modalities `of` have in `role`.
+        kind: class of the configuration that `table` takes.
+        table: configuration -> correspondence of names, without `prefix` and `inside`.
+        signs: what it is recognised by, below `prefix`.
+        file: file that holds it, without an ending: "unet/diffusion_pytorch_model".
+        inside: module of our part that it is, where it is only a piece: "vocoder". The
+            configuration is then the part's attribute of this name.
+        fresh: names of our whole part (globs) that no foreign file has -> what they begin as.
+        begins: roles whose parts are made fresh for the same modalities, since a model without
+            them cannot generate several streams at once: ("environments",).
+        files: files (a tokenizer's) to be kept with the part, and `files_key`, the setting of the
+            part that then names the file, or the folder of several.
+        describe: configuration -> contents of the `config.json` that its library expects beside it.
+    """
+
+    prefix: str
+    role: str
+    of: tuple[str, ...]
+    kind: type[Any]
+    table: Callable[[Any], Table]
+    signs: Signs
+    file: str
+    inside: str = ""
+    fresh: Mapping[str, str] = field(default_factory=dict)
+    begins: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    files_key: str = "tokenizer"
+    describe: Callable[[Any], dict[str, Any]] | None = None
+
+    def parts(self, model: ModelConfig) -> list[str]:
+        """Return our parts ("role.name") that it becomes in a model; none where it has no use."""
+        return model.parts((self.role,), [name for name in self.of if name in model.modalities])
+
+    def companions(self, model: ModelConfig) -> list[str]:
+        """Return the parts that are made fresh beside it."""
+        return model.parts(self.begins, [name for name in self.of if name in model.modalities])
+
+    def config(self, model: ModelConfig, part: str) -> Any:
+        """Return the configuration that the table takes.
+
+        Raises:
+            ConfigError: the model's part is of another kind.
+        """
+        role, name = part.split(".", 1)
+        config = model.part(role, name)
+        for attribute in filter(None, self.inside.split(".")):
+            config = getattr(config, attribute, None)
+        if not isinstance(config, self.kind):
+            raise ConfigError(
+                f"{part} of model {model.name!r} has a {type(config).__name__}, and these weights "
+                f"are for a {self.kind.__name__}; choose another model with --model"
+            )
+        return config
+
+    def correspondence(self, model: ModelConfig, part: str) -> Table:
+        """Return the table between a whole part of ours and the names below `prefix`."""
+        table = self.table(self.config(model, part))
+        fresh = {
+            f"{self.inside}.{glob}" if self.inside else glob: why
+            for glob, why in table.fresh.items()
+        }
+        return replace(
+            table, rules=below(self.inside, "", table.rules), fresh={**fresh, **self.fresh}
+        )
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file that belongs to a layout and holds nothing for us; `why` is printed."""
+
+    signs: Signs
+    why: str
+
+
+@dataclass(frozen=True, eq=False)  # each is itself
+class ForeignLayout:
+    """A way in which checkpoints are laid out.
+
+    Attributes:
+        name: what `--as` takes.
+        summary: whose layout it is, for people.
+        preset: our model that its weights become, unless the user names another.
+        modules: what its files hold.
+        unused: full names (globs) of no module -> why they are not needed.
+        skips: whole files that are not needed.
+    """
+
+    name: str
+    summary: str
+    preset: str
+    modules: tuple[ForeignModule, ...]
+    unused: Mapping[str, str] = field(default_factory=dict)
+    skips: tuple[Skip, ...] = ()
+
+    def found(self, checkpoint: Checkpoint) -> list[ForeignModule]:
+        """Return the modules that a file holds."""
+        return [m for m in self.modules if m.signs.found(checkpoint, m.prefix)]
+
+    def why_unused(self, name: str) -> str | None:
+        """Return why a name of no module is not needed, or None when nothing says so."""
+        return Table((), self.unused).why_unused(name)
+
+    def why_skipped(self, checkpoint: Checkpoint) -> str | None:
+        """Return why a whole file is not needed, or None."""
+        return next((s.why for s in self.skips if s.signs.found(checkpoint)), None)
+
+
+def recognise(checkpoint: Checkpoint, layouts: Sequence[ForeignLayout]) -> ForeignLayout:
+    """Return the layout of a file: the one that finds most modules in it.
+
+    Raises:
+        ConfigError: none does.
+    """
+    best = max(layouts, key=lambda layout: len(layout.found(checkpoint)), default=None)
+    if best is not None and best.found(checkpoint):
+        return best
+    for layout in layouts:
+        if layout.why_skipped(checkpoint) is not None:
+            return layout
+    names = ", ".join(list(checkpoint.stored)[:3]) or "nothing"
+    known = "; ".join(f"{layout.name} ({layout.summary})" for layout in layouts)
+    raise ConfigError(
+        f"{checkpoint.path}: is in no layout that is known here (it holds {names} ...); "
+        f"known: {known or 'none'}"
+    )

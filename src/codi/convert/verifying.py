@@ -1,0 +1,118 @@
+"""Golden files, met or not: what our code makes of them beside what the other one made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from codi.config import ConfigError
+from codi.convert import layouts as registry
+from codi.convert.golden import Check, Golden
+
+Verdict = Literal["pass", "fail", "not checked", "unknown", "companion", "unusable"]
+
+_FACTS = "facts"
+"""Name of the golden that only says in words what was seen."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One tensor of one golden, or one golden that could not be compared.
+
+    Attributes:
+        golden: name of the golden.
+        tensor: name in it, "" where the line is about the whole of it.
+        verdict: "not checked" is an expected output that no check makes; "unknown" a golden that no
+            check recognises; "companion" one with nothing to compare.
+        absolute, relative: largest error, and its share of the expected tensor's deviation.
+        tolerance: largest share allowed.
+        note: why, in words.
+    """
+
+    golden: str
+    tensor: str
+    verdict: Verdict
+    absolute: float | None = None
+    relative: float | None = None
+    tolerance: float | None = None
+    note: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """Return what the line means for the whole command."""
+        return {"pass": 0, "companion": 0, "unusable": 2}.get(self.verdict, 1)
+
+
+def goldens_of(folder: Path) -> list[Golden]:
+    """Return the goldens of a folder, by name.
+
+    Raises:
+        ConfigError: no folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; name the folder of the golden files")
+    found = [Golden(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise ConfigError(f"{folder}: holds no golden (NAME.json beside NAME.safetensors)")
+    return found
+
+
+@torch.no_grad()
+def verify(golden: Golden, checks: Sequence[Check] | None = None) -> Iterator[Line]:
+    """Yield the lines of one golden; nothing that is wrong with it stops the others."""
+    try:
+        about = golden.about
+        found = registry.CHECKS if checks is None else checks
+        check = next((c for c in found if c.recognises(about)), None)
+        if check is None:
+            yield _unrecognised(golden)
+            return
+        made = check.run(golden)
+        for name, tensor in made.items():
+            yield compare(golden, name, tensor, check.tolerance)
+        for name in golden.tensors:
+            if name.startswith("out") and name not in made:
+                yield Line(golden.name, name, "not checked", note="the check does not make it")
+        if not made and not golden.tensors:  # cases in words, which the check compares itself
+            yield Line(golden.name, "", "pass")
+    except ConfigError as error:
+        yield Line(golden.name, "", "unusable", note=str(error))
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        # Files from elsewhere may lack what the check reads; the others are still run.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        yield Line(golden.name, "", "unusable", note=f"{golden.path}: cannot be run ({reason})")
+
+
+def _unrecognised(golden: Golden) -> Line:
+    inputs = [name for name in golden.tensors if not name.startswith("w.")]
+    if golden.tensors and not inputs:
+        return Line(golden.name, "", "companion", note="weights for other goldens")
+    if not golden.tensors and golden.name == _FACTS:
+        return Line(golden.name, "", "companion", note="facts in words")
+    what = str(golden.about.get("what", "")).partition(";")[0][:80]
+    return Line(golden.name, "", "unknown", note=f"no check recognises it ({what or 'no `what`'})")
+
+
+def compare(golden: Golden, name: str, made: Tensor, tolerance: float) -> Line:
+    """Return the line of one tensor. Numbers that count something must be the same."""
+    wanted = golden[name]
+    if made.shape != wanted.shape:
+        note = f"shape {tuple(made.shape)}, expected {tuple(wanted.shape)}"
+        return Line(golden.name, name, "fail", note=note)
+    if not wanted.is_floating_point():
+        tolerance = 0.0
+    error = (made.detach().double() - wanted.double()).abs()
+    # NaN where both sides are the same infinity or NaN is agreement, anywhere else it is not.
+    same = (made == wanted) | (made.isnan() & wanted.isnan())
+    error = torch.where(same, torch.zeros_like(error), error.nan_to_num(nan=torch.inf))
+    absolute = float(error.max()) if error.numel() else 0.0
+    finite = wanted.double()[torch.isfinite(wanted)]
+    deviation = float(finite.std(correction=0)) if finite.numel() else 0.0
+    relative = absolute / (deviation or float(finite.abs().max() if finite.numel() else 0.0) or 1.0)
+    verdict: Verdict = "pass" if relative <= tolerance else "fail"
+    return Line(golden.name, name, verdict, absolute, relative, tolerance)

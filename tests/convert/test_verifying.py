@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from codi.config import ConfigError
+from codi.convert.golden import Check, Golden
+from codi.convert.verifying import Line, compare, goldens_of, verify
+
+X = torch.tensor([1.0, -2.0, 3.0, 0.5])
+
+
+def golden(folder: Path, name: str, about: dict[str, Any], **tensors: Tensor) -> Golden:
+    (folder / f"{name}.json").write_text(json.dumps(about))
+    if tensors:
+        renamed = {key.replace("w_", "w."): value for key, value in tensors.items()}
+        save_file(renamed, folder / f"{name}.safetensors")
+    return Golden(folder / f"{name}.json")
+
+
+def doubled(by: float = 0.0, **more: Tensor) -> Check:
+    """Return a check of goldens of twos: out = factor * x, and `by` beside it."""
+    return Check(
+        lambda about: "factor" in about,
+        lambda g: {"out": g.about["factor"] * g["x"] + by, **more},
+    )
+
+
+def verdicts(g: Golden, *checks: Check) -> list[tuple[str, str]]:
+    return [(line.tensor, line.verdict) for line in verify(g, checks)]
+
+
+def test_what_is_met_passes_and_what_is_off_fails(tmp_path: Path) -> None:
+    g = golden(tmp_path, "a", {"factor": 2}, x=X, out=2 * X)
+    [line] = verify(g, [doubled()])
+    assert (line.verdict, line.absolute, line.relative, line.tolerance) == ("pass", 0, 0, 2e-4)
+    [line] = verify(g, [doubled(0.01)])
+    assert line.verdict == "fail"
+    assert line.absolute == pytest.approx(0.01, rel=1e-3)
+    assert line.relative == pytest.approx(0.01 / (2 * X).std(correction=0).item(), rel=1e-3)
+    assert line.exit_code == 1
+
+
+def test_an_output_that_no_check_makes_fails(tmp_path: Path) -> None:
+    g = golden(tmp_path, "a", {"factor": 2}, x=X, out=2 * X, out_more=X)
+    assert verdicts(g, doubled()) == [("out", "pass"), ("out_more", "not checked")]
+
+
+def test_goldens_without_a_check_are_named_unless_they_only_go_with_others(tmp_path: Path) -> None:
+    cases = {
+        "a": (golden(tmp_path, "a", {"what": "new"}, x=X), "unknown", 1),
+        "b": (golden(tmp_path, "b", {}, w_layer=X), "companion", 0),
+        "facts": (golden(tmp_path, "facts", {"seen": 1.0}), "companion", 0),
+        "words": (golden(tmp_path, "words", {"cases": []}), "unknown", 1),
+    }
+    for g, verdict, code in cases.values():
+        [line] = verify(g, [doubled()])
+        assert (line.verdict, line.exit_code) == (verdict, code), g.name
+
+
+def test_a_check_of_words_passes_by_returning(tmp_path: Path) -> None:
+    g = golden(tmp_path, "words", {"cases": []})
+    [line] = verify(g, [Check(lambda about: "cases" in about, lambda g: {})])
+    assert (line.verdict, line.exit_code) == ("pass", 0)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"factor": 2, "lacks": "x"}, "no tensor 'x'"),
+        ({"factor": "two"}, "cannot be run (TypeError"),
+        ({"factor": 2, "noise": True}, "damaged or unreadable"),
+    ],
+)
+def test_what_cannot_be_used_is_said_and_is_code_2(
+    about: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    g = golden(tmp_path, "a", about, **({"out": X} if "lacks" in about else {"x": X, "out": X}))
+    if "noise" in about:
+        g.path.with_suffix(".safetensors").write_bytes(b"noise" * 10)
+    [line] = verify(g, [doubled()])
+    assert (line.verdict, line.exit_code) == ("unusable", 2)
+    assert message in line.note
+    assert "\n" not in line.note
+
+
+def line_of(wanted: Tensor, made: Tensor, tmp_path: Path) -> Line:
+    return compare(golden(tmp_path, "a", {}, out=wanted), "out", made, 2e-4)
+
+
+def test_comparing_is_strict_about_shapes_counts_and_what_is_no_number(tmp_path: Path) -> None:
+    assert "shape (2,), expected (4,)" in line_of(X, X[:2], tmp_path).note
+    ids = torch.tensor([50_000, 3, 1])
+    assert line_of(ids, ids.clone(), tmp_path).verdict == "pass"
+    assert line_of(ids, ids + torch.tensor([1, 0, 0]), tmp_path).verdict == "fail"
+    bad = X.clone()
+    bad[0] = math.nan
+    assert line_of(X, bad, tmp_path).absolute == math.inf
+    assert line_of(bad, X, tmp_path).verdict == "fail"
+    bad[1] = -math.inf
+    assert line_of(bad, bad.clone(), tmp_path).verdict == "pass"
+    same = torch.full((3,), 2.0)
+    assert line_of(same, same + 1e-5, tmp_path).relative == pytest.approx(5e-6, rel=0.1)
+    assert line_of(torch.zeros(0), torch.zeros(0), tmp_path).verdict == "pass"
+
+
+def test_a_folder_without_goldens_is_unusable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        goldens_of(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="holds no golden"):
+        goldens_of(tmp_path)
+    golden(tmp_path, "b", {})
+    golden(tmp_path, "a", {})
+    assert [g.name for g in goldens_of(tmp_path)] == ["a", "b"]
