@@ -12,7 +12,6 @@ from pathlib import Path
 
 from codi.config import ConfigError
 
-
 Progress = Callable[[str, int], "Iterable[int]"]
 """Wraps a range with a progress bar: (what, count) -> indices."""
 

@@ -179,6 +179,37 @@ def test_a_run_may_start_from_a_trained_model(tmp_path: Path, cache: Path) -> No
     assert fingerprint(found.codec("image")) != fingerprint(everything.codec("image"))
 
 
+def test_two_stages_may_run_at_once_in_one_folder(tmp_path: Path, cache: Path) -> None:
+    def align(name: str) -> Objective:
+        return Objective("align", {"bounce": 1.0}, {"modality": name})
+
+    both = recipe(
+        stage("text", align("image"), steps=1, train=("encoders.text.*",)),
+        stage("audio", align("audio"), steps=2),  # uses the text encoder, frozen
+    )
+    _run(both, tmp_path, cache).run(["text"])
+    (tmp_path / "stages" / "text" / "done.json").unlink()
+
+    def beside() -> None:
+        _run(both, tmp_path, cache).run(["text"])
+        found.append(fingerprint(load_model(tmp_path / "model", ["encoders.text"])))
+
+    found: list[str] = []
+    _run(both, tmp_path, cache, report=_stop_at(0, beside)).run(["audio"])
+    model = load_model(tmp_path / "model", ["encoders.text", "encoders.audio"])
+    assert fingerprint(load_model(tmp_path / "model", ["encoders.text"])) == found[0]
+    first = fresh_model(small_config(), ["encoders.audio"], seed=0)
+    assert fingerprint(model.encoder("audio")) != fingerprint(first.encoder("audio"))
+
+
+def test_a_stage_is_not_done_twice_at_once(tmp_path: Path, cache: Path) -> None:
+    def beside() -> None:
+        with pytest.raises(ConfigError, match="codec: another process is at work on it"):
+            _run(recipe(), tmp_path, cache).run()
+
+    _run(recipe(), tmp_path, cache, report=_stop_at(2, beside)).run()
+
+
 def test_a_step_may_be_the_mean_of_several_batches(tmp_path: Path, cache: Path) -> None:
     seen: list[int] = []
 

@@ -21,6 +21,7 @@ from codi.data.source import Record, Source
 from codi.locking import Progress, locked
 from codi.media import atomic_path, atomic_write_text
 
+
 def quiet(what: str, count: int) -> Iterable[int]:
     """Return the indices without showing progress."""
     del what
