@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import ROLES, Model, ModelConfig
+from codi.build import ROLES, Model, ModelConfig, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
@@ -210,7 +210,8 @@ class Run:
         with locked(self.settings.out / "model.lock", self.progress):
             if not self.folder.exists():
                 partial = self.folder.with_name("model.partial")
-                save_model(load_model(self.recipe.starts_from), partial)
+                model = load_model(self.recipe.starts_from)
+                save_model(model, partial, config=with_files_in(model.config, partial))
                 partial.replace(self.folder)
 
     # --- one stage ---
@@ -258,7 +259,8 @@ class Run:
         for part in changed:
             role, name = part.split(".", 1)
             chosen.role(role)[name] = model.role(role)[name]
-        save_model(chosen, self.folder, config=self.recipe.model_config())
+        config = with_files_in(self.recipe.model_config(), self.folder)
+        save_model(chosen, self.folder, config=config)
 
     def _take_steps(
         self,
