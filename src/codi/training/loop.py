@@ -307,7 +307,8 @@ class Run:
                     if done % settings.checkpoint_every == 0:
                         save()
                     if settings.sample_every and done % settings.sample_every == 0:
-                        self._show_samples(stage, done, model, tasks, mixtures, log)
+                        with average.applied(parameters):  # what the stage's result looks like
+                            self._show_samples(stage, done, model, tasks, mixtures, log)
                     if interrupted():
                         raise KeyboardInterrupt
             save()
