@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import ROLES, Model, ModelConfig, with_files_in
+from codi.build import ROLES, Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
@@ -33,7 +33,7 @@ from codi.training.ema import MovingAverage
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
-from codi.weights import load_model, load_part, part_files, save_model
+from codi.weights import find_model, load_model, load_part, missing_parts, part_files, save_model
 
 
 class Log(Protocol):
@@ -210,7 +210,9 @@ class Run:
         with locked(self.settings.out / "model.lock", self.progress):
             if not self.folder.exists():
                 partial = self.folder.with_name("model.partial")
-                model = load_model(self.recipe.starts_from)
+                source = find_model(self.recipe.starts_from)
+                lacking = missing_parts(source, config := load_config(source))
+                model = load_model(source, [p for p in config.parts() if p not in lacking])
                 save_model(model, partial, config=with_files_in(model.config, partial))
                 partial.replace(self.folder)
 
