@@ -78,12 +78,16 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a preset samples when the user does not say."""
+    """How a preset samples when the user does not say.
+
+    `guidance_interval` is the first and last step t that are guided, both included; all by default.
+    """
 
     sampler: str = "ddim"
     steps: int = 50
     spacing: str = "trailing"
     eta: float = 0.0
+    guidance_interval: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
