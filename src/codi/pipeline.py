@@ -370,8 +370,8 @@ class Pipeline:
         interval = settings.guidance_interval or own.guidance_interval
         if interval is not None and not 0 <= interval[0] <= interval[1]:
             raise ConfigError(
-                f"guidance_interval = {list(interval)}; give the lowest and the highest step t that "
-                f"are guided, from 0 to {self.model.schedule.T}"
+                f"guidance_interval = {list(interval)}; give the lowest and the highest step t "
+                f"that are guided, from 0 to {self.model.schedule.T}"
             )
         name = settings.sampler or own.sampler
         eta = settings.eta
