@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "generate": "--audio --batch --device --dtype --guidance --guidance-interval --image --json "
     "--keep --model --negative-audio --negative-image --negative-text --negative-video --num "
-    "--offload --out --quiet --sampler --seed --steps --text --to --unconditional --video --weights",
+    "--offload --out --quiet --sampler --seed --steps --text --to --unconditional --video "
+    "--weights",
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --no-bf16 "
     "--only --out --quiet --sample-every --set --threads",
     "evaluate": "--batch --data --device --model --out --quiet --samples --steps --suite --tasks",
