@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import ROLES, Model, ModelConfig, with_files_in
+from codi.build import ROLES, Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
@@ -33,7 +33,7 @@ from codi.training.ema import MovingAverage
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
-from codi.weights import load_model, load_part, part_files, save_model
+from codi.weights import find_model, load_model, load_part, part_files, save_model
 
 
 class Log(Protocol):
@@ -204,13 +204,15 @@ class Run:
                         self._train(stage)
 
     def _begin(self) -> None:
-        """Put the model that the recipe starts from into the run's folder, once."""
+        """Put the parts of the model that the recipe starts from into the run's folder, once."""
         if self.recipe.starts_from is None:
             return
         with locked(self.settings.out / "model.lock", self.progress):
             if not self.folder.exists():
                 partial = self.folder.with_name("model.partial")
-                model = load_model(self.recipe.starts_from)
+                given = find_model(self.recipe.starts_from)
+                parts = [part for part in load_config(given).parts() if part_files(given, part)]
+                model = load_model(given, parts)
                 save_model(model, partial, config=with_files_in(model.config, partial))
                 partial.replace(self.folder)
 
