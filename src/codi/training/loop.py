@@ -33,7 +33,7 @@ from codi.training.ema import MovingAverage
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
-from codi.weights import find_model, load_model, load_part, missing_parts, part_files, save_model
+from codi.weights import find_model, load_model, load_part, part_files, save_model
 
 
 class Log(Protocol):
@@ -204,15 +204,15 @@ class Run:
                         self._train(stage)
 
     def _begin(self) -> None:
-        """Put the model that the recipe starts from into the run's folder, once."""
+        """Put the parts of the model that the recipe starts from into the run's folder, once."""
         if self.recipe.starts_from is None:
             return
         with locked(self.settings.out / "model.lock", self.progress):
             if not self.folder.exists():
                 partial = self.folder.with_name("model.partial")
-                source = find_model(self.recipe.starts_from)
-                lacking = missing_parts(source, config := load_config(source))
-                model = load_model(source, [p for p in config.parts() if p not in lacking])
+                given = find_model(self.recipe.starts_from)
+                parts = [part for part in load_config(given).parts() if part_files(given, part)]
+                model = load_model(given, parts)
                 save_model(model, partial, config=with_files_in(model.config, partial))
                 partial.replace(self.folder)
 
