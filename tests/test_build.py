@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from codi.build import ROLES, Model, ModelConfig, load_config
-from codi.config import ConfigError, build, load_toml
+from codi.build import ROLES, Model, ModelConfig, load_config, with_files_in
+from codi.config import ConfigError, build, load_toml, to_toml
 from tests.small import NAMES, PRESET, SHIPPED, marks, small_config, small_model
 
 
@@ -122,3 +122,43 @@ def test_the_schedule_is_the_presets() -> None:
     model = small_model("schedule.steps=100", parts=[])
     assert model.schedule.T == 100
     assert model.schedule is model.schedule
+
+
+# --- files that parts name ---
+
+
+def _with_tokenizer(value: str) -> ModelConfig:
+    return _changed("codecs.text.tokenizer", value)
+
+
+def test_files_of_a_model_go_into_its_folder_and_are_found_there(tmp_path: Path) -> None:
+    mine = tmp_path / "words.json"
+    mine.write_text("{}")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    kept = with_files_in(_with_tokenizer(str(mine)), folder)
+    assert kept.codecs["text"]["tokenizer"] == "text/codec-tokenizer.json"
+    assert kept.encoders["text"]["tokenizer"] == "tokenizer-tiny.json"  # ships with the package
+    (folder / "config.toml").write_text(to_toml(kept))
+    moved = folder.rename(tmp_path / "moved")
+    mine.write_text("other words")
+    found = load_config(moved)
+    path = Path(found.codecs["text"]["tokenizer"])
+    assert path == moved / "text" / "codec-tokenizer.json"
+    assert path.read_text() == "{}"
+    assert with_files_in(found, moved) == kept  # saved where it is, nothing is copied
+
+
+def test_a_folder_of_files_is_taken_along_whole(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "vocab.json").write_text("{}")
+    kept = with_files_in(_with_tokenizer(str(tmp_path / "words")), tmp_path / "model")
+    assert kept.codecs["text"]["tokenizer"] == "text/codec-tokenizer"
+    assert (tmp_path / "model" / "text" / "codec-tokenizer" / "vocab.json").is_file()
+
+
+@pytest.mark.parametrize("value", ["", "openai/some-model", "tokenizer-tiny.json"])
+def test_what_is_no_file_stays_as_it_is(tmp_path: Path, value: str) -> None:
+    config = _with_tokenizer(value)
+    assert with_files_in(config, tmp_path) == config
+    assert not any(tmp_path.iterdir())

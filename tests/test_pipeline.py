@@ -217,6 +217,25 @@ def test_a_negative_prompt_is_heard(pipeline: Pipeline) -> None:
     assert not np.array_equal(one["audio"][0].samples, other["audio"][0].samples)
 
 
+def test_steps_outside_the_interval_are_not_guided(pipeline: Pipeline) -> None:
+    context = pipeline.context([Condition("text", SENTENCE)])
+
+    def made(**settings: Any) -> torch.Tensor:
+        chosen = SamplingSettings(steps=3, **settings)
+        return pipeline.sample(context, ["audio"], [1], settings=chosen)["audio"]
+
+    guided, plain = made(guidance=5.0), made(guidance=1.0)
+    assert torch.equal(made(guidance=5.0, guidance_interval=(0, 1000)), guided)
+    assert not torch.equal(made(guidance=5.0, guidance_interval=(500, 1000)), guided)
+    never = made(guidance=5.0, guidance_interval=(1, 2))
+    torch.testing.assert_close(never, plain)
+
+
+def test_an_empty_interval_of_guidance_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match=r"guidance_interval = \[800, 200\]"):
+        pipeline.describe(SamplingSettings(guidance_interval=(800, 200)), ["audio"])
+
+
 def test_guidance_is_a_number_for_each_modality(pipeline: Pipeline) -> None:
     settings = SamplingSettings(guidance={"audio": 5.0})
     assert pipeline.describe(settings, ["image", "audio"])["guidance"] == {

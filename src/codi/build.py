@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -27,6 +28,7 @@ from codi.encoders.environment import EnvironmentEncoderConfig, PooledEnvironmen
 from codi.encoders.sound import SoundEncoderConfig
 from codi.encoders.text import TextEncoderConfig
 from codi.encoders.vision import VisionEncoderConfig
+from codi.media import atomic_write_bytes
 from codi.modalities import MediaType, modality
 from codi.model import CoDi
 from codi.unets.text_unet import TextUNetConfig
@@ -52,6 +54,9 @@ KINDS: dict[str, Any] = {
 }
 """Configuration class of every part, by the `kind` a preset names. Add your own here."""
 
+FILE_KEYS = ("tokenizer", "encoder_tokenizer", "decoder_tokenizer")
+"""Settings of parts that name a file or folder without which the part's weights are of no use."""
+
 ROLES = ("codecs", "encoders", "environments", "diffusers")
 """The four roles a part can have; also the sections of a preset."""
 
@@ -73,12 +78,16 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a preset samples when the user does not say."""
+    """How a preset samples when the user does not say.
+
+    `guidance_interval` is the first and last step t that are guided, both included; all by default.
+    """
 
     sampler: str = "ddim"
     steps: int = 50
     spacing: str = "trailing"
     eta: float = 0.0
+    guidance_interval: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,8 @@ class ModelConfig:
 def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> ModelConfig:
     """Read a model's configuration: a preset's name, a TOML file, or a folder with `config.toml`.
 
+    Files that its parts name (`FILE_KEYS`) are looked for beside the TOML file first.
+
     Raises:
         ConfigError: no such preset or file (names the nearest preset), or a mistake in it.
     """
@@ -188,27 +199,10 @@ def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Mo
     candidates = (path / "config.toml", path, PRESETS / f"{name_or_file}.toml")
     for candidate in candidates:
         if candidate.is_file():
-            table = override(load_toml(candidate), assignments)
-            return _beside(build(ModelConfig, table, candidate), candidate.parent)
+            table = _found_beside(candidate, load_toml(candidate))
+            return build(ModelConfig, override(table, assignments), candidate)
     presets = [p.stem for p in sorted(PRESETS.glob("*.toml")) if not p.stem.startswith("recipe-")]
     raise ConfigError(unknown("model", str(name_or_file), presets))
-
-
-def _beside(config: ModelConfig, folder: Path) -> ModelConfig:
-    """Take settings of parts that begin with "./" as files or folders beside the configuration."""
-
-    def found(value: Any) -> Any:
-        is_beside = isinstance(value, str) and value.startswith("./")
-        return str(folder / value) if is_beside else value
-
-    tables: dict[str, Any] = {
-        role: {
-            name: {key: found(value) for key, value in table.items()}
-            for name, table in getattr(config, role).items()
-        }
-        for role in ROLES
-    }
-    return dataclasses.replace(config, **tables)
 
 
 SHARES = {
@@ -216,6 +210,70 @@ SHARES = {
     "temporal blocks": "*temporal.*",
 }
 """What a part's parameters are counted by beside their sum: globs over their names."""
+
+
+def _found_beside(file: Path, table: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's table in which files that lie beside its TOML file have their whole path."""
+    if file.parent == PRESETS:  # what ships goes by its name alone
+        return table
+
+    def found(_part: str, _key: str, value: str) -> str:
+        path = file.parent / value
+        return str(path) if path.exists() else value
+
+    return _with_files(table, found)
+
+
+def with_files_in(config: ModelConfig, folder: Path) -> ModelConfig:
+    """Copy the files that a model's parts name into its folder, so that it can be moved.
+
+    Returns:
+        The configuration that names them there, relative to the folder. What ships with the package
+        or comes from a hub is left as it is.
+    """
+
+    def copied(part: str, key: str, value: str) -> str:
+        source = Path(value)
+        if not source.exists():
+            return value
+        role, name = part.split(".", 1)
+        place = Path(name, f"{role.removesuffix('s')}-{key}{source.suffix}")
+        _copy(source, folder / place)
+        return place.as_posix()
+
+    changed = _with_files({role: getattr(config, role) for role in ROLES}, copied)
+    return dataclasses.replace(config, **changed)
+
+
+def _with_files(table: dict[str, Any], change: Callable[[str, str, str], str]) -> dict[str, Any]:
+    """Return a model's table with `change(part, key, value)` for every file that a part names."""
+    changed = dict(table)
+    for role in ROLES:
+        parts = table.get(role)
+        if isinstance(parts, Mapping):
+            changed[role] = {
+                name: {
+                    key: change(f"{role}.{name}", key, value)
+                    if key in FILE_KEYS and isinstance(value, str) and value
+                    else value
+                    for key, value in part.items()
+                }
+                if isinstance(part, Mapping)
+                else part  # a mistake, which `build` names
+                for name, part in parts.items()
+            }
+    return changed
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder, unless it is there already."""
+    if source.resolve() == target.resolve():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        atomic_write_bytes(target, source.read_bytes())
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:

@@ -98,6 +98,7 @@ class SamplingSettings:
     guidance: float | Mapping[str, float] | None = None
     eta: float | None = None
     spacing: str | None = None
+    guidance_interval: tuple[int, int] | None = None
 
 
 class Pipeline:
@@ -140,6 +141,7 @@ class Pipeline:
         steps: int | None = None,
         guidance: float | Mapping[str, float] | None = None,
         eta: float | None = None,
+        guidance_interval: tuple[int, int] | None = None,
         callback: Callable[[int, int], None] | None = None,
         batch: int = 8,
     ) -> Generation:
@@ -157,6 +159,8 @@ class Pipeline:
             steps: denoising steps.
             guidance: scale of the guidance, one number or one for each modality.
             eta: noise that the sampler adds back, where it can.
+            guidance_interval: lowest and highest step t that are guided (Kynkaanniemi et al. 2024);
+                the others cost half.
             callback: called as callback(step, steps) after every step.
             batch: most samples denoised, and decoded, at once.
 
@@ -166,7 +170,9 @@ class Pipeline:
         """
         to = [to] if isinstance(to, str) else list(to)
         kept_sources = dict(keep or {})
-        settings = SamplingSettings(sampler, steps, guidance, eta)
+        settings = SamplingSettings(
+            sampler, steps, guidance, eta, guidance_interval=guidance_interval
+        )
         self._check(to, kept_sources)
         prompts = [c if isinstance(c, Condition) else Condition(*c) for c in conditions]
         prompts += [Condition(name, source) for name, source in kept_sources.items()]
@@ -308,7 +314,11 @@ class Pipeline:
             (self.empty_context(len(seeds)) if against is None else against).to(self.device),
             {name: z.to(self.device, self.dtype) for name, z in kept.items()},
             {
-                name: GuidanceRule(resolved["guidance"][name], self.config.modality(name).rescale)
+                name: GuidanceRule(
+                    resolved["guidance"][name],
+                    self.config.modality(name).rescale,
+                    resolved["guidance_interval"],
+                )
                 for name in to
             },
             self.dtype,
@@ -357,6 +367,12 @@ class Pipeline:
         steps = own.steps if settings.steps is None else settings.steps
         if not 1 <= steps <= self.model.schedule.T:
             raise ConfigError(f"steps = {steps}; give a number from 1 to {self.model.schedule.T}")
+        interval = settings.guidance_interval or own.guidance_interval
+        if interval is not None and not 0 <= interval[0] <= interval[1]:
+            raise ConfigError(
+                f"guidance_interval = {list(interval)}; give the lowest and the highest step t "
+                f"that are guided, from 0 to {self.model.schedule.T}"
+            )
         name = settings.sampler or own.sampler
         eta = settings.eta
         if eta is None and settings.sampler is None and own.eta:
@@ -369,6 +385,7 @@ class Pipeline:
             "spacing": settings.spacing or own.spacing,
             "eta": eta,
             "guidance": self._guidance(settings.guidance, to),
+            "guidance_interval": interval,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "versions": {

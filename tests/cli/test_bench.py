@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 from codi.build import PRESETS, Model, load_config, parameter_shares
-from codi.cli import main
+from codi.cli import bench, main
 from codi.cli.bench import _peak_mib
 from codi.cli.cost import _count, evaluation_flops, matrix_peak, model_of_shapes
 
@@ -52,6 +54,27 @@ def test_generate_compares_joint_requests_with_their_parts(
     assert "video + audio: " in printed
     assert "of the sum of its parts alone" in printed
     assert "MiB" in printed
+
+
+def test_a_cold_process_loads_the_plugins(
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plugin, seen = tmp_path / "mine.py", tmp_path / "seen"
+    plugin.write_text(f"with open({str(seen)!r}, 'a') as file:\n    file.write('x')\n")
+    cold, left = bench._cold, [1]
+
+    def once(arguments: argparse.Namespace, to: Sequence[str]) -> tuple[str, str]:
+        return cold(arguments, to) if left and left.pop() else ("", "")
+
+    monkeypatch.setattr(bench, "_cold", once)
+    monkeypatch.setattr(bench, "_warm_s", lambda *_: 1.0)
+    words = ["bench", "generate", "--model", str(model_folder), "--steps", "1", "--device", "cpu"]
+    assert main(["--plugin", str(plugin), *words]) == 0
+    assert seen.read_text() == "xx"  # this process and the cold one
+    assert "MiB" in capsys.readouterr().out
 
 
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

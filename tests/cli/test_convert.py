@@ -102,7 +102,7 @@ def test_verifying_prints_errors_and_says_with_its_code(
         return {"out": X + by}
 
     monkeypatch.setattr(registry, "CHECKS", (Check(lambda about: "factor" in about, run),))
-    golden(tmp_path, "met", {"factor": 1}, x=X, out=X)
+    golden(tmp_path, "met", {"factor": 1}, x=X, out=X.clone())
     golden(tmp_path, "facts", {"a": 1})
     assert main(["verify", str(tmp_path), "--quiet"]) == code
     printed = capsys.readouterr().out

@@ -99,5 +99,5 @@ def test_a_damaged_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "broken.tar").write_bytes(b"not a tar file" * 100)
     words = ["--out", str(tmp_path / "t.json"), "--clips", "1", "--data", str(tmp_path), "--quiet"]
     assert main(["data", "tokenizer", *words, "--shards", "broken.tar"]) == 2
-    assert "broken.tar: not a shard" in capsys.readouterr().err
+    assert "broken.tar: damaged or unreadable" in capsys.readouterr().err
     assert not (tmp_path / "t.json").exists()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +199,26 @@ def test_a_folder_that_cannot_be_written_is_named(
     assert "--out" in line
 
 
+def _closed_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):  # nothing is closed to root but what the system itself refuses
+        return Path("/proc/self/codi")
+    return folder / "out"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux")
+def test_a_folder_without_permission_is_named(
+    studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _closed_folder(tmp_path)
+    assert studio("--text", "a", "--out", str(folder)) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"codi: error: {folder}: cannot be written to: ")
+    assert line.count("\n") == 1
+
+
 def test_a_foreign_manifest_is_left_alone(
     studio: Studio, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +306,33 @@ def test_out_of_memory_is_one_line(
     stop_at(0, error, monkeypatch)
     assert studio("--text", "a") == 2
     assert capsys.readouterr().err.startswith("codi: error: out of memory; ")
+
+
+TIGHT = """
+import re, resource, sys
+from pathlib import Path
+import torch
+from codi.cli import main
+
+small = ["generate", "--model", sys.argv[1], "--unconditional", "--to", "image", "--quiet"]
+assert main([*small, "--out", sys.argv[2], "--steps", "1"]) == 0
+used_kib = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+limit = (used_kib << 10) + (200 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.exit(main([*small, "--out", sys.argv[3], "--num", "2048", "--batch", "2048"]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux")
+def test_too_little_memory_is_one_line(model_folder: Path, tmp_path: Path) -> None:
+    words = [str(model_folder), str(tmp_path / "enough"), str(tmp_path / "tight")]
+    done = subprocess.run(
+        [sys.executable, "-c", TIGHT, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("codi: error: out of memory; work on fewer samples at once")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "tight").exists()
 
 
 def test_a_bug_shows_its_traceback(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from codi.cli import COMMANDS, build_parser, main
 ROOT = Path(__file__).parents[2]
 
 OPTIONS = {
-    "generate": "--audio --batch --device --dtype --guidance --image --json --keep --model "
-    "--negative-audio --negative-image --negative-text --negative-video --num --offload --out "
-    "--quiet --sampler --seed --steps --text --to --unconditional --video --weights",
+    "generate": "--audio --batch --device --dtype --guidance --guidance-interval --image --json "
+    "--keep --model --negative-audio --negative-image --negative-text --negative-video --num "
+    "--offload --out --quiet --sampler --seed --steps --text --to --unconditional --video "
+    "--weights",
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --no-bf16 "
     "--only --out --quiet --sample-every --set --threads",
     "evaluate": "--batch --data --device --model --out --quiet --samples --steps --suite --tasks",

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
-from codi.config import ConfigError
-from codi.convert.check_encoders import CHECKS, fill
+from codi.convert.check_encoders import CHECKS
 from codi.convert.golden import Golden
-from codi.convert.rules import Rule, Table
 from tests.released import GOLDENS, needs_goldens
 
 pytest.importorskip("transformers", reason="needs codi[external]")
@@ -34,17 +31,3 @@ def test_goldens_are_met(name: str) -> None:
 @pytest.mark.parametrize("about", [{}, {"config": {}}, {"text_config": {}}])
 def test_other_goldens_are_left_alone(about: dict[str, Any]) -> None:
     assert not any(check.recognises(about) for check in CHECKS)
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ({"b": 1}, "no rule for b"),
-        ({}, "unknown: bias, weight"),
-        ({"a.c": 1}, "bias, bias.c, w"),
-    ],
-)
-def test_weights_of_another_form_are_an_error(weights: dict[str, int], message: str) -> None:
-    tensors = {name: torch.zeros(size) for name, size in weights.items()}
-    with pytest.raises(ConfigError, match=message):
-        fill(torch.nn.Linear(1, 1), Table((Rule("bias", "a"),)), tensors)

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from codi.convert.check_encoders import fill
 from codi.convert.encoders import (
     clap_audio,
     clap_audio_published,
@@ -21,6 +20,7 @@ from codi.convert.encoders import (
     clip_vision,
     clip_vision_published,
 )
+from codi.convert.golden import Golden
 from codi.convert.rules import Table
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
@@ -143,7 +143,7 @@ def test_a_published_clip_reads_the_same(class_name: str, tmp_path: Path) -> Non
     config = ClipTextConfig(12, 30, 8, 16, 2, 2, hidden_width=40, keeps_unused=True)
     ours = config.build().eval()
     weights = _below(_saved(model.eval(), tmp_path), ("text_", "logit_scale"))
-    fill(ours, clip_text_published(config), weights)
+    Golden(tmp_path / "x.json").filled(ours, clip_text_published(config), weights)
     tokens = torch.tensor([[28, 3, 4, 29, 29], [28, 5, 6, 7, 29]])
     expected = model.text_projection(model.text_model(input_ids=tokens).pooler_output)
     torch.testing.assert_close(
@@ -162,7 +162,7 @@ def test_a_published_clip_sees_the_same(tmp_path: Path) -> None:
     ).eval()
     config = ClipVisionConfig(12, 8, 4, 16, 2, 2, hidden_width=40, temporal_blocks=True)
     ours = config.build().eval()
-    fill(ours, clip_vision_published(config), _saved(model, tmp_path))
+    Golden(tmp_path / "x.json").filled(ours, clip_vision_published(config), _saved(model, tmp_path))
     pictures = torch.randn(6, 3, 8, 8)
     expected = normalize(model(pixel_values=pictures).image_embeds)
     found = ours.project(ours.look(pictures, 1))
@@ -193,7 +193,7 @@ def test_a_published_clap_hears_the_same(class_name: str, tmp_path: Path) -> Non
     )
     ours = config.build().eval()
     weights = _below(_saved(model.eval(), tmp_path), ("audio_",))
-    fill(ours, clap_audio_published(config), weights)
+    Golden(tmp_path / "x.json").filled(ours, clap_audio_published(config), weights)
     sounds = 0.3 * torch.randn(2, 16_000)
     tower = model.audio_model(input_features=ours.spectrogram(sounds)).pooler_output
     expected = normalize(model.audio_projection(tower))

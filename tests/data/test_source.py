@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from codi import media
 from codi.config import ConfigError
 from codi.data.source import (
     ShardsConfig,
@@ -124,23 +125,29 @@ def _sound(seconds: float, rate: int) -> bytes:
 
 
 def _shard(path: Path, count: int = 3) -> Path:
+    members: dict[str, bytes] = {}
+    for i in range(count):
+        record = {
+            "captions": [f"a voice says {i}", f"the digit {i}", f"a handwritten {i}"],
+            "video": {"n": 8, "fps": 4.0},
+            "class": i,
+        }
+        item = {
+            "json": json.dumps(record).encode(),
+            "image.webp": _encoded(Image.new("RGB", (48, 32), (10 * i, 0, 0))),
+            "video.webp": _filmstrip(8, 32),
+            "audio.flac": _sound(1.0, 8000),
+        }
+        members |= {f"item{i}.{ending}": data for ending, data in item.items()}
+    return _tar(path, members)
+
+
+def _tar(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w") as tar:
-        for i in range(count):
-            record = {
-                "captions": [f"a voice says {i}", f"the digit {i}", f"a handwritten {i}"],
-                "video": {"n": 8, "fps": 4.0},
-                "class": i,
-            }
-            members = {
-                "json": json.dumps(record).encode(),
-                "image.webp": _encoded(Image.new("RGB", (48, 32), (10 * i, 0, 0))),
-                "video.webp": _filmstrip(8, 32),
-                "audio.flac": _sound(1.0, 8000),
-            }
-            for ending, data in members.items():
-                entry = tarfile.TarInfo(f"item{i}.{ending}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
     return path
 
 
@@ -187,6 +194,56 @@ def test_a_damaged_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(ConfigError, match=r"digits\.tar: damaged or unreadable"):
         len(_shards(tmp_path))
+
+
+def _plain_shard(path: Path) -> Path:
+    """Write items as most shards on the web have them: bare endings, words in a file."""
+    clip = media.Video(np.full((8, 32, 32, 3), 90, np.uint8), 4.0)
+    clip.save(path.with_name("clip.mp4"))
+    picture = io.BytesIO()
+    Image.new("RGB", (48, 32), (20, 0, 0)).save(picture, "PNG")
+    members = {
+        "PNG": picture.getvalue(),
+        "wav": _sound(1.0, 8000),
+        "mp4": path.with_name("clip.mp4").read_bytes(),
+        "txt": b"a red field\n",
+        "cls": b"7",
+    }
+    return _tar(path, {f"set/0001.{ending}": data for ending, data in members.items()})
+
+
+def test_members_with_bare_endings_are_told_by_them(tmp_path: Path) -> None:
+    _plain_shard(tmp_path / "plain.tar")
+    source = _shards(tmp_path)
+    arrays, record = source.read(0)
+    assert {name: a.shape for name, a in arrays.items()} == {
+        "video": (16, 64, 64, 3),
+        "image": (1, 64, 64, 3),
+        "audio": (32_000,),
+    }
+    assert arrays["image"][0, 0, 0].tolist() == [20, 0, 0]
+    assert abs(int(arrays["video"][3, 5, 5, 0]) - 90) < 8
+    assert record["captions"] == ["a red field"]
+    assert record["labels"] == {"text": "a red field", "class": 7}
+    assert source.caption(record, "image", RNG(0)).text == "a red field"
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "message"),
+    [
+        ("image.png", b"\xff" * 99, r"broken.tar: item 'a': .*image"),
+        ("json", b"{", r"broken.tar: item 'a': its record is damaged .*; mend or leave out"),
+        ("json", b"[]", r"its record is damaged \(not a JSON object\)"),
+        ("cls", b"cat", "its record is damaged"),
+        ("txt", b"\xff\xfe", "its record is damaged"),
+    ],
+)
+def test_a_damaged_member_is_an_error_that_names_its_item(
+    tmp_path: Path, member: str, data: bytes, message: str
+) -> None:
+    _tar(tmp_path / "broken.tar", {f"a.{member}": data})
+    with pytest.raises(ConfigError, match=message):
+        _shards(tmp_path).read(0)
 
 
 def test_several_shards_are_one_source(tmp_path: Path) -> None:

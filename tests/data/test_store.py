@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +69,7 @@ def test_a_store_that_was_not_finished_is_built_anew(tmp_path: Path) -> None:
         open_store(Squares(fails_at=2), tmp_path)
     assert not (tmp_path / "squares").exists()
     assert len(open_store(Squares(), tmp_path)) == 3
-    assert os.listdir(tmp_path) == ["squares"]  # noqa: PTH208
+    assert sorted(os.listdir(tmp_path)) == ["squares", "squares.lock"]  # noqa: PTH208
 
 
 def test_progress_is_shown_item_by_item(tmp_path: Path) -> None:
@@ -120,3 +123,59 @@ def test_latents_that_were_not_finished_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the codec is broken"):
         store.cache_latents("audio", "mark", encode)
     assert store.latents("audio", "mark") is None
+
+
+# --- two processes at once ---
+
+OTHER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from codi.data.store import open_store
+from tests.data.test_store import Squares, halves
+
+folder, out = Path({folder!r}), Path({out!r})
+source = Squares()
+
+def progress(what, count):
+    with out.open("a") as file:
+        file.write(what + chr(10))
+    yield from range(count)
+
+store = open_store(source, folder, progress)
+latents = store.cache_latents("audio", "mark", halves, progress)
+with out.open("a") as file:
+    file.write(f"{{source.reads}} reads, {{latents.sum()}}" + chr(10))
+"""
+
+
+def halves(arrays: np.ndarray) -> np.ndarray:
+    return arrays / 2
+
+
+def test_of_two_processes_one_makes_what_the_other_waits_for(tmp_path: Path) -> None:
+    folder, out = tmp_path / "cache", tmp_path / "said"
+    root = str(Path(__file__).parents[2])
+    script = OTHER.format(root=root, folder=str(folder), out=str(out))
+    other: subprocess.Popen[bytes] | None = None
+
+    def progress(what: str, count: int) -> Iterable[int]:
+        nonlocal other
+        for i in range(count):
+            if other is None:  # begin it when this process is half-way through its store
+                other = subprocess.Popen([sys.executable, "-c", script])
+                while not out.exists():
+                    assert other.poll() is None
+                    time.sleep(0.01)
+            yield i
+
+    store = open_store(Squares(), folder, progress)
+    assert other is not None
+    assert other.wait() == 0
+    assert store.arrays["audio"][2, 0] == 4
+    said = out.read_text().splitlines()
+    assert said[0] == "waiting for another process to make squares"
+    assert said[-1] == "0 reads, 10.0"
+    latents = open_store(Squares(), folder).latents("audio", "mark")
+    assert latents is not None
+    assert latents.sum() == 10

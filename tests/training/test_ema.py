@@ -49,3 +49,11 @@ def test_the_parameters_are_not_touched_by_it() -> None:
     average = MovingAverage(parameters, decay=0.9)
     average.values["w"].zero_()
     assert parameters["w"].all()
+
+
+def test_parameters_are_their_averages_for_a_while() -> None:
+    average, parameters = MovingAverage(_parameters(0.3), decay=0.9), _parameters(1.7)
+    with average.applied(parameters):
+        assert torch.equal(parameters["w"].detach(), torch.full((3,), 0.3))
+    assert torch.equal(parameters["w"].detach(), torch.full((3,), 1.7))
+    assert parameters["w"].requires_grad

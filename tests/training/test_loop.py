@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from codi.config import ConfigError
+from codi.tokenizer import train_tokenizer
 from codi.training.loop import (
     Run,
     RunSettings,
@@ -177,6 +179,59 @@ def test_a_run_may_start_from_a_trained_model(tmp_path: Path, cache: Path) -> No
     found = load_model(tmp_path / "run" / "model")
     assert fingerprint(found.encoder("text")) == fingerprint(everything.encoder("text"))
     assert fingerprint(found.codec("image")) != fingerprint(everything.codec("image"))
+
+
+def test_a_model_takes_its_own_tokenizer_along(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.json"
+    train_tokenizer(["a red ball bounces", "a blue cube"] * 3, 300).library.save(str(mine))
+    overrides = [f"{part}.{key}={value}" for part in ("codecs.text", "encoders.text")
+                 for key, value in (("tokenizer", f'"{mine}"'), ("vocabulary", 300))]  # fmt: skip
+    changed = recipe(stage("text", reconstruct("text"), steps=1), overrides=tuple(overrides))
+    _run(changed, tmp_path / "first", cache).run()
+    further = dataclasses.replace(changed, starts_from=str(tmp_path / "first" / "model"))
+    monkeypatch.setattr(Run, "_train", lambda *_: None)
+    _run(further, tmp_path / "second", cache).run()
+    mine.unlink()
+    (tmp_path / "first" / "model").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    for folder in (tmp_path / "moved", tmp_path / "second" / "model"):
+        assert str(tmp_path) not in (folder / "config.toml").read_text()
+        codec = load_model(folder, ["codecs.text"]).codec("text")
+        assert codec.encode(["a red ball"]).shape == (1, *small_config().modality("text").latent)
+        assert (folder / "text" / "codec-tokenizer.json").is_file()
+
+
+def test_two_stages_may_run_at_once_in_one_folder(tmp_path: Path, cache: Path) -> None:
+    def align(name: str) -> Objective:
+        return Objective("align", {"bounce": 1.0}, {"modality": name})
+
+    both = recipe(
+        stage("text", align("image"), steps=1, train=("encoders.text.*",)),
+        stage("audio", align("audio"), steps=2),  # uses the text encoder, frozen
+    )
+    _run(both, tmp_path, cache).run(["text"])
+    (tmp_path / "stages" / "text" / "done.json").unlink()
+
+    def beside() -> None:
+        _run(both, tmp_path, cache).run(["text"])
+        found.append(fingerprint(load_model(tmp_path / "model", ["encoders.text"])))
+
+    found: list[str] = []
+    _run(both, tmp_path, cache, report=_stop_at(0, beside)).run(["audio"])
+    model = load_model(tmp_path / "model", ["encoders.text", "encoders.audio"])
+    assert fingerprint(load_model(tmp_path / "model", ["encoders.text"])) == found[0]
+    first = fresh_model(small_config(), ["encoders.audio"], seed=0)
+    assert fingerprint(model.encoder("audio")) != fingerprint(first.encoder("audio"))
+
+
+def test_a_stage_is_not_done_twice_at_once(tmp_path: Path, cache: Path) -> None:
+    def beside() -> None:
+        with pytest.raises(ConfigError, match="codec: another process is at work on it"):
+            _run(recipe(), tmp_path, cache).run()
+
+    _run(recipe(), tmp_path, cache, report=_stop_at(2, beside)).run()
 
 
 def test_a_step_may_be_the_mean_of_several_batches(tmp_path: Path, cache: Path) -> None:

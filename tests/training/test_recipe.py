@@ -99,6 +99,10 @@ WRONG: list[tuple[str, Recipe]] = [
         _wrong(Objective("denoise", {"bounce": 1.0}, {"modality": "audio", "captions": ["vidoe"]})),
     ),
     (
+        r"stage 'first', objective 1: columns = 2: .*; give 4 or more",
+        _wrong(Objective("vocode", {"bounce": 1.0}, {"columns": 2})),
+    ),
+    (
         r"starts_from: unknown part 'encoders.vidoe'; did you mean 'encoders.video'",
         _wrong(starts_from={"encoders.vidoe": "encoders.image"}),
     ),
@@ -153,6 +157,22 @@ def test_a_recipe_may_change_another(tmp_path: Path) -> None:
     file.write_text('name = "mine"\nextends = "base"\n[change.tow]\nsteps = 9\n')
     with pytest.raises(ConfigError, match=r"mine\.toml: \[change\] unknown stage 'tow'; .*'two'"):
         load_recipe(file)
+
+
+def test_a_recipe_extends_one_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "mine"\nextends = "recipe-tyni"\n')
+    with pytest.raises(ConfigError, match=r"mine.toml: extends: unknown recipe .*'recipe-tiny'"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c")])
+def test_a_recipe_that_extends_itself_is_an_error(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name, base in zip(names, (*names[1:], names[0]), strict=True):
+        (tmp_path / f"{name}.toml").write_text(f'name = "{name}"\nextends = "{base}"\n')
+    circle = " -> ".join((*names, names[0]))
+    with pytest.raises(ConfigError, match=rf"leads back to itself \({circle}\); name another"):
+        load_recipe(tmp_path / "a.toml")
 
 
 def test_a_stage_may_have_other_sizes() -> None:

@@ -124,10 +124,16 @@ def test_every_task_is_tested() -> None:
     assert {name for name, _ in CASES.values()} == set(TASKS)
 
 
-def test_a_codec_without_a_vocoder_cannot_be_vocoded(batch_for: Batches) -> None:
-    task = Objective("vocode", {}, {"modality": "image"}).build(awake_model(), "test")
-    with pytest.raises(TypeError, match="the codec of image has no vocoder to train"):
-        task(batch_for(task), _draws())
+def test_a_codec_without_a_vocoder_cannot_be_vocoded() -> None:
+    with pytest.raises(ConfigError, match="test: the codec of image has no vocoder to train"):
+        Objective("vocode", {}, {"modality": "image"}).build(awake_model(), "test")
+
+
+def test_crops_are_long_enough_for_the_vocoders_loss(batch_for: Batches) -> None:
+    with pytest.raises(ConfigError, match=r"test: columns = 3: .*; give 4 or more"):
+        Objective("vocode", {}, {"columns": 3}).build(awake_model(), "test")
+    task = Objective("vocode", {}, {"columns": 4}).build(awake_model(), "test")
+    assert torch.isfinite(task(batch_for(task), _draws())["spectral"])
 
 
 def test_an_unknown_weighting_names_the_nearest() -> None:

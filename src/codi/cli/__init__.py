@@ -99,6 +99,7 @@ def _dispatch(words: list[str]) -> int:
         return 2
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ConfigError(unknown("command", words[0], COMMANDS))
+    parser.set_defaults(plugins=plugins)
     arguments = parser.parse_args(words)
     code: int = arguments.run(arguments)
     return code

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
+from codi.cli.plugins import OPTION
 
 if TYPE_CHECKING:
     from codi.pipeline import Pipeline
@@ -26,14 +27,8 @@ examples:
   codi bench train recipe-tiny-cpu
 """
 _PROMPT = "a red ball bounces"
-_REQUESTS: tuple[tuple[str, ...], ...] = (
-    ("image",),
-    ("text",),
-    ("audio",),
-    ("video",),
-    ("video", "audio"),
-)
-"""What is timed, beside all the model can make together."""
+_JOINT: tuple[tuple[str, ...], ...] = (("video", "audio"),)
+"""What is timed together, beside each modality alone and all that the model can make."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +92,9 @@ def run_generate(arguments: argparse.Namespace) -> int:
 
     pipeline = load(arguments.model, device=arguments.device)
     can = pipeline.config.generated
-    requests: list[tuple[str, ...]] = [to for to in _REQUESTS if set(to) <= set(can)]
-    requests += [tuple(can)] if tuple(can) not in requests else []
+    requests: list[tuple[str, ...]] = [(name,) for name in can]
+    requests += [to for to in (*_JOINT, tuple(can)) if len(to) > 1 and set(to) <= set(can)]
+    requests = list(dict.fromkeys(requests))
     table = Table(
         "text to", "cold process", "warm", "peak memory", title=f"model {arguments.model}"
     )
@@ -138,6 +134,7 @@ def _cold(arguments: argparse.Namespace, to: Sequence[str]) -> tuple[str, str]:
         words = ["generate", "--text", _PROMPT, "--to", *to, "--out", folder, "--quiet"]
         words += ["--model", arguments.model, "--device", arguments.device]
         words += ["--steps", str(arguments.steps)] if arguments.steps else []
+        words += [word for plugin in arguments.plugins for word in (OPTION, plugin)]
         began_s = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, *words], capture_output=True, text=True, check=False

@@ -263,7 +263,8 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
     """Do `codi data tokenizer`."""
     from codi import media
     from codi.cli.progress import Display
-    from codi.data.source import data_root, find_files
+    from codi.data.shards import index_shard
+    from codi.data.source import captions_in, data_root, find_files
     from codi.tokenizer import train_tokenizer
 
     shards = [
@@ -274,7 +275,8 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
         if not shards:
             display.say(f"note: no shards match {' '.join(arguments.shards)}; world captions alone")
         for path in shards:
-            texts += _shard_captions(path)
+            for item in index_shard(path):
+                texts += captions_in(item.record())
         tokenizer = train_tokenizer(texts, arguments.vocabulary)
         with media.atomic_path(arguments.out) as temporary:
             tokenizer.library.save(str(temporary))
@@ -297,24 +299,3 @@ def _world_captions(clips: int, display: Display) -> Iterator[str]:
         scene = bounce.sample_scene(index, "trained" if index % 4 else "held-out")
         for name in bounce.SHOWS:
             yield bounce.write_caption(scene.facts, name, rng).text
-
-
-def _shard_captions(path: Path) -> list[str]:
-    """Return the captions in a shard's records.
-
-    Raises:
-        ConfigError: it is not a tar file, or its records are damaged.
-    """
-    captions: list[str] = []
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                handle = archive.extractfile(member) if member.name.endswith(".json") else None
-                if handle is not None:
-                    record = json.load(handle)
-                    captions += record.get("captions") or [record["text"]]
-    except (tarfile.TarError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{path}: not a shard that can be read ({error}); copy it again"
-        ) from error
-    return captions

@@ -65,12 +65,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--steps", type=whole_number(1), metavar="N", help="denoising steps; more is slower, finer"
     )
-    group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, euler, heun, ddpm")
+    group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, unipc, euler, heun, ddpm")
     group.add_argument(
         "--guidance",
         nargs="+",
         metavar="G",
         help="how strongly the conditions are followed: one number, or image=3 audio=2.5",
+    )
+    group.add_argument(
+        "--guidance-interval",
+        nargs=2,
+        type=whole_number(0),
+        metavar=("LOW", "HIGH"),
+        help="guide only the steps t from LOW to HIGH, of 1000; the others take half the time",
     )
     group.add_argument(
         "--batch",
@@ -264,6 +271,7 @@ class _Work:
                 steps=self.arguments.steps,
                 sampler=self.arguments.sampler,
                 guidance=request.guidance,
+                guidance_interval=request.guidance_interval,
                 callback=report,
                 batch=size,
             )

@@ -41,6 +41,7 @@ class Request:
     to: tuple[str, ...]
     seeds: tuple[int, ...]
     guidance: float | dict[str, float] | None
+    guidance_interval: tuple[int, int] | None
 
 
 def source_type(entry: Modality) -> type[str] | type[Path]:
@@ -71,6 +72,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         to,
         tuple(range(arguments.seed, arguments.seed + arguments.num)),
         _read_guidance(arguments.guidance, to),
+        tuple(arguments.guidance_interval) if arguments.guidance_interval else None,
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codi.audio import MelConfig, mel_filters
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
@@ -22,32 +22,6 @@ from codi.codecs.vocoder import VocoderConfig
 from codi.config import ConfigError
 from codi.convert.codecs import autoencoder_kl, mel_codec, optimus
 from codi.convert.golden import Check, Golden
-from codi.convert.rules import Table
-
-Module = TypeVar("Module", bound=nn.Module)
-
-
-def loaded(module: Module, table: Table, weights: dict[str, Tensor], where: Golden) -> Module:
-    """Return `module` for inference with the foreign weights of a golden.
-
-    Raises:
-        ConfigError: a weight that the table does not know, or one of ours that is missing.
-    """
-    state = {}
-    for foreign, value in weights.items():
-        found = table.ours(foreign)
-        if found is not None:
-            ours, layout = found
-            state[ours] = layout.to_ours(value)
-        elif table.why_unused(foreign) is None:
-            raise ConfigError(f"{where.path}: no rule for the weight {foreign!r}")
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where.path}: its weights do not fit its config ({reason})") from error
-    return module.eval()
-
 
 # --- AutoKL ---
 
@@ -83,7 +57,7 @@ def released_autoencoder(about: dict[str, Any]) -> AutoencoderKLConfig:
 def run_autoencoder(golden: Golden) -> dict[str, Tensor]:
     """Encode the golden's pictures and decode its latents."""
     config = released_autoencoder(golden.about)
-    codec = loaded(config.build(), autoencoder_kl(config), golden.weights(), golden)
+    codec = golden.filled(config.build(), autoencoder_kl(config), golden.weights())
     mean, log_variance = codec.posterior(golden["x"][:, :, None])
     return {
         "out_mean": mean[:, :, 0],
@@ -141,7 +115,7 @@ def run_audio(golden: Golden) -> dict[str, Tensor]:
         centre=0.0,
         spread=1.0,
     )
-    codec = loaded(config.build(), mel_codec(config), golden.weights(), golden)
+    codec = golden.filled(config.build(), mel_codec(config), golden.weights())
     spectrogram = codec.spectrogram(golden["wav"])
     mean, log_variance = codec.autoencoder.posterior(spectrogram[:, :, None])
     mel = codec.autoencoder.decode_raw(golden["z"][:, :, None])[:, :, 0]
@@ -199,7 +173,7 @@ def run_optimus(golden: Golden) -> dict[str, Tensor]:
     if lacking:
         seeds = golden.about.get("seeds", [])
         weights |= drawn_again(golden, "decoder.", lacking, seed=seeds[-1] if seeds else 0)
-    codec = loaded(config.build(), optimus(config), weights, golden)
+    codec = golden.filled(config.build(), optimus(config), weights)
     sequence, pooled = codec.encoder(golden["ids"], golden["ids"] > 0)
     mean, log_variance = codec.moments(pooled)
     outputs = {

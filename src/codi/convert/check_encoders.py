@@ -6,13 +6,11 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codi.audio import mel_filters
-from codi.config import ConfigError
 from codi.convert.encoders import clap_audio, clip_text, clip_vision
 from codi.convert.golden import Check, Golden
-from codi.convert.rules import Table
 from codi.encoders.clap import RESAMPLERS, ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
 
@@ -68,27 +66,6 @@ def clap_config(about: dict[str, Any], weights: dict[str, Tensor]) -> ClapAudioC
     )
 
 
-def fill(module: nn.Module, table: Table, weights: dict[str, Tensor]) -> None:
-    """Give a part the weights of a golden.
-
-    Raises:
-        ConfigError: weights that the part lacks or does not know, and no reason why.
-    """
-    state: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        found = table.to_ours(name, tensor)
-        if not found and table.why_unused(name) is None:
-            raise ConfigError(f"no rule for {name}; this golden is of another form")
-        state |= found
-    own = module.state_dict()
-    missing = [name for name in own.keys() - state.keys() if table.why_fresh(name) is None]
-    unknown = list(state.keys() - own.keys())
-    if missing or unknown:
-        names = ", ".join(sorted(missing + unknown)[:5])
-        raise ConfigError(f"missing or unknown: {names}; this golden is of another form")
-    module.load_state_dict(own | state)
-
-
 @torch.no_grad()
 def run_clip(golden: Golden) -> dict[str, Tensor]:
     """Return the contexts of tokens, pictures and clips (B, F, C, H, W), and what they are of."""
@@ -96,8 +73,8 @@ def run_clip(golden: Golden) -> dict[str, Tensor]:
     text = clip_text_config(golden.about)
     vision = clip_vision_config(golden.about)
     reader, viewer = text.build().eval(), vision.build().eval()
-    fill(reader, clip_text(text), _below(weights, ("text_", "logit_scale")))
-    fill(viewer, clip_vision(vision), _below(weights, ("vision_", "visual_")))
+    golden.filled(reader, clip_text(text), _below(weights, ("text_", "logit_scale")))
+    golden.filled(viewer, clip_vision(vision), _below(weights, ("vision_", "visual_")))
     clips = golden["pixels_video"]
     read = reader.read(golden["tokens"])
     seen = viewer.look(golden["pixels_image"], 1)
@@ -117,7 +94,7 @@ def run_clap(golden: Golden) -> dict[str, Tensor]:
     weights = golden.weights("model.")
     config = clap_config(golden.about, weights)
     encoder = config.build().eval()
-    fill(encoder, clap_audio(config), weights)
+    golden.filled(encoder, clap_audio(config), weights)
     sounds = golden["wav16k"]
     rates = (config.sample_rate_hz, config.mel.sample_rate_hz)
     return {

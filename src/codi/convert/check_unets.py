@@ -132,32 +132,19 @@ def _positions(told: Mapping[str, Any], key: str) -> int | None:
     return int(found.pop())
 
 
-def _filled(module: Module, table: Table, tensors: Mapping[str, Tensor]) -> Module:
-    """Return a module with foreign tensors, all of which it must have a place for."""
-    own = {}
-    for foreign, tensor in tensors.items():
-        found = table.ours(foreign)
-        if found is None:
-            raise ConfigError(f"{type(module).__name__} has no place for {foreign!r}")
-        own[found[0]] = found[1].to_ours(tensor)
-    try:
-        module.load_state_dict(own)
-    except RuntimeError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    return module.eval()
-
-
 _OUT = "connecters_out."
 
 
-def _diffuser(config: DiffuserConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
+def _diffuser(golden: Golden, config: DiffuserConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
     wanted = {key: value for key, value in tensors.items() if not key.startswith(_OUT)}
-    return _filled(config.build(), released_diffuser(config), wanted)
+    return golden.filled(config.build(), released_diffuser(config), wanted)
 
 
-def _environment(config: PooledEnvironmentConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
+def _environment(
+    golden: Golden, config: PooledEnvironmentConfig, tensors: Mapping[str, Tensor]
+) -> nn.Module:
     wanted = {key: value for key, value in tensors.items() if key.startswith(_OUT)}
-    return _filled(config.build(), released_environment(config), wanted)
+    return golden.filled(config.build(), released_environment(config), wanted)
 
 
 def _as_ours(z: Tensor) -> Tensor:
@@ -179,7 +166,8 @@ def _run_step(golden: Golden) -> dict[str, Tensor]:
     for name in golden.tensors:
         if name.startswith("out_"):
             config = diffuser_config(golden.about["config"], _skips(name))
-            predicted = _diffuser(config, weights)(_as_ours(x), _steps(golden), golden["context"])
+            diffuser = _diffuser(golden, config, weights)
+            predicted = diffuser(_as_ours(x), _steps(golden), golden["context"])
             made[name] = predicted.reshape(x.shape)
     return made
 
@@ -196,7 +184,7 @@ def _run_temporal(golden: Golden) -> dict[str, Tensor]:
     block = TemporalBlock(
         about["dim"], about["heads"], about["dim_head"], 2.0, config, group_channels=1
     )
-    _filled(block, Table(TEMPORAL), golden.weights())
+    golden.filled(block, Table(TEMPORAL), golden.weights())
     batch, channels, frames = x.shape[:3]
     folded = x.transpose(1, 2).flatten(0, 1)
     sequence = x.permute(0, 3, 4, 2, 1).reshape(-1, frames, channels)
@@ -243,8 +231,8 @@ def _joint(base: Golden, wiring: str, skips: str) -> tuple[dict[str, Tensor], di
         network = "unet_image" if stream == "video" else f"unet_{stream}"
         released = base.about["config"][network]
         weights = _source(base, f"{network}.").weights(f"{network}.")
-        diffusers[stream] = _diffuser(diffuser_config(released, skips), weights)
-        environments[stream] = _environment(environment_config(released), weights)
+        diffusers[stream] = _diffuser(base, diffuser_config(released, skips), weights)
+        environments[stream] = _environment(base, environment_config(released), weights)
     codi = CoDi(diffusers, environments, wiring)
     z_t = {stream: _as_ours(base[f"x_{stream}"]) for stream in streams}
     t = dict.fromkeys(streams, _steps(base))
@@ -286,7 +274,7 @@ def _run_sampling(golden: Golden) -> dict[str, Tensor]:
     about, start = golden.about, golden["x_T"]
     schedule = NoiseSchedule.build()
     timesteps = schedule.timesteps(about["steps"], "ldm")
-    diffuser = _diffuser(diffuser_config(about["config"]), golden.weights())
+    diffuser = _diffuser(golden, diffuser_config(about["config"]), golden.weights())
     space = ProductSpace({"z": tuple(_as_ours(start).shape[1:])})
     rule, prediction = GuidanceRule(about["scale"]), PREDICTIONS["epsilon"]
     names = [name.removeprefix("cond_") for name in golden.tensors if name.startswith("cond_")]

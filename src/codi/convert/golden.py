@@ -9,18 +9,21 @@ family.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from codi.config import ConfigError
+from codi.convert.rules import Table
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,29 @@ class Golden:
             for key, value in self.tensors.items()
             if key.startswith(start)
         }
+
+    def filled(self, module: Module, table: Table, weights: Mapping[str, Tensor]) -> Module:
+        """Return a module for inference with foreign weights of this golden.
+
+        Raises:
+            ConfigError: weights that no rule knows, or that do not fit the module.
+        """
+        state: dict[str, Tensor] = {}
+        for foreign, value in weights.items():
+            found = table.to_ours(foreign, value)
+            if not found and table.why_unused(foreign) is None:
+                raise ConfigError(f"{self.path}: no rule for the weight {foreign!r}")
+            state |= found
+        own = module.state_dict()
+        fresh = {name: own[name] for name in own.keys() - state.keys() if table.why_fresh(name)}
+        try:
+            module.load_state_dict(fresh | state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"{self.path}: its weights do not fit its config ({reason})"
+            ) from error
+        return module.eval()
 
     def beside(self, name: str) -> Golden:
         """Return another golden of the same folder."""

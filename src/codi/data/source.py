@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 import pkgutil
 import re
-import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ import numpy as np
 from codi import media, worlds
 from codi.build import ModelConfig
 from codi.config import ConfigError, build, unknown
+from codi.data.shards import Item, index_shard
 
 Record = dict[str, Any]
 
@@ -175,6 +174,8 @@ class WorldSource(Source):
 class ShardsConfig:
     """WebDataset tar shards: `KEY.json` beside `KEY.image.webp`, `KEY.audio.flac`, ...
 
+    Members without a modality in their name (`KEY.jpg`, `KEY.txt`) go by their ending alone.
+
     Attributes:
         files: glob patterns, absolute or below the data folder (`--data` or CODI_DATA).
         captions: for a modality, a regular expression that picks the captions it shows. Without
@@ -226,19 +227,9 @@ class ShardSource(Source):
         self.model = model
 
     @cached_property
-    def items(self) -> list[dict[str, bytes]]:
-        """Return the members of every item by extension ("json", "audio.flac", ...)."""
-        from webdataset.tariterators import group_by_keys, tar_file_expander
-
-        items: list[dict[str, bytes]] = []
-        for path in self.files:
-            try:
-                with path.open("rb") as shard:  # webdataset itself leaves its files open
-                    files = tar_file_expander([{"url": str(path), "stream": shard}])
-                    items += group_by_keys(files)
-            except (OSError, EOFError, tarfile.TarError) as error:
-                raise ConfigError(f"{path}: damaged or unreadable ({error})") from error
-        return items
+    def items(self) -> list[Item]:
+        """Return the items of all shards: where their members lie, and not what is in them."""
+        return [item for file in self.files for item in index_shard(file)]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -251,19 +242,19 @@ class ShardSource(Source):
         return f"{self.files[0].stem}-{digest[:12]}"
 
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
-        members = self.items[index]
-        record = json.loads(members["json"])
+        item = self.items[index]
+        record = item.record()
         arrays = {}
         for name, decode in DECODERS.items():
-            encoded = next((v for k, v in members.items() if k.startswith(f"{name}.")), None)
-            if encoded is not None and name in self.model.modalities:
-                settings = self.model.modality(name).media
-                arrays[name] = decode(encoded, record, settings)
+            member = item.named(name, ENDINGS.get(name, ()))
+            if member is not None and name in self.model.modalities:
+                try:
+                    arrays[name] = decode(member.read(), record, self.model.modality(name).media)
+                except media.MediaError as error:
+                    raise ConfigError(f"{item.file}: item {item.key!r}: {error}") from error
         labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
         of = record.get("captions_of") or {}
-        captions = record.get("captions") or [c for some in of.values() for c in some]
-        captions = captions or [record[key] for key in ("text",) if key in record]
-        kept = {"captions": captions, "captions_of": of, "labels": labels}
+        kept = {"captions": captions_in(record), "captions_of": of, "labels": labels}
         return arrays, kept
 
     def caption(
@@ -284,7 +275,17 @@ class ShardSource(Source):
         return np.array([[claim in captions for captions in known] for claim in claims])
 
 
+def captions_in(record: Record) -> list[str]:
+    """Return all captions of a shard's record: `captions`, those of `captions_of`, or `text`."""
+    said = record.get("captions") or [
+        c for some in (record.get("captions_of") or {}).values() for c in some
+    ]
+    return said or [record[key] for key in ("text",) if key in record]
+
+
 def _decode_video(encoded: bytes, record: Record, settings: dict[str, Any]) -> np.ndarray:
+    if "video" not in record:  # a film strip is a picture that only its record can explain
+        return media.decode_video(encoded, **settings).frames
     frames = media.decode_filmstrip(encoded, record["video"]["n"])
     wanted, own_fps = settings["frames"], float(record["video"]["fps"])
     times = np.arange(wanted) / settings["fps"]
@@ -313,6 +314,13 @@ DECODERS: dict[str, Decoder] = {
     "audio": _decode_audio,
 }
 """How a file in a shard is read, by modality name. Add your own here."""
+
+ENDINGS: dict[str, tuple[str, ...]] = {
+    "video": ("mp4", "webm", "mkv", "mov", "avi", "gif"),
+    "image": ("jpg", "jpeg", "png", "webp"),
+    "audio": ("flac", "wav", "mp3", "ogg"),
+}
+"""Bare endings (`KEY.jpg`) that say which modality a member is of."""
 
 SOURCES: dict[str, Any] = {"world": WorldConfig, "shards": ShardsConfig}
 """Configuration class of every kind of source, by the `kind` a recipe names. Add your own here."""

@@ -1,7 +1,8 @@
 """Items on disk as memory-mapped arrays: decoded or rendered once, read at random for ever.
 
 A store is a folder: one `.npy` for each modality, `records.json`, and, once a codec is trained,
-`latents-<modality>-<codec>.npy`. It is built under another name and renamed when complete.
+`latents-<modality>-<codec>.npy`. It is built under another name and renamed when complete. Of
+several processes that want the same store or latents, the first makes them and the others wait.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,8 @@ from numpy.lib.format import open_memmap
 
 from codi.config import ConfigError
 from codi.data.source import Record, Source
+from codi.locking import Progress, locked
 from codi.media import atomic_path, atomic_write_text
-
-Progress = Callable[[str, int], "Iterable[int]"]
-"""Wraps a range with a progress bar: (what, count) -> indices."""
 
 
 def quiet(what: str, count: int) -> Iterable[int]:
@@ -61,8 +61,22 @@ class Store:
         cached = self.latents(modality, codec)
         if cached is not None:
             return cached
-        array = self.arrays[modality]
         path = self._latent_file(modality, codec)
+        with _alone(path, progress):
+            if not path.is_file():  # nor did another process make it meanwhile
+                self._encode(path, self.arrays[modality], modality, encode, progress, batch)
+        return np.load(path, mmap_mode="r")
+
+    def _encode(
+        self,
+        path: Path,
+        array: np.ndarray,
+        modality: str,
+        encode: Callable[[np.ndarray], np.ndarray],
+        progress: Progress,
+        batch: int,
+    ) -> None:
+        """Write the latents of an array, all or nothing."""
         with atomic_path(path) as temporary:
             out: np.memmap | None = None
             for i in progress(f"encoding {modality}", -(-len(array) // batch)):
@@ -75,7 +89,6 @@ class Store:
                 raise ValueError(f"{self.folder}: no {modality} to encode")
             out.flush()
             del out
-        return np.load(path, mmap_mode="r")
 
     def _latent_file(self, modality: str, codec: str) -> Path:
         return self.folder / f"latents-{modality}-{codec}.npy"
@@ -85,8 +98,15 @@ def open_store(source: Source, cache: Path, progress: Progress = quiet) -> Store
     """Return the store of a source below `cache`, building it the first time."""
     folder = cache / source.fingerprint
     if not (folder / "records.json").is_file():
-        _build(source, folder, progress)
+        with _alone(folder, progress):
+            if not (folder / "records.json").is_file():  # nor did another process make it meanwhile
+                _build(source, folder, progress)
     return Store(folder, source)
+
+
+def _alone(target: Path, progress: Progress) -> AbstractContextManager[None]:
+    """Keep other processes from making `target` as well; wait while one of them does."""
+    return locked(target.with_name(f"{target.name}.lock"), progress)
 
 
 def _build(source: Source, folder: Path, progress: Progress) -> None:

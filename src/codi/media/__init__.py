@@ -12,7 +12,7 @@ from codi.media.files import atomic_path, atomic_write_bytes, atomic_write_text
 from codi.media.framing import resize_frames
 from codi.media.image import decode_image, load_image, save_image
 from codi.media.text import load_text, save_text
-from codi.media.video import Video, decode_filmstrip, load_video, save_video
+from codi.media.video import Video, decode_filmstrip, decode_video, load_video, save_video
 
 __all__ = [
     "Audio",
@@ -24,6 +24,7 @@ __all__ = [
     "decode_audio",
     "decode_filmstrip",
     "decode_image",
+    "decode_video",
     "fit_audio",
     "has_audio",
     "load_audio",

@@ -17,7 +17,7 @@ from codi.media.animation import open_animation
 from codi.media.audio import Audio, require_playable
 from codi.media.container import open_container, picture_stream, read_reel, sound_stream
 from codi.media.errors import display, fault, require_positive, seconds
-from codi.media.files import atomic_write_bytes, open_media
+from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.framing import framing_notes, require_frames
 from codi.media.image import decode_image
 from codi.media.mp4 import encode_mp4
@@ -87,19 +87,45 @@ def load_video(
         MediaError: no such file, no moving picture in it, damaged or cut off before the end of
             what is needed, frames larger than `MAX_FRAME_PIXELS`.
     """
-    require_positive(frames=frames, fps=fps, size_px=size_px)
-    times_s = [index / Fraction(fps) for index in range(frames)]
-    with open_media(path) as handle, _opened(handle, path) as reel:
-        taken = sample_reel(reel, times_s, size_px)
-    if taken.seen == 0:
-        raise fault(path, "holds no frame that can be decoded", "copy it again or save it anew")
-    if taken.seen == 1:
-        mend = "save it as a PNG file and use --image"
-        raise fault(path, "is a single picture, not a moving one", mend)
-    video = Video(np.stack([np.asarray(picture) for picture in taken.pictures]), fps)
-    changes = _changes(reel, taken, video, size_px)
+    with open_media(path) as handle:
+        video, changes = _read(handle, path, frames, fps, size_px)
     note = f"{display(Path(path).name)}: {', '.join(changes)}"
     return video, [note] if changes else []
+
+
+def decode_video(
+    data: bytes, *, frames: int, fps: float, size_px: int, name: str = "video"
+) -> Video:
+    """Read the beginning of a video held in memory, as `load_video` reads a file.
+
+    Args:
+        data: The bytes of a video file.
+        frames: How many frames come back.
+        fps: Their rate.
+        size_px: Their side.
+        name: What error lines call it.
+
+    Raises:
+        MediaError: as `load_video`.
+    """
+    return _read(open_bytes(data, name), name, frames, fps, size_px)[0]
+
+
+def _read(
+    handle: BinaryIO, source: str | os.PathLike[str], frames: int, fps: float, size_px: int
+) -> tuple[Video, list[str]]:
+    """Return a video and how it differs from its file, in words."""
+    require_positive(frames=frames, fps=fps, size_px=size_px)
+    times_s = [index / Fraction(fps) for index in range(frames)]
+    with _opened(handle, source) as reel:
+        taken = sample_reel(reel, times_s, size_px)
+    if taken.seen == 0:
+        raise fault(source, "holds no frame that can be decoded", "copy it again or save it anew")
+    if taken.seen == 1:
+        mend = "save it as a PNG file and use --image"
+        raise fault(source, "is a single picture, not a moving one", mend)
+    video = Video(np.stack([np.asarray(picture) for picture in taken.pictures]), fps)
+    return video, _changes(reel, taken, video, size_px)
 
 
 def decode_filmstrip(data: bytes, n_frames: int, *, name: str = "filmstrip") -> np.ndarray:

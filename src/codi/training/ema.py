@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,18 @@ class MovingAverage:
         """Overwrite the parameters with their averages."""
         for name, value in self.values.items():
             parameters[name].copy_(value)
+
+    @contextmanager
+    def applied(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """Let the parameters be their averages for a while, bit for bit themselves afterwards."""
+        own = {name: p.detach().clone() for name, p in parameters.items()}
+        self.copy_to(parameters)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in own.items():
+                    parameters[name].copy_(value)
 
     def state(self) -> dict[str, Tensor]:
         """Return the averages."""

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import ROLES, Model, ModelConfig
+from codi.build import ROLES, Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
-from codi.data.store import Progress, Store, open_store, quiet
+from codi.data.store import Store, open_store, quiet
+from codi.locking import Progress, locked
 from codi.media import atomic_write_text
 from codi.memory import keep_freed_memory
 from codi.modalities import modality
@@ -32,7 +33,7 @@ from codi.training.ema import MovingAverage
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
-from codi.weights import load_model, load_part, part_files, save_model
+from codi.weights import find_model, load_model, load_part, part_files, save_model
 
 
 class Log(Protocol):
@@ -144,6 +145,15 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
+def _marks(model: Model) -> dict[str, str]:
+    """Return the fingerprint of every part ("role.name") that is present."""
+    return {
+        f"{role}.{name}": fingerprint(module)
+        for role in ROLES
+        for name, module in model.role(role).items()
+    }
+
+
 class Run:
     """A recipe in a folder: which stages are done, and how to do the next one."""
 
@@ -174,7 +184,7 @@ class Run:
         """Do all stages that are not done, or only those named.
 
         Raises:
-            ConfigError: an unknown stage name.
+            ConfigError: an unknown stage name, or another process does the stage now.
         """
         names = [stage.name for stage in self.recipe.stage]
         wanted = list(only) or names
@@ -187,17 +197,24 @@ class Run:
         self._begin()
         for stage in self.recipe.stage:
             if stage.name in wanted:
-                if self.done(stage):
-                    self.say(f"{stage.name}: done already")
-                else:
-                    self._train(stage)
+                with locked(self._stage_folder(stage) / "lock"):
+                    if self.done(stage):
+                        self.say(f"{stage.name}: done already")
+                    else:
+                        self._train(stage)
 
     def _begin(self) -> None:
-        """Put the model that the recipe starts from into the run's folder, once."""
-        if self.recipe.starts_from is not None and not self.folder.exists():
-            partial = self.folder.with_name("model.partial")
-            save_model(load_model(self.recipe.starts_from), partial)
-            partial.replace(self.folder)
+        """Put the parts of the model that the recipe starts from into the run's folder, once."""
+        if self.recipe.starts_from is None:
+            return
+        with locked(self.settings.out / "model.lock", self.progress):
+            if not self.folder.exists():
+                partial = self.folder.with_name("model.partial")
+                given = find_model(self.recipe.starts_from)
+                parts = [part for part in load_config(given).parts() if part_files(given, part)]
+                model = load_model(given, parts)
+                save_model(model, partial, config=with_files_in(model.config, partial))
+                partial.replace(self.folder)
 
     # --- one stage ---
 
@@ -206,6 +223,7 @@ class Run:
         if config != self.config:  # a stage of a curriculum may change sizes and rates of media
             self.config, self._stores = config, {}
         model, tasks = self._prepare(stage)
+        marks = _marks(model)
         mixtures = self._mixtures(stage, tasks)
         trainable = _Trainable(model, tasks)
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
@@ -224,10 +242,27 @@ class Run:
         for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
             task.eval()
             task.finish(self._calibration(stage, i, mixture))
-        save_model(model, self.folder, config=self.recipe.model_config())
+        self._save(model, marks)
         summary = {"steps": stage.steps, "seconds": spent_s}
         atomic_write_text(self._stage_folder(stage) / "done.json", json.dumps(summary))
         self.say(f"{stage.name}: done in {spent_s / 60:.1f} min")
+
+    def _save(self, model: Model, marks: dict[str, str]) -> None:
+        """Write the parts that are no longer as `marks` says, or that have no file yet.
+
+        All others stay as they are: a stage that runs beside this one may have trained them.
+        """
+        changed = [
+            part
+            for part, mark in _marks(model).items()
+            if mark != marks[part] or not part_files(self.folder, part)
+        ]
+        chosen = Model(model.config, [])
+        for part in changed:
+            role, name = part.split(".", 1)
+            chosen.role(role)[name] = model.role(role)[name]
+        config = with_files_in(self.recipe.model_config(), self.folder)
+        save_model(chosen, self.folder, config=config)
 
     def _take_steps(
         self,
@@ -274,7 +309,8 @@ class Run:
                     if done % settings.checkpoint_every == 0:
                         save()
                     if settings.sample_every and done % settings.sample_every == 0:
-                        self._show_samples(stage, done, model, tasks, mixtures, log)
+                        with average.applied(parameters):  # what the stage's result looks like
+                            self._show_samples(stage, done, model, tasks, mixtures, log)
                     if interrupted():
                         raise KeyboardInterrupt
             save()

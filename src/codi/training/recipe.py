@@ -48,8 +48,17 @@ class Objective:
     batch: int | None = None
 
     def build(self, model: Model, where: str) -> Task:
-        """Return the task on a model."""
-        return self.config(where).build(model)
+        """Return the task on a model.
+
+        Raises:
+            ConfigError: as `config`, or settings that do not fit the model.
+        """
+        config = self.config(where)
+        try:
+            task: Task = config.build(model)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        return task
 
     def config(self, where: str) -> Any:
         """Return the task's configuration.
@@ -188,15 +197,21 @@ def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Re
             recipe = build(Recipe, table, candidate)
             recipe.check()
             return recipe
-    shipped = [p.stem for p in sorted(PRESETS.glob("recipe-*.toml"))]
-    raise ConfigError(unknown("recipe", str(name_or_file), shipped))
+    raise ConfigError(unknown("recipe", str(name_or_file), _shipped()))
 
 
-def _whole(table: dict[str, Any], where: Path) -> dict[str, Any]:
+def _shipped() -> list[str]:
+    return [path.stem for path in sorted(PRESETS.glob("recipe-*.toml"))]
+
+
+def _whole(table: dict[str, Any], where: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return a recipe's table with the one it extends merged in.
 
     `extends = "recipe-tiny"` takes everything from there that is not given here, and
-    `[change.<stage>]` replaces fields of single stages.
+    `[change.<stage>]` replaces fields of single stages. `above` are the files that led here.
+
+    Raises:
+        ConfigError: it extends itself, by way of others too; or changes a stage that is not there.
     """
     rest = dict(table)
     base, changes = rest.pop("extends", None), rest.pop("change", {})
@@ -204,7 +219,15 @@ def _whole(table: dict[str, Any], where: Path) -> dict[str, Any]:
         return table
     sibling = where.with_name(f"{base}.toml")
     source = sibling if sibling.is_file() else PRESETS / f"{base}.toml"
-    whole = _whole(load_toml(source), source) | rest
+    if not source.is_file():
+        raise ConfigError(f"{where}: extends: " + unknown("recipe", str(base), _shipped()))
+    chain = (*above, where.resolve())
+    if source.resolve() in chain:
+        names = " -> ".join([*(file.stem for file in chain), source.stem])
+        raise ConfigError(
+            f"{where}: extends = {base!r} leads back to itself ({names}); name another recipe"
+        )
+    whole = _whole(load_toml(source), source, chain) | rest
     stages = {row["name"]: row for row in whole["stage"]}
     for name, fields in changes.items():
         if name not in stages:

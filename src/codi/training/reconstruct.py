@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from codi.build import Model
-from codi.codecs.mel import MelCodec
+from codi.codecs.mel import MelCodec, MelCodecConfig
+from codi.codecs.vocoder import RESOLUTIONS
+from codi.config import ConfigError
 from codi.data.batches import Batch, Wanted
 from codi.training.task import Draws, Task
 from codi.types import Media
@@ -96,11 +98,27 @@ class VocodeConfig:
 
 
 class Vocode(Task):
-    """Spectrogram as the autoencoder returns it -> waveform, by a multi-resolution STFT loss."""
+    """Spectrogram as the autoencoder returns it -> waveform, by a multi-resolution STFT loss.
+
+    Raises:
+        ConfigError: the modality's codec has no vocoder, or the crops are too short for the loss.
+    """
 
     def __init__(self, model: Model, config: VocodeConfig) -> None:
         super().__init__(model)
         self.config = config
+        [part] = self.parts
+        codec = model.config.part(*part.split(".", 1))
+        if not isinstance(codec, MelCodecConfig):
+            raise ConfigError(f"the codec of {config.modality} has no vocoder to train")
+        # The loss mirrors a crop's ends by up to this many samples, and a crop has to be longer.
+        mirrored = max(-(-(window - hop) // 2) for window, hop in RESOLUTIONS)
+        least = mirrored // codec.mel.hop + 1
+        if config.columns < least:
+            raise ConfigError(
+                f"columns = {config.columns}: the loss needs crops of more than {mirrored} "
+                f"samples, at {codec.mel.hop} a column; give {least} or more"
+            )
 
     @property
     def wanted(self) -> Wanted:
@@ -120,8 +138,7 @@ class Vocode(Task):
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the spectral loss on one crop of every sound."""
         codec = self.model.codec(self.config.modality)
-        if not isinstance(codec, MelCodec):
-            raise TypeError(f"the codec of {self.config.modality} has no vocoder to train")
+        assert isinstance(codec, MelCodec)
         x = batch.media[self.config.modality]
         total = x.shape[1] // codec.config.mel.hop
         columns = min(self.config.columns, total)
