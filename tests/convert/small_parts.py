@@ -18,7 +18,7 @@ from codi.codecs.optimus import OptimusConfig
 from codi.codecs.vocoder import VocoderConfig
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
-from codi.encoders.environment import PooledEnvironmentConfig
+from codi.encoders.environment import EnvironmentEncoderConfig, PooledEnvironmentConfig
 from codi.encoders.text import TextEncoderConfig
 from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
@@ -36,11 +36,14 @@ def _per_level(draw: Draw, levels: tuple[int, ...]) -> tuple[bool, ...]:
 
 def _unet(c: UNetConfig, draw: Draw) -> UNetConfig:
     multipliers = _levels(draw)
+    attention = _per_level(draw, multipliers)
+    if c.environment == "transformer":  # the released form is recognised by its first level
+        attention = (True, *attention[1:])
     return replace(
         c,
         channels=8 * draw(st.integers(1, 2)),
         multipliers=multipliers,
-        attention=_per_level(draw, multipliers),
+        attention=attention,
         listening=c.listening and _per_level(draw, multipliers),
         depth=draw(st.integers(1, 2)),
         context_width=draw(st.integers(2, 6)),
@@ -55,6 +58,11 @@ def _text_unet(c: TextUNetConfig, draw: Draw) -> TextUNetConfig:
     unet = _unet(c.unet, draw)
     channels = unet.channels if c.unet.latent_channels == c.unet.channels else 4
     return replace(c, latent_width=6, unet=replace(unet, latent_channels=channels))
+
+
+def _own_environment(c: EnvironmentEncoderConfig, draw: Draw) -> EnvironmentEncoderConfig:
+    widths = (8,) * draw(st.integers(1, 2))
+    return replace(c, widths=widths, environment_width=4, groups=4, projection=4)
 
 
 def _environment(c: PooledEnvironmentConfig, draw: Draw) -> PooledEnvironmentConfig:
@@ -143,6 +151,7 @@ def _clap(c: ClapAudioConfig, draw: Draw) -> ClapAudioConfig:
 _SMALLER: dict[type, Callable[[Any, Draw], Any]] = {
     UNetConfig: _unet,
     TextUNetConfig: _text_unet,
+    EnvironmentEncoderConfig: _own_environment,
     PooledEnvironmentConfig: _environment,
     AutoencoderKLConfig: _autoencoder,
     VocoderConfig: _vocoder,

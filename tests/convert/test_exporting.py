@@ -69,11 +69,14 @@ def test_export_after_convert_is_the_identity(
     data: st.DataObject,
 ) -> None:
     folder = tmp_path_factory.mktemp("round")
-    whole = load_config(layout.preset)
-    role, name = part.split(".", 1)
-    config = data.draw(shrunk(whole.part(role, name)), label="config")
+    small = load_config(layout.preset)
+    modules = [module for module in layout.modules if part in module.parts(small)]
+    companions = {name for module in modules for name in module.companions(small)}
+    for one in (part, *sorted(companions)):
+        role, name = one.split(".", 1)
+        small = _changed(small, one, data.draw(shrunk(small.part(role, name)), label=one))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
-    model = Model(_changed(whole, part, config), [part])
+    model = Model(small, [part])
     _random(model, data.draw(st.integers(0, 9)))
     save_model(model, folder / "ours", dtype)
     with pytest.MonkeyPatch.context() as patch:

@@ -65,6 +65,19 @@ def test_the_name_of_a_file_says_nothing(tmp_path: Path) -> None:
     _refused(tmp_path / "w.safetensors", "rename it to .pth")
 
 
+@pytest.mark.parametrize("first", [0x78, 0x80, 0x88])
+def test_safetensors_are_known_whatever_the_length_of_their_header(
+    first: int, tmp_path: Path
+) -> None:
+    """Its lowest byte may be that which a pickle begins with."""
+    for length in range(300):
+        save_file({"x" * (length + 1): torch.ones(2)}, tmp_path / "x.safetensors")
+        if (tmp_path / "x.safetensors").read_bytes()[0] == first:
+            break
+    [stored] = open_checkpoint(tmp_path / "x.safetensors").stored.values()
+    assert torch.equal(stored.read(), torch.ones(2))
+
+
 def test_pieces_are_one_checkpoint_with_what_lies_beside_them(tmp_path: Path) -> None:
     names = list(STATE)
     for i, name in enumerate(names):

@@ -94,9 +94,12 @@ def _open(path: Path) -> Checkpoint:
     head = _head(path)
     if head[:4] == b"PK\x03\x04":
         return _open_torch(path, mapped=True)
-    if len(head) > 8 and head[8:9] == b"{" and head[:1] != b"\x80":
+    is_pickle = head[:1] == b"\x80"
+    # Safetensors begin with the length of their header, whose first byte may be a pickle's too.
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and (not is_pickle or length < path.stat().st_size):
         return Checkpoint(path, _open_safetensors(path), _about(path))
-    if head[:1] == b"\x80":
+    if is_pickle:
         return _open_legacy(path)
     raise ConfigError(f"{path}: {_what_else(head)}")
 
