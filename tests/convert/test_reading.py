@@ -65,6 +65,16 @@ def test_the_name_of_a_file_says_nothing(tmp_path: Path) -> None:
     _refused(tmp_path / "w.safetensors", "rename it to .pth")
 
 
+def test_a_header_whose_length_begins_as_a_pickle_does_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    for length in range(200):  # the header's length is a multiple of 8: find one of 0x80
+        save_file({"w": torch.ones(2)}, path, {"note": "x" * length})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert list(open_checkpoint(path).stored) == ["w"]
+
+
 def test_pieces_are_one_checkpoint_with_what_lies_beside_them(tmp_path: Path) -> None:
     names = list(STATE)
     for i, name in enumerate(names):
