@@ -40,8 +40,8 @@ def _unet(c: UNetConfig, draw: Draw) -> UNetConfig:
         c,
         channels=8 * draw(st.integers(1, 2)),
         multipliers=multipliers,
-        attention=_per_level(draw, multipliers),
-        listening=c.listening and _per_level(draw, multipliers),
+        attention=(True, *_per_level(draw, multipliers[1:])),  # by which a diffuser is known
+        listening=c.listening and (True, *_per_level(draw, multipliers[1:])),
         depth=draw(st.integers(1, 2)),
         context_width=draw(st.integers(2, 6)),
         environment_width=c.environment_width and 4,
