@@ -36,15 +36,12 @@ def _per_level(draw: Draw, levels: tuple[int, ...]) -> tuple[bool, ...]:
 
 def _unet(c: UNetConfig, draw: Draw) -> UNetConfig:
     multipliers = _levels(draw)
-    attention = _per_level(draw, multipliers)
-    if c.environment == "transformer":  # the released form is recognised by its first level
-        attention = (True, *attention[1:])
     return replace(
         c,
         channels=8 * draw(st.integers(1, 2)),
         multipliers=multipliers,
-        attention=attention,
-        listening=c.listening and _per_level(draw, multipliers),
+        attention=(True, *_per_level(draw, multipliers[1:])),  # by which a diffuser is known
+        listening=c.listening and (True, *_per_level(draw, multipliers[1:])),
         depth=draw(st.integers(1, 2)),
         context_width=draw(st.integers(2, 6)),
         environment_width=c.environment_width and 4,

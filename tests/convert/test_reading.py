@@ -65,17 +65,14 @@ def test_the_name_of_a_file_says_nothing(tmp_path: Path) -> None:
     _refused(tmp_path / "w.safetensors", "rename it to .pth")
 
 
-@pytest.mark.parametrize("first", [0x78, 0x80, 0x88])
-def test_safetensors_are_known_whatever_the_length_of_their_header(
-    first: int, tmp_path: Path
-) -> None:
-    """Its lowest byte may be that which a pickle begins with."""
-    for length in range(300):
-        save_file({"x" * (length + 1): torch.ones(2)}, tmp_path / "x.safetensors")
-        if (tmp_path / "x.safetensors").read_bytes()[0] == first:
+def test_a_header_whose_length_begins_as_a_pickle_does_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    for length in range(200):  # the header's length is a multiple of 8: find one of 0x80
+        save_file({"w": torch.ones(2)}, path, {"note": "x" * length})
+        if path.read_bytes()[0] == 0x80:
             break
-    [stored] = open_checkpoint(tmp_path / "x.safetensors").stored.values()
-    assert torch.equal(stored.read(), torch.ones(2))
+    assert path.read_bytes()[0] == 0x80
+    assert list(open_checkpoint(path).stored) == ["w"]
 
 
 def test_pieces_are_one_checkpoint_with_what_lies_beside_them(tmp_path: Path) -> None:

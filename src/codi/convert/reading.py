@@ -94,14 +94,20 @@ def _open(path: Path) -> Checkpoint:
     head = _head(path)
     if head[:4] == b"PK\x03\x04":
         return _open_torch(path, mapped=True)
-    is_pickle = head[:1] == b"\x80"
-    # Safetensors begin with the length of their header, whose first byte may be a pickle's too.
-    length = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{" and (not is_pickle or length < path.stat().st_size):
+    if _is_safetensors(head, path.stat().st_size):
         return Checkpoint(path, _open_safetensors(path), _about(path))
-    if is_pickle:
+    if head[:1] == b"\x80":
         return _open_legacy(path)
     raise ConfigError(f"{path}: {_what_else(head)}")
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """Say whether a file begins with the length of a JSON header, and the header.
+
+    The length's first byte may be that of a pickle too: then the file has to hold the whole header.
+    """
+    whole = 8 + int.from_bytes(head[:8], "little") <= size
+    return head[8:9] == b"{" and (whole or head[:1] != b"\x80")
 
 
 def _head(path: Path) -> bytes:
