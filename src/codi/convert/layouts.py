@@ -261,6 +261,10 @@ SD_DIFFUSERS = ForeignLayout(
             ),
             NO_PROJECTION,
         ),
+        Skip(  # the same, as `transformers` saves it from version 5 on
+            _signs("embeddings.token_embedding.weight", absent=("text_projection.weight",)),
+            NO_PROJECTION,
+        ),
         Skip(_signs("concept_embeds"), "judges pictures, and makes none"),
     ),
 )
