@@ -57,6 +57,10 @@ def preset(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
+def _part(model: Model, role: str, name: str) -> Any:
+    return model.role(role)[name]
+
+
 def _converted(source: Path, preset: Path, to: Path) -> tuple[Model, dict[str, str]]:
     """Convert a folder; return the parts that it made, and the layout of each file by its folder.
 
@@ -116,10 +120,10 @@ def test_a_folder_of_stable_diffusion(preset: Path, tmp_path: Path) -> None:
 
     z, t, context = torch.randn(2, 4, 8, 8), torch.tensor([5, 800]), torch.randn(2, 3, 12)
     theirs = unet(z, t, context).sample
-    ours = model.role("diffusers")["vision"](z[:, :, None], t + 1, context)[:, :, 0]
+    ours = _part(model, "diffusers", "vision")(z[:, :, None], t + 1, context)[:, :, 0]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     x = torch.randn(1, 3, 16, 16)
-    latent = model.role("codecs")["image"].encode(x[:, :, None])[:, :, 0]
+    latent = _part(model, "codecs", "image").encode(x[:, :, None])[:, :, 0]
     torch.testing.assert_close(latent / 0.18215, vae.encode(x).latent_dist.mode())
 
     write_export(prepare_export(tmp_path / "model", "sd-diffusers"), tmp_path / "back")
@@ -151,7 +155,7 @@ def test_a_folder_of_audioldm(preset: Path, tmp_path: Path) -> None:
     _index(source, vae="diffusers", vocoder="transformers")
     model, found = _converted(source, preset, tmp_path / "model")
     assert found == {"vae": "audioldm-diffusers", "vocoder": "audioldm-diffusers"}
-    codec = model.role("codecs")["audio"]
+    codec = _part(model, "codecs", "audio")
     latent = torch.randn(1, 8, 16, 16)
     theirs = vocoder(vae.decode(latent).sample[:, 0])
     ours = codec.decode_raw(latent[:, :, None])  # without what hangs over the last column
@@ -179,7 +183,7 @@ def test_a_folder_of_clip_with_its_tokenizer(preset: Path, tmp_path: Path) -> No
     tokenizer = tmp_path / "model" / "text" / "encoder-tokenizer"
     assert {path.name for path in tokenizer.iterdir()} == {"vocab.json", "merges.txt"}
     assert Path(model.config.encoders["text"]["tokenizer"]) == tokenizer
-    encoder = model.role("encoders")["text"]
+    encoder = _part(model, "encoders", "text")
     ids = torch.tensor([[38, 3, 5, 39]])
     theirs = clip.text_projection(clip.text_model(input_ids=ids).pooler_output)
     ours = encoder.to_embedding(encoder.tower(input_ids=ids).pooler_output)
