@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from codi.build import Model, ModelConfig, load_config
+from codi.build import Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.media import atomic_path, atomic_write_text
 
@@ -226,9 +226,13 @@ def save_model(
     dtype: torch.dtype | None = None,
     config: ModelConfig | None = None,
 ) -> None:
-    """Write all parts that are present, and the configuration: the model's own, or `config`."""
+    """Write all parts that are present, and the configuration: the model's own, or `config`.
+
+    Files that the configuration names, such as a tokenizer, are copied along.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(folder / "config.toml", to_toml(config or model.config))
+    movable = with_files_in(config or model.config, folder)
+    atomic_write_text(folder / "config.toml", to_toml(movable))
     for part in model.config.parts():
         role, name = part.split(".", 1)
         if name in model.role(role):

@@ -31,7 +31,6 @@ from codi.convert.codecs import (
     optimus_decoder,
     optimus_encoder,
     vocoder,
-    without_weight_norm,
 )
 from codi.convert.rules import Table
 from tests.released import LAYOUT, needs_goldens
@@ -255,25 +254,6 @@ def test_the_vocoder_is_transformers() -> None:
     _copied(theirs, ours, [table])
     mel = torch.randn(2, 9, c.bins)
     torch.testing.assert_close(codec.vocoder(mel[:, None]), theirs(mel), atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "weight_norm", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm]
-)
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@torch.no_grad()
-def test_weight_norm_is_taken_off(weight_norm: Any) -> None:
-    def stack() -> nn.Sequential:
-        return nn.Sequential(nn.Conv1d(3, 4, 5), nn.ConvTranspose1d(4, 2, 6, 3))
-
-    plain, normed, x = stack(), stack(), torch.randn(1, 3, 12)
-    for module in normed:
-        weight_norm(module)
-    for name, parameter in normed.named_parameters():
-        parameter.copy_(torch.rand(parameter.shape) + 0.1 * len(name))
-    plain.load_state_dict(without_weight_norm(normed.state_dict()))
-    torch.testing.assert_close(plain(x), normed(x))
-    assert without_weight_norm(plain.state_dict()).keys() == plain.state_dict().keys()
 
 
 @torch.no_grad()

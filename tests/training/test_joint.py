@@ -98,9 +98,16 @@ def test_the_noisy_end_is_drawn_more_often_where_asked() -> None:
     assert t.max() <= 1000
 
 
+def test_no_draw_lies_beyond_the_noisiest_step() -> None:
+    draws = _draws()
+    draws.uniform = lambda *shape: torch.full(shape, 1 - 2**-24)  # type: ignore[method-assign]
+    t = _joint(noisier=3.0, clean=0.0).steps(4, draws)
+    assert all((steps == 1000).all() for steps in t.values())
+
+
 def test_without_predictions_v_is_trained_by_contrast_alone(batch_for: Batches) -> None:
     task = _joint(awake_model(), predicted=(), contrast_slots=1.0)
-    assert not any(part.startswith("diffusers") for part in task.parts)
+    assert not any(part.startswith(("diffusers", "encoders")) for part in task.parts)
     assert set(task(batch_for(task), _draws())) == {"contrast", "contrast_slots"}
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.linalg import vector_norm
-
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.mel import MelCodecConfig
 from codi.codecs.optimus import OptimusConfig
@@ -206,35 +203,8 @@ def mel_codec_vocoder(config: MelCodecConfig, prefix: str = "") -> Table:
 
 
 def vocoder(config: VocoderConfig, prefix: str = "", upsample: str = "ups") -> Table:
-    """Return the table of a HiFi-GAN generator of its authors' code.
-
-    Weights under weight norm go through `without_weight_norm` first.
-    """
+    """Return the table of a HiFi-GAN generator of its authors' code, its weight norm undone."""
     return Table(below("", prefix, _vocoder_rules(config, upsample)))
-
-
-MAGNITUDES = (
-    ("weight_g", "weight_v"),
-    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
-)
-"""How torch has named the two parts of a weight under weight norm, in older and in newer files."""
-
-
-def without_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with every weight under weight norm put together: g v / |v|.
-
-    The norm is taken over all axes but the first, as `torch.nn.utils.weight_norm` does.
-    """
-    merged = dict(tensors)
-    for g_name, v_name in MAGNITUDES:
-        for name in [n for n in merged if f".{n}".endswith(f".{g_name}")]:
-            stem = name.removesuffix(g_name)
-            if f"{stem}{v_name}" in merged:
-                g, v = merged.pop(name), merged.pop(f"{stem}{v_name}")
-                axes = tuple(range(1, v.ndim))
-                norm = vector_norm(v.float(), dim=axes, keepdim=True)
-                merged[f"{stem}weight"] = (g.float() * v.float() / norm).to(v.dtype)
-    return merged
 
 
 BERT_LAYER = (

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codi.build import ROLES, ModelConfig, load_config
+from codi.build import FILE_KEYS, ROLES, ModelConfig, load_config
 from codi.config import ConfigError, to_toml, unknown
 from codi.convert import layouts as registry
 from codi.convert.fresh import fresh_values
@@ -155,11 +155,7 @@ def _same_model(one: ModelConfig, other: ModelConfig) -> bool:
 def _table(model: ModelConfig, part: str) -> dict[str, Any]:
     role, name = part.split(".", 1)
     table: dict[str, Any] = getattr(model, role)[name]
-    return {key: value for key, value in table.items() if key not in _file_keys()}
-
-
-def _file_keys() -> set[str]:
-    return {m.files_key for layout in registry.LAYOUTS for m in layout.modules if m.files}
+    return {key: value for key, value in table.items() if key not in FILE_KEYS}
 
 
 def _agreed_dtype(

@@ -126,7 +126,7 @@ class Joint(Task):
         return [
             *config.parts(("diffusers",), c.denoised),
             *config.parts(("environments",), c.streams),
-            *config.parts(("encoders",), list(c.prompts.shares)),
+            *(config.parts(("encoders",), list(c.prompts.shares)) if c.denoised else []),
             *(config.parts(("codecs",), written) if written else []),
         ]
 
@@ -147,7 +147,8 @@ class Joint(Task):
         c, total = self.config, self.model.schedule.T
 
         def drawn() -> Tensor:
-            return (draws.uniform(size) ** (1.0 / c.noisier) * total).long() + 1
+            steps = (draws.uniform(size) ** (1.0 / c.noisier) * total).long() + 1
+            return steps.clamp(max=total)  # a root of almost 1 is rounded to 1
 
         one = drawn()
         own = {name: drawn() for name in c.streams}
@@ -171,16 +172,18 @@ class Joint(Task):
         c, model = self.config, self.model
         texts = batch.texts
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
-        prompts = truncated(texts, draws) if c.truncate else texts
-        context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
-        steps = self.steps(len(batch), draws)
-        t = {name: steps[name].to(context.device) for name in c.streams}
+        device = next(iter(z0.values())).device
+        t = {name: steps.to(device) for name, steps in self.steps(len(batch), draws).items()}
         noise = {name: draws.normal(*z.shape).to(z) for name, z in z0.items()}
         z_t = {n: model.schedule.add_noise(z0[n], noise[n], t[n]) for n in c.streams}
 
         codi = model.codi(c.streams)
         environments = codi.environment_of(z_t, t)
-        terms = {}
+        terms = self._contrasts(codi, z_t, environments)
+        if not c.denoised:
+            return terms
+        prompts = truncated(texts, draws) if c.truncate else texts
+        context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
         for name in c.denoised:
             rows = t[name].nonzero()[:, 0]  # a clean stream has nothing to predict
             if len(rows):
@@ -194,7 +197,7 @@ class Joint(Task):
                 clean, added = z0[name][rows], noise[name][rows]
                 error = denoising_loss(model, name, output, clean, added, t[name][rows], c.weight)
                 terms[name] = error.mean()
-        return terms | self._contrasts(codi, z_t, environments)
+        return terms
 
     def _contrasts(self, codi: CoDi, z_t: Latents, environments: Latents) -> dict[str, Tensor]:
         """Return the contrastive terms: whole clips of all pairs, instants of those with time."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import ROLES, Model, ModelConfig, load_config, with_files_in
+from codi.build import ROLES, Model, ModelConfig, load_config
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
@@ -213,7 +213,7 @@ class Run:
                 given = find_model(self.recipe.starts_from)
                 parts = [part for part in load_config(given).parts() if part_files(given, part)]
                 model = load_model(given, parts)
-                save_model(model, partial, config=with_files_in(model.config, partial))
+                save_model(model, partial)
                 partial.replace(self.folder)
 
     # --- one stage ---
@@ -261,8 +261,7 @@ class Run:
         for part in changed:
             role, name = part.split(".", 1)
             chosen.role(role)[name] = model.role(role)[name]
-        config = with_files_in(self.recipe.model_config(), self.folder)
-        save_model(chosen, self.folder, config=config)
+        save_model(chosen, self.folder, config=self.recipe.model_config())
 
     def _take_steps(
         self,
