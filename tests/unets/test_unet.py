@@ -208,3 +208,25 @@ def test_a_sound_hears_the_environment_of_its_own_time() -> None:
     difference = unet(z, t, context, changed) - unet(z, t, context, environment)
     rows = difference.abs().sum((0, 1, 2, 4))
     assert rows[40:48].mean() > 2 * rows[:24].mean()
+
+
+@torch.no_grad()
+def test_a_pooled_prompt_reaches_levels_that_do_not_attend() -> None:
+    deaf = {"attention": (False, False), "listening": (False, False), "environment_width": None}
+    z, (t, context) = torch.randn(1, 4, 1, 4, 4), _given(1)
+    for pooled in (False, True):
+        unet = _unet(pooled_context=pooled, **deaf)
+        for block in unet.middle:  # the middle attends in every network
+            block.transformer = None  # type: ignore[assignment]
+        told = not torch.equal(unet(z, t, context), unet(z, t, -context))
+        assert told == pooled
+
+
+@torch.no_grad()
+def test_a_network_that_gains_a_pooled_prompt_begins_as_it_was() -> None:
+    plain = _unet()
+    pooled = dataclasses.replace(CONFIG, pooled_context=True).build().eval()
+    lacking = pooled.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("context_embedding.") for name in lacking)
+    z, given = torch.randn(2, 4, 3, 4, 4), _given()
+    torch.testing.assert_close(pooled(z, *given), plain(z, *given))

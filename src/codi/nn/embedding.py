@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from codi.nn.conv import zeroed
+
 
 def sinusoidal_embedding(position: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
     """Return the [cos, sin] features (..., width) of `position` (...) (Vaswani et al., 2017).
@@ -47,6 +49,24 @@ class StepEmbedding(nn.Module):
         """Return the embedding (B, D) of the steps `t` (B,)."""
         features = sinusoidal_embedding((t + (self.first - 1)).clamp(min=0), self.channels)
         return self.layers(features.to(next(self.layers.parameters()).dtype))
+
+
+class PooledContext(nn.Module):
+    """Embed a prompt's context (B, L, D) as a vector (B, D') beside the step embedding.
+
+    The mean of its tokens goes through two layers of which the last begins at zero, so that a
+    network that gains this one begins as it was.
+    """
+
+    def __init__(self, context_width: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(context_width, width), nn.SiLU(), zeroed(nn.Linear(width, width))
+        )
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Return the embedding (B, D') of `context` (B, L, D)."""
+        return self.layers(context.mean(1))
 
 
 def frame_times(count: int, duration_s: float, device: torch.device | None = None) -> Tensor:

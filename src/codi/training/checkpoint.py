@@ -88,9 +88,10 @@ def load_checkpoint(
         for name, p in parameters.items():
             p.copy_(tensors[f"parameter/{name}"])
             average.values[name].copy_(tensors[f"average/{name}"])
+    kept = {key.split("/")[1] for key in tensors if key.startswith("optimiser/")}
     for name, p in parameters.items():
         state: dict[str, Tensor] = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
+        for key in kept:
             value = tensors.get(f"optimiser/{key}/{name}")
             if value is not None:
                 state[key] = value.to(p.device)  # a fused optimiser counts on the device too

@@ -30,6 +30,7 @@ from codi.memory import keep_freed_memory
 from codi.modalities import modality
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
 from codi.training.ema import MovingAverage
+from codi.training.optimiser import OPTIMISERS
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
@@ -229,12 +230,12 @@ class Run:
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
         parameters = select_parameters(trainable, globs, stage.name)
         self._name_untrained(stage, model, parameters)
-        optimiser = torch.optim.AdamW(
-            parameters.values(),
+        optimiser = OPTIMISERS[stage.optimiser](
+            trainable,
+            list(parameters.values()),
             lr=stage.learning_rate,
             betas=stage.betas,
             weight_decay=stage.weight_decay,
-            fused=True,
         )
         average = MovingAverage(parameters, stage.ema)
         spent_s = self._take_steps(stage, model, tasks, mixtures, parameters, optimiser, average)

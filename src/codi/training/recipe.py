@@ -17,6 +17,7 @@ from codi.data.source import source_config
 from codi.training.align import AlignConfig
 from codi.training.denoise import DenoiseConfig
 from codi.training.joint import JointConfig
+from codi.training.optimiser import OPTIMISERS
 from codi.training.reconstruct import ReconstructConfig, VocodeConfig
 from codi.training.task import Task
 
@@ -81,6 +82,8 @@ class Stage:
         train: globs over parameter names ("diffusers.audio.*"); "!glob" takes some out again. What
             the tasks train by default when empty. A glob without a match is an error.
         starts_from: parts that begin as a copy of another, {"encoders.video" = "encoders.image"}.
+        optimiser: "adamw" or "muon" (`codi.training.optimiser`); a step of "muon" is dearer, and
+            for convolutions worth about two of the others.
         warmup, decay: linear warm-up steps, then "cosine" to a tenth or "constant".
         ema: decay of the moving average that becomes the stage's result; 0 for none.
         overrides: "a.b=c" assignments on the model's configuration for this stage alone, after the
@@ -94,6 +97,7 @@ class Stage:
     learning_rate: float
     train: tuple[str, ...] = ()
     starts_from: dict[str, str] = field(default_factory=dict)
+    optimiser: str = "adamw"
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100
@@ -112,6 +116,8 @@ class Stage:
         """
         if not sum(objective.share for objective in self.objectives) > 0:
             raise ValueError(f"stage {self.name!r} has no objective with a share above 0")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(unknown("optimiser", self.optimiser, OPTIMISERS))
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")

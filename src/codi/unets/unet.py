@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from codi.nn.conv import Dense, Downsample, Upsample, conv, group_norm, zeroed
-from codi.nn.embedding import StepEmbedding, slot_times
+from codi.nn.embedding import PooledContext, StepEmbedding, slot_times
 from codi.nn.temporal import TemporalConfig
 from codi.types import TimeAxis
 from codi.unets.blocks import (
@@ -50,6 +50,8 @@ class UNetConfig:
             overwritten by the output of the middle.
         first_step: what the weights call the lowest noise level: Stable Diffusion and the released
             CoDi count from 0.
+        pooled_context: whether the step embedding also tells the prompt, so that every residual
+            block knows it, and not only those that attend (Podell et al., 2023, SDXL).
         positions: in place of convolutions, blocks fully connected over all channels of this many
             positions, and no layer at either end (`codi.unets.text_unet`).
     """
@@ -75,6 +77,7 @@ class UNetConfig:
     listening: tuple[bool, ...] | None = None
     skips: Literal["standard", "aliased"] = "standard"
     first_step: int = 1
+    pooled_context: bool = False
     positions: int | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +142,9 @@ class UNet(nn.Module):
         widths = [c.channels * m for m in c.multipliers]
         last = len(widths) - 1
         self.step_embedding = StepEmbedding(c.channels, step_width, c.first_step)
+        self.context_embedding = (
+            PooledContext(c.context_width, step_width) if c.pooled_context else None
+        )
         self.conv_in: nn.Module = (
             nn.Identity() if c.positions else conv(c.latent_channels, c.channels, c.kernel)
         )
@@ -208,6 +214,8 @@ class UNet(nn.Module):
         """
         frames = z_t.shape[2]
         step = self.embed_step(t)
+        if self.context_embedding is not None:
+            step = step + self.context_embedding(context)
         given = Conditioning(
             step=step.repeat_interleave(frames, dim=0),
             context=context,
