@@ -10,11 +10,12 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError, unknown
@@ -27,6 +28,9 @@ from codi.diffusion import (
     ProductSpace,
 )
 from codi.memory import return_freed_memory
+from codi.model import CoDi
+from codi.nn.compiling import compile_network
+from codi.nn.packing import pack
 from codi.types import Latents
 from codi.weights import find_model, open_part, require_files
 
@@ -106,6 +110,7 @@ class Pipeline:
 
     With `offload`, parts are dropped as soon as a request has no more use for them, and the next
     one loads them again: prompt encoders once all prompts are encoded, diffusers before decoding.
+    With `compile`, diffusers are translated by `torch.compile`.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class Pipeline:
         dtype: torch.dtype = torch.float32,
         model: Model | None = None,
         offload: bool = False,
+        compile: bool = False,
     ) -> None:
         if offload and folder is None:
             raise ConfigError("a model in memory cannot be offloaded; give a folder")
@@ -125,6 +131,7 @@ class Pipeline:
         self.device = torch.device(device)
         self.dtype = dtype
         self.offload = offload
+        self.compile = compile
         self.model = Model(config, []) if model is None else model
 
     # --- the whole way ---
@@ -423,9 +430,18 @@ class Pipeline:
             if name not in self.model.role(role):
                 if self.folder is None:
                     raise ConfigError(f"{part} is not part of this model; build it with all parts")
-                self.model.role(role)[name] = open_part(
+                opened = open_part(
                     self.config, self.folder, part, device=self.device, dtype=self.dtype
                 )
+                self._hasten(role, opened)
+                self.model.role(role)[name] = opened
+
+    def _hasten(self, role: str, part: nn.Module) -> None:
+        """Prepare a part that runs at every step, where that pays within one request."""
+        if role == "diffusers" and self.compile:
+            compile_network(part, self.device)
+        elif role in ("diffusers", "environments") and not self.offload:
+            pack(part)
 
     def _look_for(self, parts: Sequence[str]) -> None:
         """Say now what could not be loaded later."""
@@ -496,14 +512,22 @@ class _JointDenoiser:
     kept: Latents
     guidance: dict[str, GuidanceRule]
     dtype: torch.dtype
+    heard: Latents = field(default_factory=dict)
+    """Environments of the kept streams, which are the same at every step."""
+
+    @cached_property
+    def codi(self) -> CoDi:
+        """Return the joint model of all streams."""
+        return self.model.codi([*self.space.shapes, *self.kept])
 
     def __call__(self, z: Tensor, t: int) -> Tensor:
         streams = {name: x.to(self.dtype) for name, x in self.space.unpack(z).items()}
         batch = z.shape[0]
-        codi = self.model.codi([*streams, *self.kept])
+        codi = self.codi
         now = torch.full((batch,), t, device=z.device)
         steps = dict.fromkeys(streams, now) | {name: torch.zeros_like(now) for name in self.kept}
-        environments = codi.environment_of(streams | self.kept, steps)
+        environments = codi.environment_of(streams | self.kept, steps, self.heard)
+        self.heard.update({name: environments[name] for name in self.kept})
         schedule = self.model.schedule
         clean = {}
         for name, z_t in streams.items():
@@ -539,6 +563,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     offload: bool = False,
+    compile: bool = False,
 ) -> Pipeline:
     """Return the pipeline of a model: a shipped name or a folder. Weights are read when needed.
 
@@ -549,9 +574,11 @@ def load(
             is hundreds of times slower; files that hold it are converted as they are read.
         offload: whether parts are dropped when they have done their work, and loaded again by the
             next request: slower, and the peak of memory is that of the largest station.
+        compile: whether diffusers are translated by `torch.compile`: minutes at the first request,
+            kept for later ones.
 
     Raises:
-        ConfigError: no such model, device or dtype.
+        ConfigError: no such model, device or dtype, or no compiler.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -568,7 +595,12 @@ def load(
         raise ConfigError("float16 is hundreds of times slower on a CPU; use bfloat16 or float32")
     folder = find_model(model)
     return Pipeline(
-        load_config(folder), folder, device=device, dtype=_DTYPES[dtype], offload=offload
+        load_config(folder),
+        folder,
+        device=device,
+        dtype=_DTYPES[dtype],
+        offload=offload,
+        compile=compile,
     )
 
 

@@ -105,6 +105,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drop every part when it has done its work: least memory, and each batch loads again",
     )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="translate the networks first (torch.compile): minutes once, then faster steps",
+    )
     group.add_argument("--json", action="store_true", help="print the manifest, alone, on stdout")
     group.add_argument("--quiet", action="store_true", help="no progress, no notes, no last line")
 
@@ -204,6 +209,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
         offload=arguments.offload,
+        compile=arguments.compile,
     )
     folder = OutputFolder(arguments.out)
     work = _Work(request, arguments, pipeline, folder, began_s)

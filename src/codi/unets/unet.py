@@ -207,9 +207,8 @@ class UNet(nn.Module):
             environment: what the other streams do (B, K, E); None when there are no others.
         """
         frames = z_t.shape[2]
-        step = self.embed_step(t)
         given = Conditioning(
-            step=step.repeat_interleave(frames, dim=0),
+            step=self.embed_step(t),
             context=context,
             environment=environment,
             frames=frames,
