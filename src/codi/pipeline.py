@@ -18,9 +18,10 @@ from torch import Tensor
 
 from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError, unknown
+from codi.denoiser import JointDenoiser
 from codi.diffusion import (
-    PREDICTIONS,
     SAMPLERS,
+    SPACINGS,
     GuidanceRule,
     Noise,
     NoiseSource,
@@ -28,6 +29,7 @@ from codi.diffusion import (
 )
 from codi.memory import return_freed_memory
 from codi.types import Latents
+from codi.unets.reuse import DeepFeatures
 from codi.weights import find_model, open_part, require_files
 
 
@@ -99,6 +101,7 @@ class SamplingSettings:
     eta: float | None = None
     spacing: str | None = None
     guidance_interval: tuple[int, int] | None = None
+    reuse: int | None = None
 
 
 class Pipeline:
@@ -141,7 +144,9 @@ class Pipeline:
         steps: int | None = None,
         guidance: float | Mapping[str, float] | None = None,
         eta: float | None = None,
+        spacing: str | None = None,
         guidance_interval: tuple[int, int] | None = None,
+        reuse: int | None = None,
         callback: Callable[[int, int], None] | None = None,
         batch: int = 8,
     ) -> Generation:
@@ -155,12 +160,15 @@ class Pipeline:
             negative: what to steer away from, in place of "no prompt".
             keep: streams that are given, e.g. `{"video": "silent.mp4"}`: held clean while the
                 others are generated around them, and conditions as well.
-            sampler: name of a sampler; the model's own when None, like the next three.
+            sampler: name of a sampler; the model's own when None, like the next six.
             steps: denoising steps.
             guidance: scale of the guidance, one number or one for each modality.
             eta: noise that the sampler adds back, where it can.
+            spacing: how the steps are spread over the noise levels.
             guidance_interval: lowest and highest step t that are guided (Kynkaanniemi et al. 2024);
                 the others cost half.
+            reuse: compute the inside of the diffusers at every n-th evaluation only (DeepCache, Ma
+                et al. 2024); 1 at each.
             callback: called as callback(step, steps) after every step.
             batch: most samples denoised, and decoded, at once.
 
@@ -171,7 +179,7 @@ class Pipeline:
         to = [to] if isinstance(to, str) else list(to)
         kept_sources = dict(keep or {})
         settings = SamplingSettings(
-            sampler, steps, guidance, eta, guidance_interval=guidance_interval
+            sampler, steps, guidance, eta, spacing, guidance_interval, reuse
         )
         self._check(to, kept_sources)
         prompts = [c if isinstance(c, Condition) else Condition(*c) for c in conditions]
@@ -307,7 +315,7 @@ class Pipeline:
         sampler = SAMPLERS.get(resolved["sampler"])
         if sampler is None:
             raise ConfigError(unknown("sampler", resolved["sampler"], SAMPLERS))
-        denoise = _JointDenoiser(
+        denoise = JointDenoiser(
             self.model,
             space,
             context.to(self.device, self.dtype),
@@ -322,6 +330,7 @@ class Pipeline:
                 for name in to
             },
             self.dtype,
+            self._deep(to, resolved["reuse"]),
         )
         total = resolved["steps"]
 
@@ -373,6 +382,12 @@ class Pipeline:
                 f"guidance_interval = {list(interval)}; give the lowest and the highest step t "
                 f"that are guided, from 0 to {self.model.schedule.T}"
             )
+        reuse = own.reuse if settings.reuse is None else settings.reuse
+        if reuse < 1:
+            raise ConfigError(f"reuse = {reuse}; give 1 (none) or more evaluations")
+        spacing = settings.spacing or own.spacing
+        if spacing not in SPACINGS:
+            raise ConfigError(unknown("spacing", spacing, SPACINGS))
         name = settings.sampler or own.sampler
         eta = settings.eta
         if eta is None and settings.sampler is None and own.eta:
@@ -382,10 +397,11 @@ class Pipeline:
             "to": list(to),
             "sampler": name,
             "steps": steps,
-            "spacing": settings.spacing or own.spacing,
+            "spacing": spacing,
             "eta": eta,
             "guidance": self._guidance(settings.guidance, to),
             "guidance_interval": interval,
+            "reuse": reuse,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "versions": {
@@ -457,6 +473,12 @@ class Pipeline:
                 f"{', '.join(twice)}: asked for twice; a modality is either generated or kept, once"
             )
 
+    def _deep(self, to: Sequence[str], reuse: int) -> dict[str, DeepFeatures]:
+        """Return what the diffusers that can reuse their inside keep of it; nothing for 1."""
+        parts = {name: self.model.part("diffusers", name) for name in to} if reuse > 1 else {}
+        able = [name for name, part in parts.items() if getattr(part, "reuses_inside", False)]
+        return {name: DeepFeatures(reuse) for name in able}
+
     def _guidance(
         self, given: float | Mapping[str, float] | None, to: Sequence[str]
     ) -> dict[str, float]:
@@ -479,51 +501,6 @@ class Pipeline:
 
     def _moved(self, x: Any) -> Any:
         return x.to(self.device, self.dtype) if isinstance(x, Tensor) else x
-
-
-@dataclass(frozen=True)
-class _JointDenoiser:
-    """z (B, N), t -> z_0 (B, N): all streams of a request as one denoiser on the product space.
-
-    Guided and unguided predictions are one batch of twice the size; the environment is the same for
-    both, because guidance drops the prompt and not the other streams.
-    """
-
-    model: Model
-    space: ProductSpace
-    context: Tensor
-    against: Tensor
-    kept: Latents
-    guidance: dict[str, GuidanceRule]
-    dtype: torch.dtype
-
-    def __call__(self, z: Tensor, t: int) -> Tensor:
-        streams = {name: x.to(self.dtype) for name, x in self.space.unpack(z).items()}
-        batch = z.shape[0]
-        codi = self.model.codi([*streams, *self.kept])
-        now = torch.full((batch,), t, device=z.device)
-        steps = dict.fromkeys(streams, now) | {name: torch.zeros_like(now) for name in self.kept}
-        environments = codi.environment_of(streams | self.kept, steps)
-        schedule = self.model.schedule
-        clean = {}
-        for name, z_t in streams.items():
-            beside = codi.beside(name, environments)
-            alpha, sigma = schedule.alpha(now, z_t.ndim), schedule.sigma(now, z_t.ndim)
-            rule = self.guidance[name]
-            if rule.active(t):
-                output = codi.diffusers[name](
-                    torch.cat([z_t, z_t]),
-                    torch.cat([now, now]),
-                    torch.cat([self.context, self.against]),
-                    None if beside is None else torch.cat([beside, beside]),
-                )
-                guided, unguided = output.float().chunk(2)
-                output = rule.apply(guided, unguided, t)
-            else:
-                output = codi.diffusers[name](z_t, now, self.context, beside).float()
-            recover = PREDICTIONS[self.model.config.modality(name).prediction].recover
-            clean[name] = recover(output, z_t.float(), alpha, sigma)[0]
-        return self.space.pack(clean)
 
 
 _DTYPES = {

@@ -67,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, unipc, euler, heun, ddpm")
     group.add_argument(
+        "--spacing", metavar="NAME", help="of the steps: trailing, leading, linspace, ldm"
+    )
+    group.add_argument(
         "--guidance",
         nargs="+",
         metavar="G",
@@ -78,6 +81,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=whole_number(0),
         metavar=("LOW", "HIGH"),
         help="guide only the steps t from LOW to HIGH, of 1000; the others take half the time",
+    )
+    group.add_argument(
+        "--reuse",
+        type=whole_number(1),
+        metavar="N",
+        help="compute the inside of the diffusers at every N-th step only, and their outermost "
+        "layers at each; 1 reuses nothing",
     )
     group.add_argument(
         "--batch",
@@ -272,6 +282,8 @@ class _Work:
                 sampler=self.arguments.sampler,
                 guidance=request.guidance,
                 guidance_interval=request.guidance_interval,
+                spacing=self.arguments.spacing,
+                reuse=self.arguments.reuse,
                 callback=report,
                 batch=size,
             )
