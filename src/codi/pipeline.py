@@ -28,6 +28,7 @@ from codi.diffusion import (
     ProductSpace,
 )
 from codi.memory import return_freed_memory
+from codi.nn.precision import cpu_compute_dtype
 from codi.types import Latents
 from codi.unets.reuse import DeepFeatures
 from codi.weights import find_model, open_part, require_files
@@ -109,6 +110,7 @@ class Pipeline:
 
     With `offload`, parts are dropped as soon as a request has no more use for them, and the next
     one loads them again: prompt encoders once all prompts are encoded, diffusers before decoding.
+    Weights are held in `dtype` and computed in `compute_dtype`, which is `dtype` by default.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Pipeline:
         *,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compute_dtype: torch.dtype | None = None,
         model: Model | None = None,
         offload: bool = False,
     ) -> None:
@@ -127,6 +130,7 @@ class Pipeline:
         self.folder = folder
         self.device = torch.device(device)
         self.dtype = dtype
+        self.compute_dtype = compute_dtype or dtype
         self.offload = offload
         self.model = Model(config, []) if model is None else model
 
@@ -256,8 +260,8 @@ class Pipeline:
             encoder = self.model.encoder(condition.modality)
             x = self._moved(media.to_tensor([media.to_array(item)]))
             share = weight / sum(weights)
-            mixed = mixed + encoder(x).to(self.dtype) * share
-            unprompted = unprompted + encoder.unprompted(x).to(self.dtype) * share
+            mixed = mixed + encoder(x).to(self.compute_dtype) * share
+            unprompted = unprompted + encoder.unprompted(x).to(self.compute_dtype) * share
         return mixed, unprompted
 
     @torch.no_grad()
@@ -265,7 +269,7 @@ class Pipeline:
         """Return contexts (B, L, D) of B arrays of one modality."""
         self.require([], [name], {})
         x = self.config.media(name).to_tensor(arrays)
-        return self.model.encoder(name)(self._moved(x)).to(self.dtype)
+        return self.model.encoder(name)(self._moved(x)).to(self.compute_dtype)
 
     def empty_context(self, size: int) -> Tensor:
         """Return contexts (B, L, D) that say nothing: zero, the mean of all prompts."""
@@ -274,7 +278,7 @@ class Pipeline:
             for m in self.config.modalities.values()
             if m.encoder
         ]
-        return torch.zeros(size, 1, widths[0], device=self.device, dtype=self.dtype)
+        return torch.zeros(size, 1, widths[0], device=self.device, dtype=self.compute_dtype)
 
     @torch.no_grad()
     def encode(self, name: str, arrays: Sequence[Any]) -> Tensor:
@@ -318,9 +322,9 @@ class Pipeline:
         denoise = JointDenoiser(
             self.model,
             space,
-            context.to(self.device, self.dtype),
+            context.to(self.device, self.compute_dtype),
             (self.empty_context(len(seeds)) if against is None else against).to(self.device),
-            {name: z.to(self.device, self.dtype) for name, z in kept.items()},
+            {name: z.to(self.device, self.compute_dtype) for name, z in kept.items()},
             {
                 name: GuidanceRule(
                     resolved["guidance"][name],
@@ -329,7 +333,7 @@ class Pipeline:
                 )
                 for name in to
             },
-            self.dtype,
+            self.compute_dtype,
             self._deep(to, resolved["reuse"]),
         )
         total = resolved["steps"]
@@ -352,8 +356,8 @@ class Pipeline:
         )
         if not torch.isfinite(z).all():
             raise ConfigError(
-                f"model {self.config.name!r} made numbers that are not finite in {self.dtype}; "
-                "try --dtype float32, a lower guidance or more steps"
+                f"model {self.config.name!r} made numbers that are not finite in "
+                f"{self.compute_dtype}; try --dtype float32, a lower guidance or more steps"
             )
         return space.unpack(z)
 
@@ -363,7 +367,7 @@ class Pipeline:
         self._load(self.config.parts(("codecs",), list(latents)))
         return {
             name: self.config.media(name).from_tensor(
-                self.model.codec(name).decode(z.to(self.device, self.dtype))
+                self.model.codec(name).decode(z.to(self.device, self.compute_dtype))
             )
             for name, z in latents.items()
         }
@@ -404,6 +408,7 @@ class Pipeline:
             "reuse": reuse,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
             "versions": {
                 "codi": __version__,
                 "torch": torch.__version__,
@@ -440,7 +445,12 @@ class Pipeline:
                 if self.folder is None:
                     raise ConfigError(f"{part} is not part of this model; build it with all parts")
                 self.model.role(role)[name] = open_part(
-                    self.config, self.folder, part, device=self.device, dtype=self.dtype
+                    self.config,
+                    self.folder,
+                    part,
+                    device=self.device,
+                    dtype=self.dtype,
+                    compute_dtype=self.compute_dtype,
                 )
 
     def _look_for(self, parts: Sequence[str]) -> None:
@@ -500,13 +510,16 @@ class Pipeline:
         return latents, originals
 
     def _moved(self, x: Any) -> Any:
-        return x.to(self.device, self.dtype) if isinstance(x, Tensor) else x
+        return x.to(self.device, self.compute_dtype) if isinstance(x, Tensor) else x
 
 
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
 }
 
 
@@ -515,6 +528,7 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    compute_dtype: str = "auto",
     offload: bool = False,
 ) -> Pipeline:
     """Return the pipeline of a model: a shipped name or a folder. Weights are read when needed.
@@ -522,8 +536,13 @@ def load(
     Args:
         model: "tiny", or a folder with `config.toml` and weights.
         device: "auto" takes a GPU where there is one.
-        dtype: "auto" is float32 on a CPU, bfloat16 on a GPU. float16 is refused on a CPU, where it
-            is hundreds of times slower; files that hold it are converted as they are read.
+        dtype: what the weights are held in: float32 (or fp32), bfloat16 (bf16) or float16 (fp16);
+            "auto" is float32 on a CPU, bfloat16 on a GPU. Weights that are stored in this type are
+            not read into memory, but mapped.
+        compute_dtype: what they are computed in, layer by layer where it is another type. "auto" is
+            `dtype` on a GPU, and on a CPU for float32; 16 bits are computed in bfloat16 where a try
+            shows that the CPU is fast at it, else in float32. float16 is refused on a CPU, where it
+            is hundreds of times slower.
         offload: whether parts are dropped when they have done their work, and loaded again by the
             next request: slower, and the peak of memory is that of the largest station.
 
@@ -539,14 +558,30 @@ def load(
         raise ConfigError(f"device {device!r} is not available here; use cpu") from error
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    if dtype not in _DTYPES:
-        raise ConfigError(unknown("dtype", dtype, _DTYPES))
-    if dtype == "float16" and kind == "cpu":
-        raise ConfigError("float16 is hundreds of times slower on a CPU; use bfloat16 or float32")
+    held = _dtype("dtype", dtype)
+    if compute_dtype != "auto":
+        computed = _dtype("compute_dtype", compute_dtype)
+    else:
+        computed = cpu_compute_dtype(held) if kind == "cpu" else held
+    if computed == torch.float16 and kind == "cpu":
+        raise ConfigError(
+            "to compute in float16 is hundreds of times slower on a CPU; use bfloat16 or float32"
+        )
     folder = find_model(model)
     return Pipeline(
-        load_config(folder), folder, device=device, dtype=_DTYPES[dtype], offload=offload
+        load_config(folder),
+        folder,
+        device=device,
+        dtype=held,
+        compute_dtype=computed,
+        offload=offload,
     )
+
+
+def _dtype(what: str, name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise ConfigError(unknown(what, name, _DTYPES))
+    return _DTYPES[name]
 
 
 __all__ = ["Condition", "Generation", "Pipeline", "SamplingSettings", "load"]

@@ -108,7 +108,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         metavar="T",
-        help="float32, bfloat16, float16; auto is float32 on a CPU, else bfloat16 (default: auto)",
+        help="of the weights: fp32, bf16, fp16; in the type of their file they stay there, mapped; "
+        "auto is fp32 on a CPU, else bf16 (default: auto)",
+    )
+    group.add_argument(
+        "--compute-dtype",
+        default="auto",
+        metavar="T",
+        help="what weights are computed in, one layer at a time where it is another type; auto is "
+        "fp32 on a CPU that is slow at bf16, which is tried (default: auto)",
     )
     group.add_argument(
         "--offload",
@@ -213,6 +221,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
+        compute_dtype=arguments.compute_dtype,
         offload=arguments.offload,
     )
     folder = OutputFolder(arguments.out)
