@@ -45,7 +45,7 @@ class HeldParameter(nn.Parameter):
         """Run an operation on wide copies; questions about the parameter are about itself."""
         del types
         kwargs = dict(kwargs or {})
-        if func is _DTYPE:
+        if func == _DTYPE:  # made anew whenever it is asked for
             return args[0].compute_dtype
         with torch._C.DisableTorchFunctionSubclass():
             name = getattr(func, "__name__", "")
