@@ -513,7 +513,7 @@ class Pipeline:
         return x.to(self.device, self.compute_dtype) if isinstance(x, Tensor) else x
 
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -521,6 +521,7 @@ _DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+"""Types of numbers by the names that users type."""
 
 
 def load(
@@ -579,9 +580,9 @@ def load(
 
 
 def _dtype(what: str, name: str) -> torch.dtype:
-    if name not in _DTYPES:
-        raise ConfigError(unknown(what, name, _DTYPES))
-    return _DTYPES[name]
+    if name not in DTYPES:
+        raise ConfigError(unknown(what, name, DTYPES))
+    return DTYPES[name]
 
 
 __all__ = ["Condition", "Generation", "Pipeline", "SamplingSettings", "load"]
