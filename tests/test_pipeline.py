@@ -231,6 +231,54 @@ def test_steps_outside_the_interval_are_not_guided(pipeline: Pipeline) -> None:
     torch.testing.assert_close(never, plain)
 
 
+@pytest.mark.parametrize("interval", [None, (400, 1000), (1, 2)])
+def test_a_step_without_guidance_is_one_evaluation(
+    model: Model, pipeline: Pipeline, interval: tuple[int, int] | None
+) -> None:
+    seen: list[int] = []
+    hook = model.part("diffusers", "audio").register_forward_pre_hook(
+        lambda _module, args: seen.append(len(args[0]))
+    )
+    try:
+        _sample(pipeline, ["audio"], [0, 1], guidance=3.0, guidance_interval=interval)
+    finally:
+        hook.remove()
+    steps = model.schedule.timesteps(3)[:-1]
+    guided = [interval is None or interval[0] <= t <= interval[1] for t in steps]
+    assert seen == [4 if g else 2 for g in guided]
+
+
+def test_reused_features_are_exact_for_one_and_counted_for_more(
+    model: Model, pipeline: Pipeline
+) -> None:
+    to = ["text", "audio"]
+    seen: list[int] = []
+    inside = model.part("diffusers", "audio").middle[0]  # type: ignore[index]
+    hook = inside.register_forward_pre_hook(lambda *_: seen.append(1))
+    try:
+        exact, same, near = (_sample(pipeline, to, [0], reuse=n) for n in (None, 1, 2))
+    finally:
+        hook.remove()
+    assert len(seen) == 3 + 3 + 2
+    for name in to:
+        assert torch.equal(same[name], exact[name])
+        assert not torch.equal(near[name], exact[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reuse": 0}, "reuse = 0; give 1"),
+        ({"spacing": "trailling"}, "unknown spacing 'trailling'; did you mean 'trailing'"),
+    ],
+)
+def test_impossible_settings_of_sampling_are_refused(
+    pipeline: Pipeline, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pipeline.describe(SamplingSettings(**settings), ["audio"])
+
+
 def test_an_empty_interval_of_guidance_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(ConfigError, match=r"guidance_interval = \[800, 200\]"):
         pipeline.describe(SamplingSettings(guidance_interval=(800, 200)), ["audio"])
@@ -479,7 +527,11 @@ def test_unit_contexts_are_guided_away_from_media_that_show_nothing() -> None:
     [
         ({"device": "abacus"}, "device 'abacus' is not available here; use cpu"),
         ({"dtype": "float23"}, "unknown dtype 'float23'; did you mean 'float32'"),
-        ({"dtype": "float16", "device": "cpu"}, "float16 is hundreds of times slower"),
+        ({"compute_dtype": "fp17", "device": "cpu"}, "unknown compute_dtype 'fp17'"),
+        (
+            {"dtype": "fp16", "compute_dtype": "fp16", "device": "cpu"},
+            "float16 is hundreds of times slower",
+        ),
     ],
 )
 def test_an_impossible_device_or_dtype_is_an_error(
@@ -528,3 +580,18 @@ def test_public_names_are_found_when_they_are_used() -> None:
     assert "load" in dir(codi)
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = codi.lod
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_narrow_weights_make_what_the_rounded_model_makes(
+    model: Model, tmp_path: Path, dtype: str
+) -> None:
+    save_model(model, tmp_path, {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
+    rounded, narrow = (
+        load(tmp_path, device="cpu", dtype=held, compute_dtype="fp32") for held in ("fp32", dtype)
+    )
+    made = [p.generate([("text", SENTENCE)], NAMES, steps=1) for p in (rounded, narrow)]
+    assert made[0]["text"] == made[1]["text"]
+    assert np.array_equal(made[0]["video"][0].frames, made[1]["video"][0].frames)
+    assert np.array_equal(made[0]["audio"][0].samples, made[1]["audio"][0].samples)
+    assert made[1].settings["compute_dtype"] == "float32"

@@ -96,5 +96,7 @@ def reading_speed(
     matrix: Tensor = torch.ones(max(size // dtype.itemsize // width, 1), width, device=device)
     matrix = matrix.to(dtype)
     vector = torch.ones(width, device=device, dtype=dtype)
-    times = [fastest(work, device, duration_s / 2) for work in (matrix.sum, lambda: matrix @ vector)]
+    times = [
+        fastest(work, device, duration_s / 2) for work in (matrix.sum, lambda: matrix @ vector)
+    ]
     return matrix.numel() * dtype.itemsize / min(times)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codi.cli import bench_memory, bench_sampling
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
 from codi.cli.plugins import OPTION
 
@@ -25,6 +26,8 @@ examples:
   codi bench generate --steps 20
   codi bench flops --model tiny
   codi bench train recipe-tiny-cpu
+  codi bench memory --preset release
+  codi bench sampling --samples 100
 """
 _PROMPT = "a red ball bounces"
 _JOINT: tuple[tuple[str, ...], ...] = (("video", "audio"),)
@@ -71,6 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     add_device(train)
     train.set_defaults(run=run_train)
+    bench_memory.configure(kinds)
+    bench_sampling.configure(kinds)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,8 @@ sequence of tokens without a copy, and all layers after them follow.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class PackedConv2d(nn.Module):
         super().__init__()
         self.plain: Tensor | None = layer.weight.detach()
         self.bias = None if layer.bias is None else layer.bias.detach()
-        self.geometry = [layer.padding, layer.stride, layer.dilation, layer.groups]
+        self.geometry: list[Any] = [layer.padding, layer.stride, layer.dilation, layer.groups]
         self.packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +68,9 @@ class PackedConv2d(nn.Module):
         if self.packed is None:
             assert self.plain is not None
             self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                self.plain.to_mkldnn(), *self.geometry, x.shape
+                self.plain.to_mkldnn(),
+                *self.geometry,
+                x.shape,  # type: ignore[call-arg]
             )
             self.plain = None
         return _kernels._convolution_pointwise(
@@ -90,7 +94,8 @@ def pack(module: nn.Module) -> None:
 def _packed(layer: nn.Module) -> nn.Module | None:
     """Return what takes the place of one layer, or None to leave it."""
     weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or weight.numel() < LEAST:
+    # Weights held in another type than they are computed in are meant to stay as they are.
+    if type(weight) is not nn.Parameter or weight.numel() < LEAST:
         return None
     if not packable(weight.dtype, weight.device):
         return None
@@ -100,6 +105,6 @@ def _packed(layer: nn.Module) -> nn.Module | None:
         )
     if type(layer) is nn.Linear:
         return PackedLinear(layer)
-    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
+    if type(layer) is nn.Conv2d and (layer.padding_mode, type(layer.padding)) == ("zeros", tuple):
         return PackedConv2d(layer)
     return None
