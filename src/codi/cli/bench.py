@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codi.cli import bench_memory, bench_sampling
+from codi.cli import bench_memory, bench_sampling, bench_unet
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
 from codi.cli.plugins import OPTION
 
@@ -74,6 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     add_device(train)
     train.set_defaults(run=run_train)
+    bench_unet.configure(kinds)
     bench_memory.configure(kinds)
     bench_sampling.configure(kinds)
 
