@@ -71,6 +71,7 @@ class Report:
             environment would take; None for one stream.
         of_peer: time of the peer over ours; None without one.
         difference: largest difference of the peer's numbers from ours, over their deviation.
+        environment: share of the environment in the operations of all together.
     """
 
     evaluations: tuple[Measured, ...]
@@ -79,6 +80,7 @@ class Report:
     of_parts: float | None = None
     of_peer: float | None = None
     difference: float | None = None
+    environment: float | None = None
 
 
 def resized(config: ModelConfig, frames: int | None, size: int | None) -> ModelConfig:
@@ -143,6 +145,7 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
         of_parts=_of_parts(times, costs, s.streams) if together else None,
         of_peer=ratio(times, PEER, first) if s.against_peer else None,
         difference=difference,
+        environment=_environment(costs, s.streams) if together else None,
     )
 
 
@@ -212,10 +215,14 @@ def _of_parts(
 ) -> float:
     """Return the median over the turns of the joint time over what its parts promise."""
     joint = " + ".join(streams)
-    alone = sum(costs[name][0] for name in streams)
-    share = costs[joint][0] / alone  # environments, computed as efficiently as the rest
+    more = 1 / (1 - _environment(costs, streams))  # environments, as efficient as the rest
     turns = zip(times[joint], *(times[name] for name in streams), strict=True)
-    return statistics.median(together / (share * sum(parts)) for together, *parts in turns)
+    return statistics.median(together / (more * sum(parts)) for together, *parts in turns)
+
+
+def _environment(costs: dict[str, tuple[int, int]], streams: Sequence[str]) -> float:
+    """Return the share of the environment in the operations of all streams together."""
+    return 1 - sum(costs[name][0] for name in streams) / costs[" + ".join(streams)][0]
 
 
 def _difference(works: dict[str, Any], stream: str) -> float:

@@ -9,11 +9,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Work = Callable[[], object]
+Name = TypeVar("Name")
 
 
 def wait(device: torch.device | str) -> None:
@@ -44,14 +46,14 @@ def fastest(work: Work, device: torch.device | str, duration_s: float) -> float:
 
 
 def in_turns(
-    works: Mapping[str, Work], repeat: int, device: torch.device | str = "cpu", warm_up: int = 1
-) -> dict[str, list[float]]:
+    works: Mapping[Name, Work], repeat: int, device: torch.device | str = "cpu", warm_up: int = 1
+) -> dict[Name, list[float]]:
     """Return the seconds of `repeat` calls of each work, called one after the other in turns.
 
     A machine that slows down for a while then slows all of them, and the ratio of two works that
     were called in the same turn keeps its meaning. The first `warm_up` turns are not counted.
     """
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    taken: dict[Name, list[float]] = {name: [] for name in works}
     for turn in range(warm_up + repeat):
         for name, work in works.items():
             taken_s = seconds(work, device)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
 
 if TYPE_CHECKING:
-    from codi.benchmarks.evaluations import Report
+    from codi.benchmarks.evaluations import Report, Setting
+    from codi.build import ModelConfig
 
 _DESCRIPTION = """\
 Build the diffusers of a preset with random weights and time one evaluation of each stream, and of
@@ -89,22 +90,31 @@ def run(arguments: argparse.Namespace) -> int:
         repeat=arguments.repeat,
     )
     report = measure(config, setting)
-    machine = f"{arguments.dtype}, {setting.device}, {torch.get_num_threads()} threads"
     if arguments.json:
         import dataclasses
         import json
 
-        print_line(json.dumps({"machine": machine} | dataclasses.asdict(report), indent=2))
+        numbers = {"model": config.name, "machine": _machine(setting)} | dataclasses.asdict(report)
+        print_line(json.dumps(numbers, indent=2))
     else:
-        _print(report, f"one evaluation of {config.name}, batch {setting.batch}", machine)
+        print_report(report, config, setting)
     return 0
 
 
-def _print(report: Report, title: str, machine: str) -> None:
+def _machine(setting: Setting) -> str:
+    import torch
+
+    dtype = str(setting.dtype).removeprefix("torch.")
+    return f"{dtype}, {setting.device}, {torch.get_num_threads()} threads"
+
+
+def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
+    """Print a table, and a line for every comparison."""
     from rich.table import Table
 
     from codi.cli.progress import print_line, print_table
 
+    title = f"one evaluation of model {config.name}, batch {setting.batch}, without guidance"
     table = Table("", "s", "GFLOP", "of peak", "weights read", "of reading speed", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -119,6 +129,7 @@ def _print(report: Report, title: str, machine: str) -> None:
         )
     print_table(table)
     if report.of_parts is not None:
+        print_line(f"environment parts: {report.environment:.1%} of all together")
         print_line(
             f"together: {report.of_parts:.3f} of the parts alone and the counted operations of the "
             "environment"
@@ -126,5 +137,5 @@ def _print(report: Report, title: str, machine: str) -> None:
     if report.of_peer is not None:
         print_line(f"diffusers takes {report.of_peer:.2f} of our time")
         print_line(f"its numbers differ by {report.difference:.1e} of their deviation at most")
-    print_line(f"matrix products here: {report.peak / 1e9:.1f} GFLOP/s ({machine})")
+    print_line(f"matrix products here: {report.peak / 1e9:.1f} GFLOP/s ({_machine(setting)})")
     print_line(f"memory here is read at {report.reading / 1e9:.1f} GB/s")
