@@ -17,6 +17,7 @@ import codi
 from codi import media
 from codi.build import Model
 from codi.config import ConfigError
+from codi.nn import packing
 from codi.pipeline import Condition, Generation, Pipeline, SamplingSettings, load
 from codi.types import Latents
 from codi.weights import save_model
@@ -319,6 +320,22 @@ def test_a_kept_stream_informs_the_others(pipeline: Pipeline) -> None:
     assert not torch.allclose(one["audio"], other["audio"], atol=1e-4)
 
 
+def test_a_kept_streams_environment_is_computed_once(pipeline: Pipeline) -> None:
+    calls: list[str] = []
+    hooks = [
+        pipeline.model.part("environments", name).register_forward_hook(
+            lambda *_, name=name: calls.append(name)
+        )
+        for name in ("text", "audio")
+    ]
+    kept = latents(small_config(), ["text"], size=1)
+    settings = SamplingSettings(steps=3)
+    pipeline.sample(pipeline.context([]), ["audio"], [1], settings=settings, kept=kept)
+    for hook in hooks:
+        hook.remove()
+    assert (calls.count("text"), calls.count("audio")) == (1, 3)
+
+
 def test_a_kept_stream_brings_the_diffuser_whose_step_embedding_it_shares(tmp_path: Path) -> None:
     released = small_model(*RELEASED)
     save_model(released, tmp_path)
@@ -539,6 +556,26 @@ def test_an_impossible_device_or_dtype_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load(folder, **settings)
+
+
+def test_packed_weights_make_the_same(
+    pipeline: Pipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "LEAST", 0)
+    opened = load(folder, device="cpu")
+    settings = SamplingSettings(steps=2)
+    expected, made = (
+        p.sample(p.context([]), ["audio", "text"], [1], settings=settings)
+        for p in (pipeline, opened)
+    )
+    assert "conv_in.weight" not in opened.model.part("environments", "audio").state_dict()
+    for name, z in made.items():
+        torch.testing.assert_close(z, expected[name], atol=1e-3, rtol=1e-3)
+
+
+def test_narrow_weights_are_not_compiled(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="are not compiled; give dtype"):
+        load(folder, device="cpu", dtype="float16", compute_dtype="float32", compile=True)
 
 
 def test_half_precision_generates(folder: Path) -> None:
