@@ -254,7 +254,7 @@ def test_reused_features_are_exact_for_one_and_counted_for_more(
 ) -> None:
     to = ["text", "audio"]
     seen: list[int] = []
-    inside = model.part("diffusers", "audio").middle[0]  # type: ignore[index]
+    inside = model.part("diffusers", "audio").get_submodule("middle.0")
     hook = inside.register_forward_pre_hook(lambda *_: seen.append(1))
     try:
         exact, same, near = (_sample(pipeline, to, [0], reuse=n) for n in (None, 1, 2))

@@ -60,7 +60,7 @@ def dummy_config(preset: str, folder: Path, assignments: Iterable[str] = ()) -> 
         words = _WORDS.get(getattr(config, role)[name].get("kind", ""))
         if words is not None:
             shape: Any = config.part(role, name)
-            place = folder / "tokenizers" / name
+            place = folder / "tokenizers" / part
             _write_byte_pairs(place, getattr(shape, words.size) - words.fewer, words.last)
             found.append(f'{part}.{words.setting}="{place}"')
     return load_config(preset, [*assignments, *found])

@@ -35,7 +35,7 @@ class HeldParameter(nn.Parameter):
         return parameter
 
     @classmethod
-    def __torch_function__(  # type: ignore[override]
+    def __torch_function__(
         cls,
         func: Callable[..., Any],
         types: Sequence[type],
