@@ -578,6 +578,14 @@ def test_narrow_weights_are_not_compiled(folder: Path) -> None:
         load(folder, device="cpu", dtype="float16", compute_dtype="float32", compile=True)
 
 
+def test_compiling_without_a_compiler_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="leave --compile out"):
+        load(folder, device="cpu", compile=True).generate(to=["text"], steps=1)
+
+
 def test_half_precision_generates(folder: Path) -> None:
     made = load(folder, device="cpu", dtype="bfloat16").generate(
         [("text", SENTENCE)], ["text", "audio"], negative=[("text", "a star")], steps=1

@@ -135,3 +135,9 @@ def test_small_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     pack(network)
     assert isinstance(network[0], nn.Linear)
     assert isinstance(network[1], PackedLinear)
+
+
+def test_other_devices_convolve_channels_last() -> None:
+    layer = nn.Conv2d(4, 5, 3, device="meta")
+    pack(nn.Sequential(layer))
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)

@@ -81,9 +81,12 @@ class PackedConv2d(nn.Module):
 def pack(module: nn.Module) -> None:
     """Replace the convolutions and linear layers inside `module`, which then has no gradients.
 
-    Small layers, and those that no kernel takes, stay as they are.
+    Small layers, and those that no kernel takes, stay as they are; other devices than the CPU need
+    no more than channels-last convolutions.
     """
     for name, layer in module.named_children():
+        if isinstance(layer, nn.Conv2d) and layer.weight.device.type != "cpu":
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         packed = _packed(layer)
         if packed is not None:
             setattr(module, name, packed)
