@@ -17,6 +17,7 @@ import codi
 from codi import media
 from codi.build import Model
 from codi.config import ConfigError
+from codi.nn import packing
 from codi.pipeline import Condition, Generation, Pipeline, SamplingSettings, load
 from codi.types import Latents
 from codi.weights import save_model
@@ -231,6 +232,54 @@ def test_steps_outside_the_interval_are_not_guided(pipeline: Pipeline) -> None:
     torch.testing.assert_close(never, plain)
 
 
+@pytest.mark.parametrize("interval", [None, (400, 1000), (1, 2)])
+def test_a_step_without_guidance_is_one_evaluation(
+    model: Model, pipeline: Pipeline, interval: tuple[int, int] | None
+) -> None:
+    seen: list[int] = []
+    hook = model.part("diffusers", "audio").register_forward_pre_hook(
+        lambda _module, args: seen.append(len(args[0]))
+    )
+    try:
+        _sample(pipeline, ["audio"], [0, 1], guidance=3.0, guidance_interval=interval)
+    finally:
+        hook.remove()
+    steps = model.schedule.timesteps(3)[:-1]
+    guided = [interval is None or interval[0] <= t <= interval[1] for t in steps]
+    assert seen == [4 if g else 2 for g in guided]
+
+
+def test_reused_features_are_exact_for_one_and_counted_for_more(
+    model: Model, pipeline: Pipeline
+) -> None:
+    to = ["text", "audio"]
+    seen: list[int] = []
+    inside = model.part("diffusers", "audio").get_submodule("middle.0")
+    hook = inside.register_forward_pre_hook(lambda *_: seen.append(1))
+    try:
+        exact, same, near = (_sample(pipeline, to, [0], reuse=n) for n in (None, 1, 2))
+    finally:
+        hook.remove()
+    assert len(seen) == 3 + 3 + 2
+    for name in to:
+        assert torch.equal(same[name], exact[name])
+        assert not torch.equal(near[name], exact[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reuse": 0}, "reuse = 0; give 1"),
+        ({"spacing": "trailling"}, "unknown spacing 'trailling'; did you mean 'trailing'"),
+    ],
+)
+def test_impossible_settings_of_sampling_are_refused(
+    pipeline: Pipeline, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pipeline.describe(SamplingSettings(**settings), ["audio"])
+
+
 def test_an_empty_interval_of_guidance_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(ConfigError, match=r"guidance_interval = \[800, 200\]"):
         pipeline.describe(SamplingSettings(guidance_interval=(800, 200)), ["audio"])
@@ -269,6 +318,22 @@ def test_a_kept_stream_informs_the_others(pipeline: Pipeline) -> None:
         for z in (kept, kept + 1.0)
     )
     assert not torch.allclose(one["audio"], other["audio"], atol=1e-4)
+
+
+def test_a_kept_streams_environment_is_computed_once(pipeline: Pipeline) -> None:
+    calls: list[str] = []
+    hooks = [
+        pipeline.model.part("environments", name).register_forward_hook(
+            lambda *_, name=name: calls.append(name)
+        )
+        for name in ("text", "audio")
+    ]
+    kept = latents(small_config(), ["text"], size=1)
+    settings = SamplingSettings(steps=3)
+    pipeline.sample(pipeline.context([]), ["audio"], [1], settings=settings, kept=kept)
+    for hook in hooks:
+        hook.remove()
+    assert (calls.count("text"), calls.count("audio")) == (1, 3)
 
 
 def test_a_kept_stream_brings_the_diffuser_whose_step_embedding_it_shares(tmp_path: Path) -> None:
@@ -479,7 +544,11 @@ def test_unit_contexts_are_guided_away_from_media_that_show_nothing() -> None:
     [
         ({"device": "abacus"}, "device 'abacus' is not available here; use cpu"),
         ({"dtype": "float23"}, "unknown dtype 'float23'; did you mean 'float32'"),
-        ({"dtype": "float16", "device": "cpu"}, "float16 is hundreds of times slower"),
+        ({"compute_dtype": "fp17", "device": "cpu"}, "unknown compute_dtype 'fp17'"),
+        (
+            {"dtype": "fp16", "compute_dtype": "fp16", "device": "cpu"},
+            "float16 is hundreds of times slower",
+        ),
     ],
 )
 def test_an_impossible_device_or_dtype_is_an_error(
@@ -487,6 +556,34 @@ def test_an_impossible_device_or_dtype_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load(folder, **settings)
+
+
+def test_packed_weights_make_the_same(
+    pipeline: Pipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "LEAST", 0)
+    opened = load(folder, device="cpu")
+    settings = SamplingSettings(steps=2)
+    expected, made = (
+        p.sample(p.context([]), ["audio", "text"], [1], settings=settings)
+        for p in (pipeline, opened)
+    )
+    assert "conv_in.weight" not in opened.model.part("environments", "audio").state_dict()
+    for name, z in made.items():
+        torch.testing.assert_close(z, expected[name], atol=1e-3, rtol=1e-3)
+
+
+def test_narrow_weights_are_not_compiled(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="are not compiled; give dtype"):
+        load(folder, device="cpu", dtype="float16", compute_dtype="float32", compile=True)
+
+
+def test_compiling_without_a_compiler_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="leave --compile out"):
+        load(folder, device="cpu", compile=True).generate(to=["text"], steps=1)
 
 
 def test_half_precision_generates(folder: Path) -> None:
@@ -528,3 +625,18 @@ def test_public_names_are_found_when_they_are_used() -> None:
     assert "load" in dir(codi)
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = codi.lod
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_narrow_weights_make_what_the_rounded_model_makes(
+    model: Model, tmp_path: Path, dtype: str
+) -> None:
+    save_model(model, tmp_path, {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
+    rounded, narrow = (
+        load(tmp_path, device="cpu", dtype=held, compute_dtype="fp32") for held in ("fp32", dtype)
+    )
+    made = [p.generate([("text", SENTENCE)], NAMES, steps=1) for p in (rounded, narrow)]
+    assert made[0]["text"] == made[1]["text"]
+    assert np.array_equal(made[0]["video"][0].frames, made[1]["video"][0].frames)
+    assert np.array_equal(made[0]["audio"][0].samples, made[1]["audio"][0].samples)
+    assert made[1].settings["compute_dtype"] == "float32"

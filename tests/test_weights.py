@@ -18,6 +18,7 @@ from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
+from codi.nn.precision import HeldParameter
 from codi.weights import (
     find_model,
     load_model,
@@ -65,6 +66,24 @@ def test_half_precision_is_half_the_size(model: Model, folder: Path, tmp_path: P
     for key, value in model.state_dict().items():
         assert loaded[key].dtype == value.dtype
         assert torch.equal(loaded[key], value.half().float())
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_narrow_weights_computed_wide_are_the_rounded_model_exactly(
+    model: Model, tmp_path: Path, stored: torch.dtype
+) -> None:
+    save_model(model, tmp_path, stored)
+    rounded = load_model(tmp_path)
+    z, t = torch.randn(2, 4, 3, 4, 4), torch.tensor([7, 900])
+    context, beside = torch.randn(2, 1, 32), torch.randn(2, 8, 16)
+    part = "diffusers.vision"
+    narrow = open_part(model.config, tmp_path, part, dtype=stored, compute_dtype=torch.float32)
+    with torch.no_grad():
+        expected = rounded.role("diffusers")["vision"](z, t, context, beside)
+        assert torch.equal(narrow(z, t, context, beside), expected)
+    held = [p for p in narrow.parameters() if isinstance(p, HeldParameter)]
+    assert sum(p.numel() for p in held) > 0.9 * sum(p.numel() for p in narrow.parameters())
+    assert all(p.element_size() == 2 for p in held)
 
 
 def test_a_part_over_the_limit_is_split(

@@ -81,6 +81,7 @@ class SamplingConfig:
     """How a preset samples when the user does not say.
 
     `guidance_interval` is the first and last step t that are guided, both included; all by default.
+    `reuse` is how many evaluations use the inside of a diffuser that was computed once.
     """
 
     sampler: str = "ddim"
@@ -88,6 +89,7 @@ class SamplingConfig:
     spacing: str = "trailing"
     eta: float = 0.0
     guidance_interval: tuple[int, int] | None = None
+    reuse: int = 1
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,20 @@ class CoDi(nn.Module):
             )
         return predictions
 
-    def environment_of(self, z_t: Latents, t: dict[str, Tensor]) -> Latents:
-        """Return V_m(z_t^m) (B, K, E) of every stream; nothing for a single stream."""
+    def environment_of(
+        self, z_t: Latents, t: dict[str, Tensor], known: Latents | None = None
+    ) -> Latents:
+        """Return V_m(z_t^m) (B, K, E) of every stream; nothing for a single stream.
+
+        Those in `known` are taken as they are.
+        """
         if len(z_t) == 1:
             return {}
-        return {name: self._environment(name, z_t[name], t[name]) for name in z_t}
+        known = known or {}
+        return {
+            name: known[name] if name in known else self._environment(name, z_t[name], t[name])
+            for name in z_t
+        }
 
     def _environment(self, name: str, z_t: Tensor, t: Tensor) -> Tensor:
         """Return V_m(z_t) (B, K, E); some V_m share their diffuser's embedding of t."""

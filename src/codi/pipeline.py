@@ -18,16 +18,21 @@ from torch import Tensor
 
 from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError, unknown
+from codi.denoiser import JointDenoiser
 from codi.diffusion import (
-    PREDICTIONS,
     SAMPLERS,
+    SPACINGS,
     GuidanceRule,
     Noise,
     NoiseSource,
     ProductSpace,
 )
 from codi.memory import return_freed_memory
+from codi.nn.compiling import compile_network
+from codi.nn.packing import pack
+from codi.nn.precision import cpu_compute_dtype
 from codi.types import Latents
+from codi.unets.reuse import DeepFeatures
 from codi.weights import find_model, open_part, require_files
 
 
@@ -99,13 +104,15 @@ class SamplingSettings:
     eta: float | None = None
     spacing: str | None = None
     guidance_interval: tuple[int, int] | None = None
+    reuse: int | None = None
 
 
 class Pipeline:
     """A model in a folder, with its parts loaded when a request first needs them.
 
-    With `offload`, parts are dropped as soon as a request has no more use for them, and the next
-    one loads them again: prompt encoders once all prompts are encoded, diffusers before decoding.
+    With `offload`, parts are dropped as soon as a request has no more use for them, and loaded
+    again by the next: prompt encoders once all prompts are encoded, diffusers before decoding.
+    Weights are held in `dtype` and computed in `compute_dtype`, which is `dtype` by default.
     """
 
     def __init__(
@@ -115,8 +122,10 @@ class Pipeline:
         *,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compute_dtype: torch.dtype | None = None,
         model: Model | None = None,
         offload: bool = False,
+        compile: bool = False,
     ) -> None:
         if offload and folder is None:
             raise ConfigError("a model in memory cannot be offloaded; give a folder")
@@ -124,10 +133,10 @@ class Pipeline:
         self.folder = folder
         self.device = torch.device(device)
         self.dtype = dtype
+        self.compute_dtype = compute_dtype or dtype
         self.offload = offload
+        self.compile = compile
         self.model = Model(config, []) if model is None else model
-
-    # --- the whole way ---
 
     def generate(
         self,
@@ -141,7 +150,9 @@ class Pipeline:
         steps: int | None = None,
         guidance: float | Mapping[str, float] | None = None,
         eta: float | None = None,
+        spacing: str | None = None,
         guidance_interval: tuple[int, int] | None = None,
+        reuse: int | None = None,
         callback: Callable[[int, int], None] | None = None,
         batch: int = 8,
     ) -> Generation:
@@ -155,12 +166,15 @@ class Pipeline:
             negative: what to steer away from, in place of "no prompt".
             keep: streams that are given, e.g. `{"video": "silent.mp4"}`: held clean while the
                 others are generated around them, and conditions as well.
-            sampler: name of a sampler; the model's own when None, like the next three.
+            sampler: name of a sampler; the model's own when None, like the next six.
             steps: denoising steps.
             guidance: scale of the guidance, one number or one for each modality.
             eta: noise that the sampler adds back, where it can.
+            spacing: how the steps are spread over the noise levels.
             guidance_interval: lowest and highest step t that are guided (Kynkaanniemi et al. 2024);
                 the others cost half.
+            reuse: compute the inside of the diffusers at every n-th evaluation only (DeepCache, Ma
+                et al. 2024); 1 at each.
             callback: called as callback(step, steps) after every step.
             batch: most samples denoised, and decoded, at once.
 
@@ -171,7 +185,7 @@ class Pipeline:
         to = [to] if isinstance(to, str) else list(to)
         kept_sources = dict(keep or {})
         settings = SamplingSettings(
-            sampler, steps, guidance, eta, guidance_interval=guidance_interval
+            sampler, steps, guidance, eta, spacing, guidance_interval, reuse
         )
         self._check(to, kept_sources)
         prompts = [c if isinstance(c, Condition) else Condition(*c) for c in conditions]
@@ -248,8 +262,8 @@ class Pipeline:
             encoder = self.model.encoder(condition.modality)
             x = self._moved(media.to_tensor([media.to_array(item)]))
             share = weight / sum(weights)
-            mixed = mixed + encoder(x).to(self.dtype) * share
-            unprompted = unprompted + encoder.unprompted(x).to(self.dtype) * share
+            mixed = mixed + encoder(x).to(self.compute_dtype) * share
+            unprompted = unprompted + encoder.unprompted(x).to(self.compute_dtype) * share
         return mixed, unprompted
 
     @torch.no_grad()
@@ -257,7 +271,7 @@ class Pipeline:
         """Return contexts (B, L, D) of B arrays of one modality."""
         self.require([], [name], {})
         x = self.config.media(name).to_tensor(arrays)
-        return self.model.encoder(name)(self._moved(x)).to(self.dtype)
+        return self.model.encoder(name)(self._moved(x)).to(self.compute_dtype)
 
     def empty_context(self, size: int) -> Tensor:
         """Return contexts (B, L, D) that say nothing: zero, the mean of all prompts."""
@@ -266,7 +280,7 @@ class Pipeline:
             for m in self.config.modalities.values()
             if m.encoder
         ]
-        return torch.zeros(size, 1, widths[0], device=self.device, dtype=self.dtype)
+        return torch.zeros(size, 1, widths[0], device=self.device, dtype=self.compute_dtype)
 
     @torch.no_grad()
     def encode(self, name: str, arrays: Sequence[Any]) -> Tensor:
@@ -307,12 +321,12 @@ class Pipeline:
         sampler = SAMPLERS.get(resolved["sampler"])
         if sampler is None:
             raise ConfigError(unknown("sampler", resolved["sampler"], SAMPLERS))
-        denoise = _JointDenoiser(
+        denoise = JointDenoiser(
             self.model,
             space,
-            context.to(self.device, self.dtype),
+            context.to(self.device, self.compute_dtype),
             (self.empty_context(len(seeds)) if against is None else against).to(self.device),
-            {name: z.to(self.device, self.dtype) for name, z in kept.items()},
+            {name: z.to(self.device, self.compute_dtype) for name, z in kept.items()},
             {
                 name: GuidanceRule(
                     resolved["guidance"][name],
@@ -321,7 +335,8 @@ class Pipeline:
                 )
                 for name in to
             },
-            self.dtype,
+            self.compute_dtype,
+            self._deep(to, resolved["reuse"]),
         )
         total = resolved["steps"]
 
@@ -343,8 +358,8 @@ class Pipeline:
         )
         if not torch.isfinite(z).all():
             raise ConfigError(
-                f"model {self.config.name!r} made numbers that are not finite in {self.dtype}; "
-                "try --dtype float32, a lower guidance or more steps"
+                f"model {self.config.name!r} made numbers that are not finite in "
+                f"{self.compute_dtype}; try --dtype float32, a lower guidance or more steps"
             )
         return space.unpack(z)
 
@@ -354,7 +369,7 @@ class Pipeline:
         self._load(self.config.parts(("codecs",), list(latents)))
         return {
             name: self.config.media(name).from_tensor(
-                self.model.codec(name).decode(z.to(self.device, self.dtype))
+                self.model.codec(name).decode(z.to(self.device, self.compute_dtype))
             )
             for name, z in latents.items()
         }
@@ -373,6 +388,12 @@ class Pipeline:
                 f"guidance_interval = {list(interval)}; give the lowest and the highest step t "
                 f"that are guided, from 0 to {self.model.schedule.T}"
             )
+        reuse = own.reuse if settings.reuse is None else settings.reuse
+        if reuse < 1:
+            raise ConfigError(f"reuse = {reuse}; give 1 (none) or more evaluations")
+        spacing = settings.spacing or own.spacing
+        if spacing not in SPACINGS:
+            raise ConfigError(unknown("spacing", spacing, SPACINGS))
         name = settings.sampler or own.sampler
         eta = settings.eta
         if eta is None and settings.sampler is None and own.eta:
@@ -382,12 +403,14 @@ class Pipeline:
             "to": list(to),
             "sampler": name,
             "steps": steps,
-            "spacing": settings.spacing or own.spacing,
+            "spacing": spacing,
             "eta": eta,
             "guidance": self._guidance(settings.guidance, to),
             "guidance_interval": interval,
+            "reuse": reuse,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
             "versions": {
                 "codi": __version__,
                 "torch": torch.__version__,
@@ -423,9 +446,19 @@ class Pipeline:
             if name not in self.model.role(role):
                 if self.folder is None:
                     raise ConfigError(f"{part} is not part of this model; build it with all parts")
-                self.model.role(role)[name] = open_part(
-                    self.config, self.folder, part, device=self.device, dtype=self.dtype
+                opened = open_part(
+                    self.config,
+                    self.folder,
+                    part,
+                    device=self.device,
+                    dtype=self.dtype,
+                    compute_dtype=self.compute_dtype,
                 )
+                if role == "diffusers" and self.compile:
+                    compile_network(opened, self.device)
+                elif role in ("diffusers", "environments") and not self.offload:
+                    pack(opened)  # they run at every step
+                self.model.role(role)[name] = opened
 
     def _look_for(self, parts: Sequence[str]) -> None:
         """Say now what could not be loaded later."""
@@ -457,6 +490,12 @@ class Pipeline:
                 f"{', '.join(twice)}: asked for twice; a modality is either generated or kept, once"
             )
 
+    def _deep(self, to: Sequence[str], reuse: int) -> dict[str, DeepFeatures]:
+        """Return what the diffusers that can reuse their inside keep of it; nothing for 1."""
+        parts = {name: self.model.part("diffusers", name) for name in to} if reuse > 1 else {}
+        able = [name for name, part in parts.items() if getattr(part, "reuses_inside", False)]
+        return {name: DeepFeatures(reuse) for name in able}
+
     def _guidance(
         self, given: float | Mapping[str, float] | None, to: Sequence[str]
     ) -> dict[str, float]:
@@ -478,59 +517,18 @@ class Pipeline:
         return latents, originals
 
     def _moved(self, x: Any) -> Any:
-        return x.to(self.device, self.dtype) if isinstance(x, Tensor) else x
+        return x.to(self.device, self.compute_dtype) if isinstance(x, Tensor) else x
 
 
-@dataclass(frozen=True)
-class _JointDenoiser:
-    """z (B, N), t -> z_0 (B, N): all streams of a request as one denoiser on the product space.
-
-    Guided and unguided predictions are one batch of twice the size; the environment is the same for
-    both, because guidance drops the prompt and not the other streams.
-    """
-
-    model: Model
-    space: ProductSpace
-    context: Tensor
-    against: Tensor
-    kept: Latents
-    guidance: dict[str, GuidanceRule]
-    dtype: torch.dtype
-
-    def __call__(self, z: Tensor, t: int) -> Tensor:
-        streams = {name: x.to(self.dtype) for name, x in self.space.unpack(z).items()}
-        batch = z.shape[0]
-        codi = self.model.codi([*streams, *self.kept])
-        now = torch.full((batch,), t, device=z.device)
-        steps = dict.fromkeys(streams, now) | {name: torch.zeros_like(now) for name in self.kept}
-        environments = codi.environment_of(streams | self.kept, steps)
-        schedule = self.model.schedule
-        clean = {}
-        for name, z_t in streams.items():
-            beside = codi.beside(name, environments)
-            alpha, sigma = schedule.alpha(now, z_t.ndim), schedule.sigma(now, z_t.ndim)
-            rule = self.guidance[name]
-            if rule.active(t):
-                output = codi.diffusers[name](
-                    torch.cat([z_t, z_t]),
-                    torch.cat([now, now]),
-                    torch.cat([self.context, self.against]),
-                    None if beside is None else torch.cat([beside, beside]),
-                )
-                guided, unguided = output.float().chunk(2)
-                output = rule.apply(guided, unguided, t)
-            else:
-                output = codi.diffusers[name](z_t, now, self.context, beside).float()
-            recover = PREDICTIONS[self.model.config.modality(name).prediction].recover
-            clean[name] = recover(output, z_t.float(), alpha, sigma)[0]
-        return self.space.pack(clean)
-
-
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
 }
+"""Types of numbers by the names that users type."""
 
 
 def load(
@@ -538,20 +536,28 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    compute_dtype: str = "auto",
     offload: bool = False,
+    compile: bool = False,
 ) -> Pipeline:
     """Return the pipeline of a model: a shipped name or a folder. Weights are read when needed.
 
     Args:
         model: "tiny", or a folder with `config.toml` and weights.
         device: "auto" takes a GPU where there is one.
-        dtype: "auto" is float32 on a CPU, bfloat16 on a GPU. float16 is refused on a CPU, where it
-            is hundreds of times slower; files that hold it are converted as they are read.
+        dtype: what the weights are held in: float32 (or fp32), bfloat16 (bf16) or float16 (fp16);
+            "auto" is float32 on a CPU, bfloat16 on a GPU. Weights that are stored in this type are
+            not read into memory, but mapped.
+        compute_dtype: what they are computed in, layer by layer where it is another type. "auto" is
+            `dtype` on a GPU, and on a CPU for float32; 16 bits are computed in bfloat16 where a try
+            shows that the CPU is fast at it, else in float32. float16 is refused on a CPU, where it
+            is hundreds of times slower.
         offload: whether parts are dropped when they have done their work, and loaded again by the
             next request: slower, and the peak of memory is that of the largest station.
+        compile: whether `torch.compile` translates diffusers, which takes minutes once.
 
     Raises:
-        ConfigError: no such model, device or dtype.
+        ConfigError: no such model, device or dtype, or no compiler.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -562,14 +568,33 @@ def load(
         raise ConfigError(f"device {device!r} is not available here; use cpu") from error
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    if dtype not in _DTYPES:
-        raise ConfigError(unknown("dtype", dtype, _DTYPES))
-    if dtype == "float16" and kind == "cpu":
-        raise ConfigError("float16 is hundreds of times slower on a CPU; use bfloat16 or float32")
+    held = _dtype("dtype", dtype)
+    if compute_dtype != "auto":
+        computed = _dtype("compute_dtype", compute_dtype)
+    else:
+        computed = cpu_compute_dtype(held) if kind == "cpu" else held
+    if computed == torch.float16 and kind == "cpu":
+        raise ConfigError(
+            "to compute in float16 is hundreds of times slower on a CPU; use bfloat16 or float32"
+        )
     folder = find_model(model)
+    if compile and computed != held:
+        raise ConfigError(f"weights held in {held} are not compiled; give dtype {computed}")
     return Pipeline(
-        load_config(folder), folder, device=device, dtype=_DTYPES[dtype], offload=offload
+        load_config(folder),
+        folder,
+        device=device,
+        dtype=held,
+        compute_dtype=computed,
+        offload=offload,
+        compile=compile,
     )
+
+
+def _dtype(what: str, name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ConfigError(unknown(what, name, DTYPES))
+    return DTYPES[name]
 
 
 __all__ = ["Condition", "Generation", "Pipeline", "SamplingSettings", "load"]

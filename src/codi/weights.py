@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from codi.build import Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.media import atomic_path, atomic_write_text
+from codi.nn.precision import held
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the models whose trained weights ship with the package."""
@@ -104,11 +105,14 @@ def open_part(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    compute_dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """Return a part with its weights, which never exist twice: built without any, then given them.
 
     Tensors that are stored in `dtype` stay mapped from the file, where the part lies on the CPU, so
-    that they take no memory of this process; others are converted one by one.
+    that they take no memory of this process; others are converted one by one. With another
+    `compute_dtype` each layer converts its weights while it runs (`codi.nn.precision`), and what is
+    stored in as few bits as `dtype` has stays mapped as well.
 
     Raises:
         ConfigError: as `load_part`.
@@ -119,12 +123,23 @@ def open_part(
         module = shape.build()
     if any(buffer.is_meta for buffer in _unsaved(module)):
         module = shape.build()  # its constants are made in a way that needs memory
+    compute_dtype = compute_dtype or dtype
     state = _fitting(module, folder, part)
+    parameters = {key for key, _ in module.named_parameters(remove_duplicate=False)}
     for key in list(state):
         tensor = state.pop(key)
-        state[key] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        if not tensor.is_floating_point():
+            state[key] = tensor.to(device)
+        elif key in parameters:
+            state[key] = held(tensor.to(device), dtype, compute_dtype)
+        else:
+            state[key] = tensor.to(device, dtype).to(compute_dtype)
     module.load_state_dict(state, assign=True)
-    return module.to(device, dtype).eval()
+    for owner in module.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            wanted = compute_dtype if buffer.is_floating_point() else None
+            owner._buffers[name] = buffer.to(device, wanted)
+    return module.eval()
 
 
 class _NoWeights(TorchFunctionMode):

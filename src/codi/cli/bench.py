@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codi.cli import bench_memory, bench_sampling, bench_unet
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
 from codi.cli.plugins import OPTION
 
@@ -25,6 +28,8 @@ examples:
   codi bench generate --steps 20
   codi bench flops --model tiny
   codi bench train recipe-tiny-cpu
+  codi bench memory --preset release
+  codi bench sampling --samples 100
 """
 _PROMPT = "a red ball bounces"
 _JOINT: tuple[tuple[str, ...], ...] = (("video", "audio"),)
@@ -47,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     generate.add_argument(
         "--repeat", type=whole_number(1), default=3, metavar="N",
-        help="warm requests, of which the fastest counts (default: 3)",
+        help="turns of warm requests, of which the median counts (default: 3)",
     )  # fmt: skip
     generate.add_argument("--no-cold", action="store_true", help="leave out cold processes")
     generate.set_defaults(run=run_generate)
@@ -71,6 +76,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     add_device(train)
     train.set_defaults(run=run_train)
+    bench_unet.configure(kinds)
+    bench_memory.configure(kinds)
+    bench_sampling.configure(kinds)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -87,9 +95,11 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """Time requests and print a table."""
     from rich.table import Table
 
+    from codi.benchmarks.machine import in_turns
     from codi.cli.progress import print_line, print_table
     from codi.pipeline import load
 
+    arguments.device = resolve_device(arguments.device)
     pipeline = load(arguments.model, device=arguments.device)
     can = pipeline.config.generated
     requests: list[tuple[str, ...]] = [(name,) for name in can]
@@ -100,29 +110,27 @@ def run_generate(arguments: argparse.Namespace) -> int:
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    warm: dict[tuple[str, ...], float] = {}
+    warm = in_turns(
+        {to: partial(_request, pipeline, to, arguments.steps) for to in requests},
+        arguments.repeat,
+        arguments.device,
+    )
     for to in requests:
         cold = ("", "") if arguments.no_cold else _cold(arguments, to)
-        warm[to] = _warm_s(pipeline, to, arguments.steps, arguments.repeat)
-        table.add_row(" + ".join(to), cold[0], f"{warm[to]:.2f} s", cold[1])
+        table.add_row(" + ".join(to), cold[0], f"{statistics.median(warm[to]):.2f} s", cold[1])
     print_table(table)
     for to in requests:
         if len(to) > 1:
-            alone = sum(warm[(name,)] for name in to)
-            print_line(f"{' + '.join(to)}: {warm[to] / alone:.2f} of the sum of its parts alone")
+            turns = zip(warm[to], *(warm[(name,)] for name in to), strict=True)
+            ratio = statistics.median(joint / sum(parts) for joint, *parts in turns)
+            print_line(f"{' + '.join(to)}: {ratio:.2f} of the sum of its parts alone")
     if arguments.no_cold:
         print_line(f"peak memory of this process: {_peak_mib():.0f} MiB")
     return 0
 
 
-def _warm_s(pipeline: Pipeline, to: Sequence[str], steps: int | None, repeat: int) -> float:
-    """Return the seconds of the fastest of some requests, after one that is not counted."""
-    times = []
-    for _ in range(repeat + 1):
-        began_s = time.perf_counter()
-        pipeline.generate([("text", _PROMPT)], to, steps=steps)
-        times.append(time.perf_counter() - began_s)
-    return min(times[1:])
+def _request(pipeline: Pipeline, to: Sequence[str], steps: int | None) -> None:
+    pipeline.generate([("text", _PROMPT)], to, steps=steps)
 
 
 def _cold(arguments: argparse.Namespace, to: Sequence[str]) -> tuple[str, str]:
@@ -169,38 +177,14 @@ def _peak_mib() -> float:
 
 
 def run_flops(arguments: argparse.Namespace) -> int:
-    """Count the operations of one evaluation and print a table."""
-    from rich.table import Table
-
+    """Time one evaluation of every stream and of all together, and print a table."""
+    from codi.benchmarks.evaluations import Setting, measure
     from codi.build import load_config
-    from codi.cli.cost import evaluation_flops, evaluation_s, matrix_peak, model_of_shapes
-    from codi.cli.progress import print_line, print_table
+    from codi.cli.bench_unet import print_report
 
     config = load_config(_configuration(arguments.model))
-    device = resolve_device(arguments.device)
-    model = model_of_shapes(config)
-    table = Table(
-        "streams", "GFLOP", "ms", "share of peak",
-        title=f"one evaluation of model {config.name}, one sample, without guidance",
-    )  # fmt: skip
-    for column in table.columns[1:]:
-        column.justify = "right"
-    peak = matrix_peak(device)
-    together = tuple(config.generated)
-    flops: dict[tuple[str, ...], int]
-    flops = {(name,): evaluation_flops(model, [name]) for name in together}
-    flops[together] = evaluation_flops(model, together)
-    for streams, count in flops.items():
-        taken_s = evaluation_s(config, streams, device)
-        share = count / taken_s / peak
-        table.add_row(
-            " + ".join(streams), f"{count / 1e9:.3f}", f"{taken_s * 1e3:.1f}", f"{share:.0%}"
-        )
-    print_table(table)
-    alone = sum(count for streams, count in flops.items() if len(streams) == 1)
-    joint = flops[together]
-    print_line(f"environment parts: {(joint - alone) / joint:.1%} of all streams together")
-    print_line(f"matrix multiplication here: {peak / 1e9:.1f} GFLOP/s (float32, {device})")
+    setting = Setting(tuple(config.generated), resolve_device(arguments.device), repeat=3)
+    print_report(measure(config, setting), config, setting)
     return 0
 
 
@@ -218,7 +202,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Time training steps and print a table."""
     from rich.table import Table
 
-    from codi.cli.cost import matrix_peak
+    from codi.benchmarks.machine import matrix_peak
     from codi.cli.plan import Planner, measured
     from codi.cli.progress import Display, print_line, print_table
     from codi.training.recipe import load_recipe

@@ -67,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, unipc, euler, heun, ddpm")
     group.add_argument(
+        "--spacing", metavar="NAME", help="of the steps: trailing, leading, linspace, ldm"
+    )
+    group.add_argument(
         "--guidance",
         nargs="+",
         metavar="G",
@@ -78,6 +81,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=whole_number(0),
         metavar=("LOW", "HIGH"),
         help="guide only the steps t from LOW to HIGH, of 1000; the others take half the time",
+    )
+    group.add_argument(
+        "--reuse",
+        type=whole_number(1),
+        metavar="N",
+        help="compute the inside of the diffusers at every N-th step only, and their outermost "
+        "layers at each; 1 reuses nothing",
     )
     group.add_argument(
         "--batch",
@@ -98,12 +108,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         metavar="T",
-        help="float32, bfloat16, float16; auto is float32 on a CPU, else bfloat16 (default: auto)",
+        help="of the weights: fp32, bf16, fp16; in the type of their file they stay there, mapped; "
+        "auto is fp32 on a CPU, else bf16 (default: auto)",
+    )
+    group.add_argument(
+        "--compute-dtype",
+        default="auto",
+        metavar="T",
+        help="what weights are computed in, one layer at a time where it is another type; auto is "
+        "fp32 on a CPU that is slow at bf16, which is tried (default: auto)",
     )
     group.add_argument(
         "--offload",
         action="store_true",
         help="drop every part when it has done its work: least memory, and each batch loads again",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="translate the networks first (torch.compile): minutes once, then faster steps",
     )
     group.add_argument("--json", action="store_true", help="print the manifest, alone, on stdout")
     group.add_argument("--quiet", action="store_true", help="no progress, no notes, no last line")
@@ -203,7 +226,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
+        compute_dtype=arguments.compute_dtype,
         offload=arguments.offload,
+        compile=arguments.compile,
     )
     folder = OutputFolder(arguments.out)
     work = _Work(request, arguments, pipeline, folder, began_s)
@@ -272,6 +297,8 @@ class _Work:
                 sampler=self.arguments.sampler,
                 guidance=request.guidance,
                 guidance_interval=request.guidance_interval,
+                spacing=self.arguments.spacing,
+                reuse=self.arguments.reuse,
                 callback=report,
                 batch=size,
             )

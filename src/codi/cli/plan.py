@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.table import Table
 from torch import nn
 
+from codi.benchmarks.machine import matrix_peak
 from codi.build import Model, ModelConfig
-from codi.cli.cost import Costs, matrix_peak
+from codi.cli.cost import Costs
 from codi.cli.progress import Display, print_line, print_table
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root

@@ -4,7 +4,7 @@ With `patch = 1` it is the shape of Stable Diffusion's first stage; a larger pat
 patch pixels into channels first, which makes small models much cheaper. Clips (B, C, F, H, W) are
 folded into the batch, so images and clips share it. It knows no pixels' meaning: RGB and log-mel
 spectrograms both go through. Where no gradient is asked for, it works through the frames of clips a
-few at a time, and through large pictures in tiles (`codecs.tiling`).
+few at a time, and through large pictures in bands (`codecs.banding`) or tiles (`codecs.tiling`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from codi.codecs.banding import in_bands
 from codi.codecs.base import Codec
 from codi.codecs.tiling import Network, in_chunks, in_tiles
 from codi.config import ConfigError
@@ -42,9 +43,12 @@ class AutoencoderKLConfig:
             channels of a group. 1e-6 and 1 in Stable Diffusion's.
         scale_factor: what raw latents are multiplied by, instead of a measured shift and scale.
         posterior: what `encode` returns: its mean, or a sample of it as in the released CoDi.
-        tile_px, tile_overlap: at most tile_px x tile_px pixels are coded at once: clips some frames
-            at a time, which changes nothing, and pictures larger than that are decoded in tiles of
-            this side, which overlap by this share of it and are blended.
+        tile_px: at most tile_px x tile_px pixels are coded at once: clips some frames at a time,
+            larger pictures layer by layer in bands of as many pixels (decoding only). Neither
+            changes anything but the order of sums.
+        tile_overlap: decode larger pictures in tiles of side tile_px instead, which overlap by this
+            share of it and are blended. Memory then does not grow with the picture, but norms and
+            attention see one tile only, so that each tile may have a light and contrast of its own.
     """
 
     in_channels: int
@@ -66,7 +70,7 @@ class AutoencoderKLConfig:
     scale_factor: float | None = None
     posterior: Literal["mean", "sample"] = "mean"
     tile_px: int = 512
-    tile_overlap: float = 0.25
+    tile_overlap: float | None = None
 
     def __post_init__(self) -> None:
         """Check that tiles can be laid.
@@ -76,7 +80,7 @@ class AutoencoderKLConfig:
         """
         if self.tile_px < self.factor:
             raise ConfigError(f"tile_px = {self.tile_px}; it must be at least {self.factor}")
-        if not 0.0 <= self.tile_overlap <= 0.5:
+        if self.tile_overlap is not None and not 0.0 <= self.tile_overlap <= 0.5:
             raise ConfigError(f"tile_overlap = {self.tile_overlap}; it must lie in 0 to 0.5")
 
     @property
@@ -187,7 +191,7 @@ class AutoencoderKL(Codec):
         height, width = (size * factor for size in raw.shape[3:])
         network: Network = self._pictures
         if height * width > self.config.tile_px**2 and not torch.is_grad_enabled():
-            network = self._in_tiles
+            network = self._in_bands if self.config.tile_overlap is None else self._in_tiles
         maps = raw.transpose(1, 2).flatten(0, 1)
         pictures = in_chunks(network, maps, self._at_once(height, width))
         return pictures.unflatten(0, (-1, frames)).transpose(1, 2)
@@ -205,11 +209,18 @@ class AutoencoderKL(Codec):
 
     def _pictures(self, maps: Tensor) -> Tensor:
         """Return pictures (N, C, H, W) of raw latents (N, C', h, w)."""
-        if self.config.quant_convolutions:
-            maps = self.post_quant(maps)
-        return pixel_shuffle(self.decoder(maps), self.config.patch)
+        return pixel_shuffle(self.decoder(self._unquantised(maps)), self.config.patch)
+
+    def _unquantised(self, maps: Tensor) -> Tensor:
+        return self.post_quant(maps) if self.config.quant_convolutions else maps
+
+    def _in_bands(self, maps: Tensor) -> Tensor:
+        positions = self.config.tile_px**2 // self.config.patch**2
+        decoded = in_bands(self.decoder, self._unquantised(maps), positions)
+        return pixel_shuffle(decoded, self.config.patch)
 
     def _in_tiles(self, maps: Tensor) -> Tensor:
+        assert self.config.tile_overlap is not None
         tile = self.config.tile_px // self.config.factor
         return in_tiles(self._pictures, maps, tile, int(tile * self.config.tile_overlap))
 

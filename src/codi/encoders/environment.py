@@ -82,7 +82,7 @@ class EnvironmentEncoder(nn.Module):
         c = self.config
         clip = z_t[:, :, None, None, None] if c.vector else z_t
         frames = clip.shape[2]
-        step = self.step_embedding(t).repeat_interleave(frames, dim=0)
+        step = self.step_embedding(t)
         x = self.conv_in(clip.transpose(1, 2).flatten(0, 1))  # (B * F, C, H, W)
         for level, block in enumerate(self.blocks):
             x = block(x, step)
@@ -232,7 +232,6 @@ class PooledEnvironmentEncoder(nn.Module):
         """
         clip = z_t[:, :, None, None, None] if self.config.positions else z_t
         frames = clip.shape[2]
-        step = step.repeat_interleave(frames, dim=0)
         x = self.conv_in(clip.transpose(1, 2).flatten(0, 1))  # (B * F, C, H, W)
         for level, blocks in enumerate(self.blocks):
             for block in blocks:  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ same model and settings goes on from there, also with more samples or other task
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -66,6 +67,9 @@ def evaluate(
     steps: int | None = None,
     sampler: str | None = None,
     guidance: float | Mapping[str, float] | None = None,
+    spacing: str | None = None,
+    guidance_interval: tuple[int, int] | None = None,
+    reuse: int | None = None,
     batch: int = 16,
     device: str = "auto",
     dtype: str = "auto",
@@ -82,9 +86,12 @@ def evaluate(
         out: folder of the report; finished batches are kept in its `partial`.
         tasks: names of tasks; all that the model has the parts for by default.
         splits: of the items, "trained" and "held-out"; the suite's own choice by default.
-        steps: denoising steps; the model's own number by default, like the next two.
+        steps: denoising steps; the model's own number by default, like the next five.
         sampler: name of a sampler.
         guidance: scale of the guidance, one number or one for each modality.
+        spacing: of the steps, as in `Pipeline.generate`, like the next two.
+        guidance_interval: steps t that are guided.
+        reuse: evaluations that share the inside of the diffusers.
         batch: samples made at once.
         device: where to compute; "auto" takes a GPU where there is one.
         dtype: as in `codi.load`.
@@ -101,8 +108,15 @@ def evaluate(
         raise ConfigError(unknown("suite", suite, SUITES))
     root = data_root(data)
     opened = SUITES[suite](_Opening(pipeline.config, root, folder, seed, progress))
-    settings = SamplingSettings(sampler=sampler, steps=steps, guidance=guidance)
-    run = _Run(pipeline, opened, settings, folder, seed)
+    settings = SamplingSettings(
+        sampler,
+        steps,
+        guidance,
+        spacing=spacing,
+        guidance_interval=guidance_interval,
+        reuse=reuse,
+    )
+    run = Run(pipeline, opened, settings, folder, seed)
     wanted = _splits(opened, splits)
     chosen, left_out = run.choose(tasks)
     said = {"model": Path(model).name, "samples": samples, "seed": seed, "left_out": left_out}
@@ -121,7 +135,7 @@ def _splits(suite: Suite, splits: Sequence[str] | None) -> tuple[str, ...]:
 
 
 @dataclass
-class _Run:
+class Run:
     """A model, a suite and settings: all that the numbers depend on."""
 
     pipeline: Pipeline
@@ -216,6 +230,9 @@ class _Run:
         named: tuple[str, ...] = ("dtype", "modalities")
         if task.path == "model":
             named += ("schedule", "sampler", "steps", "spacing", "eta", "guidance")
+            # Later settings count only where they change something: earlier records stay valid.
+            named += ("guidance_interval",) if described["guidance_interval"] else ()
+            named += ("reuse",) if described["reuse"] > 1 else ()
         return {name: described[name] for name in named}
 
     def _settings(self, outputs: Sequence[str]) -> SamplingSettings:
@@ -223,7 +240,7 @@ class _Run:
         s, guidance = self.settings, self.settings.guidance
         if isinstance(guidance, Mapping):
             guidance = {name: scale for name, scale in guidance.items() if name in outputs}
-        return SamplingSettings(sampler=s.sampler, steps=s.steps, guidance=guidance)
+        return dataclasses.replace(s, guidance=guidance)
 
     # --- doing it ---
 
@@ -316,6 +333,10 @@ class _Run:
 
     # --- what came out ---
 
+    def records(self, task: Task, split: str, samples: int) -> list[Record]:
+        """Return what was read from the first samples of a task, which `measure` made."""
+        return self._ledger(task, split).first(self._count(split, samples))
+
     def report(
         self, tasks: Sequence[Task], splits: Sequence[str], samples: int, said: Mapping[str, Any]
     ) -> list[Cell]:
@@ -327,8 +348,7 @@ class _Run:
         cells = [cell for found in by_task.values() for cell in found]
         described = self.pipeline.describe(SamplingSettings(), self.pipeline.config.generated)
         s = self.settings
-        changed = {"sampler": s.sampler, "steps": s.steps, "guidance": s.guidance}
-        described |= {name: value for name, value in changed.items() if value is not None}
+        described |= {k: v for k, v in dataclasses.asdict(s).items() if v is not None}
         del described["to"]
         settings = {"suite": self.suite.name, "note": self.suite.note, **described, **said}
         write_report(self.out, self.suite.name, settings, cells, splits)
@@ -350,8 +370,8 @@ class _Run:
         return cells
 
 
-_PATHS: dict[str, Callable[[_Run, Task, str, Sequence[int]], dict[str, list[Any]]]] = {
-    "true": _Run._true,
-    "codec": _Run._coded,
-    "model": _Run._made,
+_PATHS: dict[str, Callable[[Run, Task, str, Sequence[int]], dict[str, list[Any]]]] = {
+    "true": Run._true,
+    "codec": Run._coded,
+    "model": Run._made,
 }

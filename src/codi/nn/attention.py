@@ -59,13 +59,21 @@ class Attention(nn.Module):
             self.to_v = nn.Linear(source_width, inner, bias=bias)
         self.to_out = nn.Linear(inner, width, bias=not fused)
 
-    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor,
+        bias: Tensor | None = None,
+        norm: nn.Module | None = None,
+    ) -> Tensor:
         """Return (B, L, D), or (B, 1, D) to be broadcast when the source is one token.
 
-        `bias` (heads, L, L') or (1, L, L') is added to the scores.
+        `bias` (heads, L, L') or (1, L, L') is added to the scores. `norm` is applied to `x` where
+        the queries are asked for at all.
         """
         if source.shape[1] == 1 and not self.fused:
             return self.to_out(self.to_v(source))
+        x = x if norm is None else norm(x)
         keys, values = (
             self.to_kv(source).chunk(2, dim=-1)
             if self.fused
@@ -111,7 +119,7 @@ class EnvironmentAttention(nn.Module):
         bias = None
         if query_times_s is not None and slot_times_s is not None and environment.shape[1] > 1:
             bias = self.time_bias(query_times_s, slot_times_s)
-        return self.attention(self.norm(x), environment, bias)
+        return self.attention(x, environment, bias, self.norm)
 
     def time_bias(self, query_times_s: Tensor, slot_times_s: Tensor) -> Tensor:
         """Return the score offsets (heads, L, K) of the time windows."""

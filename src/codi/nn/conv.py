@@ -101,10 +101,14 @@ class ResBlock(nn.Module):
         self.activation = nn.SiLU()
 
     def forward(self, x: Tensor, step: Tensor | None = None) -> Tensor:
-        """Return (B, C', H, W) for `x` (B, C, H, W) and the step embedding (B, D); or vectors."""
+        """Return (B, C', H, W) for `x` (B, C, H, W) and the step embedding (B, D); or vectors.
+
+        An embedding of fewer rows serves as many pictures each: the frames of a clip.
+        """
         hidden = self.conv_in(self.activation(self.norm_in(x)))
         if self.step is not None and step is not None:
             added = self.step(self.activation(step))
+            added = added.repeat_interleave(len(hidden) // len(added), dim=0)
             hidden = hidden + (added if hidden.ndim == 2 else added[:, :, None, None])
         return self.skip(x) + self.conv_out(self.activation(self.norm_out(hidden)))
 

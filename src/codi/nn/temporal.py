@@ -98,8 +98,9 @@ class ClampedNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised `x` (..., C)."""
         eps = 1e-5 if x.dtype == torch.float32 else 1e-3
-        variance, mean = torch.var_mean(x, dim=self.axis, correction=0, keepdim=True)
-        return (x - mean) * variance.clamp(min=eps).rsqrt() * self.gain
+        x = x - x.mean(self.axis, keepdim=True)
+        variance = x.square().mean(self.axis, keepdim=True)  # var_mean is ten times slower
+        return x * variance.clamp(min=eps).rsqrt() * self.gain
 
 
 class FramePosition(nn.Module):

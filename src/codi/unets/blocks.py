@@ -21,7 +21,7 @@ class Conditioning:
     """What every block of one UNet evaluation reads, computed once per evaluation.
 
     Attributes:
-        step: embedding of the diffusion step, (B * F, D).
+        step: embedding of the diffusion step, (B, D).
         context: the mixed prompt, (B, L, D).
         environment: what the other streams are doing, (B, K, E), or None when alone.
         frames: F, the number of frames folded into the batch.
@@ -76,7 +76,7 @@ class SpatialTransformer(nn.Module):
         normed = self.self_norm(hidden)
         hidden = hidden + self.self_attention(normed, normed)
         hidden = hidden.unflatten(0, (batch, frames)).flatten(1, 2)  # (B, F * H * W, C)
-        hidden = hidden + self.cross_attention(self.cross_norm(hidden), given.context)
+        hidden = hidden + self.cross_attention(hidden, given.context, norm=self.cross_norm)
         if self.environment_attention is not None and given.environment is not None:
             hidden = hidden + self.environment_attention(
                 hidden, given.environment, times_s, given.slot_times_s

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from codi.nn.conv import zeroed
+from codi.unets.reuse import DeepFeatures
 from codi.unets.unet import UNet, UNetConfig
 
 
@@ -48,6 +49,9 @@ class TextUNetConfig:
 class TextUNet(nn.Module):
     """Predict from (z_t (B, D), t, context, environment) a vector (B, D)."""
 
+    reuses_inside = True
+    """Whether `forward` can keep `DeepFeatures`."""
+
     def __init__(self, config: TextUNetConfig) -> None:
         super().__init__()
         self.config = config
@@ -63,8 +67,13 @@ class TextUNet(nn.Module):
         return self.unet.embed_step(t)
 
     def forward(
-        self, z_t: Tensor, t: Tensor, context: Tensor, environment: Tensor | None = None
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        context: Tensor,
+        environment: Tensor | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """Return the prediction (B, D); see `UNet.forward`."""
         laid_out = self.to_positions(z_t).unflatten(1, (-1, 1, 1, self.config.positions))
-        return self.to_vector(self.unet(laid_out, t, context, environment).flatten(1))
+        return self.to_vector(self.unet(laid_out, t, context, environment, deep).flatten(1))

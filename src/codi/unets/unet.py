@@ -7,7 +7,9 @@ schedules, guidance, or which modality it denoises.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,6 +26,7 @@ from codi.unets.blocks import (
     UNetBlock,
     position_times,
 )
+from codi.unets.reuse import OUTERMOST, DeepFeatures
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ class UNetConfig:
 class UNet(nn.Module):
     """Predict from (z_t, t, context, environment) something of the shape of z_t."""
 
+    reuses_inside = True
+    """Whether `forward` can keep `DeepFeatures`."""
+
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         c = self.config = config
@@ -202,7 +208,12 @@ class UNet(nn.Module):
         return self.step_embedding(t)
 
     def forward(
-        self, z_t: Tensor, t: Tensor, context: Tensor, environment: Tensor | None = None
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        context: Tensor,
+        environment: Tensor | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """Return the prediction (B, C, F, H, W).
 
@@ -211,13 +222,14 @@ class UNet(nn.Module):
             t: integer steps (B,).
             context: mixed prompt (B, L, D).
             environment: what the other streams do (B, K, E); None when there are no others.
+            deep: what to keep of the inside between evaluations; None computes all of it.
         """
         frames = z_t.shape[2]
         step = self.embed_step(t)
         if self.context_embedding is not None:
             step = step + self.context_embedding(context)
         given = Conditioning(
-            step=step.repeat_interleave(frames, dim=0),
+            step=step,
             context=context,
             environment=environment,
             frames=frames,
@@ -226,27 +238,52 @@ class UNet(nn.Module):
             else slot_times(environment.shape[1], self.config.duration_s, z_t.device),
         )
         x = self.conv_in(z_t.transpose(1, 2).flatten(0, 1))  # (B * F, C, H, W)
+        down, up = list(self._down(given)), list(self._up(given))
+        inside = len(up) - OUTERMOST
+        before = None if deep is None else deep.take(x)
         skips = [x]
-        for level, blocks in enumerate(self.down):
-            for block in blocks:  # type: ignore[attr-defined]
+        for layer in down if before is None else down[: OUTERMOST - 1]:
+            x = layer(x)
+            skips.append(x)
+        if before is None:
+            for block in self.middle:
                 x = block(x, given, self._times(x, given))
-                x = block.listen(x, given)
-                skips.append(x)
-            if level < len(self.downsample):
-                x = self.downsample[level](x)
-                skips.append(x)
-        for block in self.middle:
-            x = block(x, given, self._times(x, given))
-        if self.config.skips == "aliased":
-            skips[-1] = x
-        for level, blocks in enumerate(self.up):
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, skips.pop()], dim=1), given, self._times(x, given))
-                if block is blocks[-1] and level < len(self.upsample):  # type: ignore[index]
-                    x = self.upsample[level](x)
-                x = block.listen(x, given)
+            if self.config.skips == "aliased":
+                skips[-1] = x
+            for layer in up[:inside]:
+                x = layer(torch.cat([x, skips.pop()], dim=1))
+            if deep is not None:
+                deep.keep(x)
+        else:
+            x = before
+        for layer in up[inside:]:
+            x = layer(torch.cat([x, skips.pop()], dim=1))
         x = self.conv_out(nn.functional.silu(self.norm_out(x)))
         return x.unflatten(0, (-1, frames)).transpose(1, 2)
+
+    def _down(self, given: Conditioning) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Yield the layers on the way down, each of which leaves a skip connection."""
+
+        def through(block: UNetBlock, x: Tensor) -> Tensor:
+            return block.listen(block(x, given, self._times(x, given)), given)
+
+        for level, blocks in enumerate(self.down):
+            for block in blocks:  # type: ignore[attr-defined]
+                yield partial(through, block)
+            if level < len(self.downsample):
+                yield self.downsample[level]
+
+    def _up(self, given: Conditioning) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Yield the layers on the way up, each of which begins with a skip connection."""
+
+        def through(block: UNetBlock, upsample: nn.Module | None, x: Tensor) -> Tensor:
+            x = block(x, given, self._times(x, given))
+            return block.listen(x if upsample is None else upsample(x), given)
+
+        for level, blocks in enumerate(self.up):
+            for block in blocks:  # type: ignore[attr-defined]
+                ends = block is blocks[-1] and level < len(self.upsample)  # type: ignore[index]
+                yield partial(through, block, self.upsample[level] if ends else None)
 
     def _times(self, x: Tensor, given: Conditioning) -> Tensor | None:
         """Return the instants of the positions of `x`, where someone will ask for them."""

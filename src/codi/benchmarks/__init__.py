@@ -1,0 +1,1 @@
+"""What networks cost on a machine: operations on shapes, seconds, and the machine's limits."""

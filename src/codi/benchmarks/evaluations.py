@@ -1,0 +1,231 @@
+"""One evaluation of a model's streams, alone and together: operations, weights read, seconds.
+
+Weights are random, so any preset can be measured, at any size that fits into memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from codi.benchmarks import networks
+from codi.benchmarks.machine import Work, in_turns, matrix_peak, ratio, reading_speed
+from codi.benchmarks.peer import diffusers_twin
+from codi.build import Model, ModelConfig
+from codi.nn.compiling import compile_network
+from codi.nn.packing import pack
+
+PEER = "diffusers"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how.
+
+    Attributes:
+        streams: names of modalities; each is measured alone, several together as well.
+        batch: samples at once; guidance makes two of one.
+        tokens: L of the prompt.
+        packed: whether weights are packed as the pipeline does (`codi.nn.packing`).
+        compiled: whether the diffusers are translated instead (`torch.compile`).
+        against_peer: whether to time `diffusers` on the same input, for the first stream.
+        repeat: counted turns.
+    """
+
+    streams: tuple[str, ...]
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch: int = 1
+    tokens: int = 1
+    packed: bool = True
+    compiled: bool = False
+    against_peer: bool = False
+    repeat: int = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation: its name, seconds (the median), operations, and bytes of weights it reads."""
+
+    name: str
+    seconds: float
+    flops: int
+    bytes_read: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured in one run.
+
+    Attributes:
+        evaluations: of each stream alone, then of all together, then of the peer.
+        peak: operations per second of matrix products; reading: bytes per second from memory.
+        of_parts: time of all together over what its parts alone and the counted operations of the
+            environment would take; None for one stream.
+        of_peer: time of the peer over ours; None without one.
+        difference: largest difference of the peer's numbers from ours, over their deviation.
+        environment: share of the environment in the operations of all together.
+    """
+
+    evaluations: tuple[Measured, ...]
+    peak: float
+    reading: float
+    of_parts: float | None = None
+    of_peer: float | None = None
+    difference: float | None = None
+    environment: float | None = None
+
+
+def resized(config: ModelConfig, frames: int | None, size: int | None) -> ModelConfig:
+    """Return a model with clips of `frames` frames, and square latents of `size` by `size`."""
+
+    def shape(latent: tuple[int, ...]) -> tuple[int, ...]:
+        if len(latent) != 4:
+            return latent
+        channels, count, height, width = latent
+        count = frames if frames and count > 1 else count
+        square = (size, size) if size and height == width else (height, width)
+        return (channels, count, *square)
+
+    changed = {
+        name: replace(settings, latent=shape(settings.latent))
+        for name, settings in config.modalities.items()
+    }
+    return replace(config, modalities=changed)
+
+
+@torch.no_grad()
+def measure(config: ModelConfig, setting: Setting) -> Report:
+    """Measure the evaluations of a setting, in turns, and the machine in the same run.
+
+    Raises:
+        ConfigError: no such stream, or no peer for it.
+    """
+    s = setting
+    together = len(s.streams) > 1
+    parts = config.parts(("diffusers", "environments") if together else ("diffusers",), s.streams)
+    clips = any(len(shape) == 4 and shape[1] > 1 for shape in _shapes(config, s.streams))
+    skip = (*(() if together else ("environment",)), *(() if clips else ("temporal",)))
+    model = networks.random_model(config, parts, s.device, s.dtype, skip)
+    z_t = networks.latents(config, s.streams, s.batch, s.device, s.dtype)
+    steps = dict.fromkeys(s.streams, networks.step(s.batch, s.device))
+    prompt = networks.context(config, s.batch, s.tokens, s.device, s.dtype)
+    works: dict[str, Work] = {}
+    groups = [(name,) for name in s.streams] + ([s.streams] if together else [])
+    for group in groups:
+        works[" + ".join(group)] = _work(model, group, z_t, steps, prompt)
+    first = s.streams[0]
+    if s.against_peer:
+        part = model.part("diffusers", first)
+        twin = diffusers_twin(part, z_t[first])
+        works[PEER] = lambda: twin(z_t[first][:, :, 0], steps[first] - 1, prompt).sample
+    shapes = networks.model_of_shapes(config, parts)
+    costs = {name: _cost(shapes, name.split(" + "), s) for name in works if name != PEER}
+    difference = _difference(works, first) if s.against_peer else None
+    for role in ("diffusers", "environments"):
+        for network in model.role(role).values():
+            if s.compiled and role == "diffusers":
+                compile_network(network, torch.device(s.device))
+            elif s.packed:
+                pack(network)
+    times = in_turns(works, s.repeat, s.device)
+    costs |= {PEER: costs[first]} if s.against_peer else {}
+    done = tuple(Measured(name, statistics.median(times[name]), *costs[name]) for name in works)
+    return Report(
+        done,
+        peak=matrix_peak(s.device, dtype=s.dtype),
+        reading=reading_speed(s.device, dtype=s.dtype),
+        of_parts=_of_parts(times, costs, s.streams) if together else None,
+        of_peer=ratio(times, PEER, first) if s.against_peer else None,
+        difference=difference,
+        environment=_environment(costs, s.streams) if together else None,
+    )
+
+
+def evaluation_flops(model: Model, streams: Sequence[str], batch: int = 1, tokens: int = 1) -> int:
+    """Count one evaluation of `streams` together, of a model of shapes and without guidance."""
+    z_t, steps, prompt = _meta_inputs(model.config, streams, batch, tokens)
+    return counted(lambda: model.codi(streams)(z_t, steps, prompt))
+
+
+def counted(work: Work) -> int:
+    """Count the operations of a work on shapes; a multiplication and an addition are two."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def weights_read(model: nn.Module, work: Work) -> list[nn.Parameter]:
+    """Return the parameters of the layers inside `model` that a work calls, each once."""
+    read: dict[int, nn.Parameter] = {}
+
+    def note(module: nn.Module, _inputs: Any) -> None:
+        read.update((id(p), p) for p in module.parameters(recurse=False))
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.callback(module.register_forward_pre_hook(note).remove)
+        work()
+    return list(read.values())
+
+
+def _work(
+    model: Model,
+    streams: Sequence[str],
+    z_t: dict[str, Tensor],
+    steps: dict[str, Tensor],
+    prompt: Tensor,
+) -> Callable[[], dict[str, Tensor]]:
+    codi = model.codi(streams)
+    chosen = {name: z_t[name] for name in streams}, {name: steps[name] for name in streams}
+    return lambda: codi(*chosen, prompt)
+
+
+def _shapes(config: ModelConfig, streams: Sequence[str]) -> list[tuple[int, ...]]:
+    return [tuple(config.modality(name).latent) for name in streams]
+
+
+def _meta_inputs(config: ModelConfig, streams: Sequence[str], batch: int, tokens: int) -> Any:
+    z_t = {
+        name: torch.zeros(batch, *shape, device="meta")
+        for name, shape in zip(streams, _shapes(config, streams), strict=True)
+    }
+    steps = dict.fromkeys(streams, networks.step(batch, "meta"))
+    return z_t, steps, networks.context(config, batch, tokens, "meta")
+
+
+def _cost(model: Model, streams: Sequence[str], setting: Setting) -> tuple[int, int]:
+    """Return the operations of an evaluation, and the bytes of the weights it reads."""
+    given = _meta_inputs(model.config, streams, setting.batch, setting.tokens)
+    codi = model.codi(streams)
+    read = weights_read(codi, lambda: codi(*given))
+    flops = evaluation_flops(model, streams, setting.batch, setting.tokens)
+    return flops, sum(p.numel() for p in read) * setting.dtype.itemsize
+
+
+def _of_parts(
+    times: dict[str, list[float]], costs: dict[str, tuple[int, int]], streams: Sequence[str]
+) -> float:
+    """Return the median over the turns of the joint time over what its parts promise."""
+    joint = " + ".join(streams)
+    more = 1 / (1 - _environment(costs, streams))  # environments, as efficient as the rest
+    turns = zip(times[joint], *(times[name] for name in streams), strict=True)
+    return statistics.median(together / (more * sum(parts)) for together, *parts in turns)
+
+
+def _environment(costs: dict[str, tuple[int, int]], streams: Sequence[str]) -> float:
+    """Return the share of the environment in the operations of all streams together."""
+    return 1 - sum(costs[name][0] for name in streams) / costs[" + ".join(streams)][0]
+
+
+def _difference(works: dict[str, Any], stream: str) -> float:
+    """Return how far the peer's numbers are from ours."""
+    ours, theirs = works[stream]()[stream][:, :, 0].float(), works[PEER]().float()
+    return float((ours - theirs).abs().max() / ours.std())

@@ -1,0 +1,103 @@
+"""Evaluations: what is counted follows from the shapes, and what is timed is there."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from codi.benchmarks.evaluations import (
+    PEER,
+    Setting,
+    counted,
+    evaluation_flops,
+    measure,
+    resized,
+    weights_read,
+)
+from codi.benchmarks.networks import model_of_shapes
+from codi.build import load_config
+from codi.config import ConfigError
+from tests.small import small_config
+
+
+def test_operations_of_a_linear_layer_are_two_a_weight() -> None:
+    layer = nn.Linear(30, 50, device="meta")
+    assert counted(lambda: layer(torch.zeros(4, 30))) == 2 * 4 * 30 * 50
+
+
+def test_together_costs_the_sum_and_the_environment() -> None:
+    config = load_config("tiny")
+    model = model_of_shapes(config)
+    alone = sum(evaluation_flops(model, [name]) for name in config.generated)
+    together = evaluation_flops(model, config.generated)
+    assert alone < together < 1.25 * alone
+    assert together < 10e9  # the promise of the preset
+
+
+def test_weights_of_layers_that_are_not_called_are_not_read() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    assert len(weights_read(network, lambda: network(torch.zeros(1, 2)))) == 4
+    assert len(weights_read(network, lambda: network[0](torch.zeros(1, 2)))) == 2
+
+
+def test_one_token_leaves_queries_and_keys_unread() -> None:
+    model = model_of_shapes(load_config("stable-diffusion"), ["diffusers.vision"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    codi, z_t, t = model.codi(["image"]), torch.zeros(1, 4, 1, 8, 8), torch.ones(1)
+    for tokens in (1, 2):
+        inputs = {"image": z_t.to("meta")}, {"image": t.to("meta")}
+        prompt = torch.zeros(1, tokens, 768, device="meta")
+        with torch.device("meta"):
+            found = weights_read(codi, partial(codi, *inputs, prompt))
+        read = " ".join(names[id(p)] for p in found)
+        assert ("cross_attention.to_q" in read) is (tokens > 1)
+        assert ("cross_norm" in read) is (tokens > 1)
+        assert "cross_attention.to_v" in read
+
+
+def test_sizes_change_only_what_has_them() -> None:
+    config = resized(load_config("release"), frames=4, size=16)
+    shapes = {name: settings.latent for name, settings in config.modalities.items()}
+    assert shapes == {
+        "text": (768,), "image": (4, 1, 16, 16), "video": (4, 4, 16, 16), "audio": (8, 1, 256, 16)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_streams_are_measured_alone_and_together(packed: bool) -> None:
+    report = measure(small_config(), Setting(("video", "audio"), packed=packed, repeat=1))
+    video, audio, together = report.evaluations
+    assert [e.name for e in report.evaluations] == ["video", "audio", "video + audio"]
+    assert together.flops > video.flops + audio.flops
+    assert together.bytes_read > video.bytes_read + audio.bytes_read
+    assert report.of_parts is not None
+    assert report.environment == 1 - (video.flops + audio.flops) / together.flops
+
+
+def test_a_stream_alone_has_no_environment() -> None:
+    report = measure(small_config(), Setting(("text",), repeat=1))
+    assert (report.of_parts, report.of_peer, report.environment) == (None, None, None)
+
+
+@pytest.mark.parametrize("stream", ["text", "video", "image"])  # the last has no count of heads
+def test_what_has_no_peer_is_an_error(stream: str) -> None:
+    with pytest.raises(ConfigError, match="diffusers has no network like this"):
+        measure(small_config(), Setting((stream,), against_peer=True, repeat=1))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_peer_gives_the_same_numbers() -> None:
+    pytest.importorskip("diffusers", reason="needs codi[external]")
+    config = load_config(
+        "stable-diffusion",
+        ["diffusers.vision.channels=32", "modalities.image.latent=[4, 1, 16, 16]"],
+    )
+    report = measure(config, Setting(("image",), against_peer=True, repeat=1))
+    assert report.evaluations[-1].name == PEER
+    assert report.difference is not None
+    assert report.difference < 1e-4
+    assert report.of_peer is not None

@@ -1,0 +1,33 @@
+"""Plots: well-formed, with every point inside."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from codi.evaluation.plot import Point, _ticks, scatter
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_every_point_is_drawn_inside_and_joined_by_series() -> None:
+    points = [Point("a & b", x, y, "n") for x, y in ((10.0, 1.0), (100.0, 3.0), (40.0, 2.0))]
+    drawn = ElementTree.fromstring(scatter([*points, Point("c", 20.0, 2.5)], "x", "y"))
+    lines = drawn.findall(f"{_SVG}polyline")
+    assert [len(line.attrib["points"].split()) for line in lines] == [3, 1]
+    across = [float(place.split(",")[0]) for place in lines[0].attrib["points"].split()]
+    assert across == sorted(across)
+    places = [tuple(map(float, p.split(","))) for w in lines for p in w.attrib["points"].split()]
+    assert all(60 <= x <= 550 and 20 <= y <= 370 for x, y in places)
+    assert "a & b" in [text.text for text in drawn.findall(f"{_SVG}text")]
+
+
+def test_one_point_is_enough_and_none_is_too_few() -> None:
+    ElementTree.fromstring(scatter([Point("a", 5.0, 5.0)], "x", "y"))
+    with pytest.raises(ValueError, match="at least one"):
+        scatter([], "x", "y")
+
+
+def test_ticks_are_round() -> None:
+    assert _ticks(9.0, 120.0) == [10.0, 20.0, 50.0, 100.0]
