@@ -38,7 +38,7 @@ class Flat(nn.Module):
 @pytest.mark.filterwarnings("ignore")
 def test_it_agrees_with_torchmetrics() -> None:
     inception = pytest.importorskip(
-        "torchmetrics.image.inception", reason="torchmetrics is not installed"
+        "torchmetrics.image.inception", reason="needs torchmetrics, and torchvision beside it"
     )
     reference = inception.InceptionScore(feature=Flat(), splits=1)
     x = 8.0 * torch.rand(40, 3, 2, 2)

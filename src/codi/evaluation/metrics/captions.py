@@ -185,7 +185,9 @@ class ConsensusScorer:
 def _agreement(own: _Weighted, other: _Weighted, clipped: bool, deviation: float) -> float:
     """Return the mean cosine over orders of n-grams, less for another length."""
     found = 0.0
-    for a, b, norm_a, norm_b in zip(own.weights, other.weights, own.norms, other.norms, strict=True):
+    for a, b, norm_a, norm_b in zip(
+        own.weights, other.weights, own.norms, other.norms, strict=True
+    ):
         if norm_a and norm_b:
             shared = sum((min(w, b[g]) if clipped else w) * b[g] for g, w in a.items() if g in b)
             found += shared / (norm_a * norm_b)

@@ -39,7 +39,9 @@ def program(jar: str, folder: Path | None, needs: Sequence[str] = ()) -> Path:
         ConfigError: no Java, no such file, or one it needs is missing.
     """
     if shutil.which("java") is None:
-        raise ConfigError(f"{jar} needs java on the PATH; install a Java runtime, version 8 or newer")
+        raise ConfigError(
+            f"{jar} needs java on the PATH; install a Java runtime, version 8 or newer"
+        )
     found = sorted(folder.rglob(jar)) if folder else []
     if not found:
         raise ConfigError(

@@ -49,7 +49,8 @@ def kernel_distance(
     """Return KID: the mean of `squared_mmd` over random subsets of rows a (n, D) and b (m, D).
 
     Args:
-        a, b: features, which may lie on disk; only subsets are read.
+        a: features, which may lie on disk; only subsets are read.
+        b: those of the other set.
         subsets: how many.
         size: rows of each, at most as many as there are.
         seed: of the draws.
@@ -64,11 +65,11 @@ def kernel_distance(
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(subsets):
-        drawn = (
+        x, y = (
             rows[np.sort(rng.choice(len(rows), min(size, len(rows)), replace=False))]
             for rows in (a, b)
         )
-        found.append(squared_mmd(*(np.asarray(rows, dtype=np.float64) for rows in drawn)))
+        found.append(squared_mmd(x.astype(np.float64), y.astype(np.float64)))
     value = float(np.mean(found))
     deviation = float(np.std(found))
     # Each subset is a share of all samples; the variance of all of them is that much smaller.

@@ -8,6 +8,7 @@ paraphrases, tells content words from function words, and has other weights: tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from codi.evaluation.metrics.captions import Words
@@ -38,7 +39,7 @@ def aligned(candidate: Words, reference: Words) -> list[Pair]:
 
 def runs(pairs: Sequence[Pair]) -> int:
     """Return into how many runs, unbroken on both sides, sorted pairs fall."""
-    steps = zip(pairs, pairs[1:], strict=False)
+    steps = itertools.pairwise(pairs)
     return bool(pairs) + sum((c - a, d - b) != (1, 1) for (a, b), (c, d) in steps)
 
 

@@ -10,8 +10,25 @@ from __future__ import annotations
 import re
 
 PUNCTUATION = frozenset(
-    ("''", "'", "``", "`", "-lrb-", "-rrb-", "-lcb-", "-rcb-", ".", "?", "!", ",", ":", "-", "--")
-    + ("...", ";")
+    (
+        "''",
+        "'",
+        "``",
+        "`",
+        "-lrb-",
+        "-rrb-",
+        "-lcb-",
+        "-rcb-",
+        ".",
+        "?",
+        "!",
+        ",",
+        ":",
+        "-",
+        "--",
+        "...",
+        ";",
+    )
 )
 """What the evaluation of COCO captions (Chen et al., 2015) leaves out after tokenizing."""
 
