@@ -46,17 +46,19 @@ def markdown(
     for cell in cells:
         by_row.setdefault((cell.task, cell.fact), {})[cell.split] = cell
     lines = [f"# {suite}", "", _said(settings), ""]
-    lines += ["| task | what | " + " | ".join(splits) + " | chance | n |"]
-    lines += ["|---|---|" + "---:|" * (len(splits) + 2)]
+    columns = [*splits, "paper"] if any(cell.paper is not None for cell in cells) else list(splits)
+    lines += ["| task | what | " + " | ".join(columns) + " | chance | n |"]
+    lines += ["|---|---|" + "---:|" * (len(columns) + 2)]
     shown = ""
-    for (task, fact), found in by_row.items():
+    for (task, _), found in by_row.items():
         some = next(iter(found.values()))
         numbers = [_number(found[split]) if split in found else "" for split in splits]
+        if len(columns) > len(splits):
+            numbers.append("" if some.paper is None else f"{some.paper:.4g}")
         counts = " / ".join(dict.fromkeys(str(cell.n) for cell in found.values()))
         first = task if task != shown else ""
-        words = fact.replace("_ms", "").replace("offset", "median offset")
-        chance = "" if some.chance is None else _plain(fact, some.chance)
-        lines.append(f"| {first} | {words} | {' | '.join(numbers)} | {chance} | {counts} |")
+        chance = "" if some.chance is None else _plain(some, some.chance)
+        lines.append(f"| {first} | {_what(some)} | {' | '.join(numbers)} | {chance} | {counts} |")
         shown = task
     return "\n".join(lines) + "\n"
 
@@ -70,18 +72,40 @@ def _said(settings: Mapping[str, Any]) -> str:
     return ", ".join(said) + ". In brackets: 95 % intervals."
 
 
-def _plain(fact: str, value: float) -> str:
-    return f"{value:.0f} ms" if fact.endswith("_ms") else f"{100.0 * value:.1f} %"
+def _what(cell: Cell) -> str:
+    """Return what was measured, by whose eyes, and which way is better where that may surprise."""
+    words = cell.fact.replace("_ms", "").replace("offset", "median offset")
+    arrow = " ↓" if cell.better == "lower" else ""
+    return words + (f" ({cell.extractor})" if cell.extractor else "") + arrow
+
+
+def _unit(cell: Cell) -> str:
+    return "ms" if cell.fact.endswith("_ms") else cell.unit
+
+
+_FORMATS: Mapping[str, tuple[float, str, str]] = {
+    "share": (100.0, ".1f", " %"),
+    "ms": (1.0, ".0f", " ms"),
+    "number": (1.0, ".4g", ""),
+}
+"""Scale, digits and sign of a value, by unit."""
+
+
+def _plain(cell: Cell, value: float) -> str:
+    scale, digits, sign = _FORMATS[_unit(cell)]
+    return f"{scale * value:{digits}}{sign}"
 
 
 def _number(cell: Cell) -> str:
     if cell.value is None:
         return "none"
     if cell.ci95 is None:
-        return _plain(cell.fact, cell.value)
-    scale = 1.0 if cell.fact.endswith("_ms") else 100.0
-    low, high = (f"{scale * end:.0f}" for end in cell.ci95)
-    return f"{_plain(cell.fact, cell.value)} ({low}–{high})"
+        return _plain(cell, cell.value)
+    unit = _unit(cell)
+    scale, digits, _ = _FORMATS[unit]
+    narrow = digits if unit == "number" else ".0f"
+    low, high = (f"{scale * end:{narrow}}" for end in cell.ci95)
+    return f"{_plain(cell, cell.value)} ({low}–{high})"
 
 
 # --- samples ---

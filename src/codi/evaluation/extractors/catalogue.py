@@ -73,6 +73,10 @@ class Extractors:
             return None
         if name not in EXTRACTORS:
             raise ConfigError(unknown("extractor", name, (*EXTRACTORS, OWN)))
+        return self.wants(name)
+
+    def wants(self, name: str) -> str:
+        """Return what has to be given for an extractor."""
         return f"--extractors {name}=PATH, {EXTRACTORS[name].wants}"
 
     def __getitem__(self, name: str) -> Extractor:

@@ -93,10 +93,15 @@ class GaussianStatistics:
 
 
 def gaussian_of(rows: np.ndarray, weights: np.ndarray | None = None) -> GaussianStatistics:
-    """Return the statistics of rows (n, D), which may lie on disk, read a chunk at a time."""
-    found = GaussianStatistics(rows.shape[1])
+    """Return the statistics of rows (n, D), which may lie on disk, read a chunk at a time.
+
+    Rows (n, P, D) are P rows of each of n samples, and `weights` (n,) are those of samples.
+    """
+    found = GaussianStatistics(rows.shape[-1])
+    pieces = rows.shape[1] if rows.ndim == 3 else 1
     for chunk in _chunks(len(rows)):
-        found.add(rows[chunk], None if weights is None else weights[chunk])
+        own = None if weights is None else np.repeat(weights[chunk], pieces)
+        found.add(rows[chunk].reshape(-1, rows.shape[-1]), own)
     return found
 
 
@@ -125,7 +130,7 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 def frechet_interval(
     a: np.ndarray, b: np.ndarray, value: float, resamples: int = 20, seed: int = 0
 ) -> Interval:
-    """Return a 95 % interval of the distance `value` between rows a (n, D) and b (m, D).
+    """Return a 95 % interval of the distance `value` between rows a (n, ..., D) and b (m, ..., D).
 
     Its width is the bootstrap's, over both sets. Its middle is `value`: a set drawn with
     replacement is less varied than the set itself, so that the distances of resamples are too

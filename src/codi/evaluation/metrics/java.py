@@ -23,7 +23,9 @@ METEOR_JAR = "meteor-1.5.jar"
 SPICE_JAR = "spice-1.0.jar"
 TOKENIZER_JAR = "stanford-corenlp-3.4.1.jar"
 
-_SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+NEEDS = {SPICE_JAR: ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")}
+"""Files that a program cannot do without."""
+
 _HEAP = "-Xmx2G"
 
 
@@ -46,7 +48,7 @@ def program(jar: str, folder: Path | None, needs: Sequence[str] = ()) -> Path:
     if not found:
         raise ConfigError(
             f"there is no {jar} below {folder or 'a folder of programs'}; it comes with "
-            "pip install pycocoevalcap: give the folder of that package as extractor 'java'"
+            f"pip install pycocoevalcap; give that package's folder with --extractors java=FOLDER"
         )
     for other in needs:
         if not list(found[0].parent.rglob(other)):
@@ -125,7 +127,7 @@ def spice(
         ValueError: a caption without references.
     """
     require_pairs(candidates, references)
-    jar = program(SPICE_JAR, folder, _SPICE_MODELS)
+    jar = program(SPICE_JAR, folder, NEEDS[SPICE_JAR])
     asked = [
         {"image_id": i, "test": one, "refs": list(some)}
         for i, (one, some) in enumerate(zip(candidates, references, strict=True))
