@@ -141,7 +141,8 @@ class BenchmarkSuite(Suite):
                 java.program(row.metric.program, self.programs, needs)
             except ConfigError as error:
                 return str(error)
-        return self.extractors.lacking(row.row.extractor) if row.metric.kinds else None
+        kinds = row.metric.kinds
+        return self.extractors.lacking(row.row.extractor, kinds) if kinds else None
 
     def needs(self, task: Task) -> tuple[Task, ...]:
         """Return what has to be measured before a task: true media, and outputs made apart."""
@@ -269,10 +270,14 @@ class BenchmarkSuite(Suite):
     def compare(
         self, task: Task, split: str, count: int, ledger_of: Callable[[Task], Ledger]
     ) -> Iterator[Cell]:
-        """Yield the cells of a task's rows."""
+        """Yield the cells of a task's rows; what so few samples do not have is left out."""
         for row in self.rows.get(task, ()):
             found = _Evidence(self, task, row, count, ledger_of)
-            number = row.metric.compute(found, row.of)
+            try:
+                number = row.metric.compute(found, row.of)
+            except ValueError as error:
+                self.left_out[f"{task.name} {row.row.metric}"] = str(error)
+                continue
             several = len(task.outputs) > 1
             output = "+".join(row.of)
             yield Cell(
@@ -311,23 +316,12 @@ class _Evidence(Evidence):
         return self.suite.programs
 
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
-        """Return features of what was made, or of the true media.
-
-        Raises:
-            ConfigError: an extractor without scores, where the metric needs them.
-        """
+        """Return features of what was made, or of the true media."""
         task = self.task
         if true or modality not in task.outputs:
             task = _true(modality)
-        name = self.row.row.extractor
-        try:
-            return self.ledger_of(task).rows(f"{modality}.{name}.{kind}", self.n)
-        except KeyError as error:
-            network = self.suite.networks[name]["name"]
-            raise ConfigError(
-                f"metric {self.row.row.metric} needs {kind} of {modality}, which extractor "
-                f"{network} does not give; give {self.suite.extractors.wants(name)}"
-            ) from error
+        kind = f"{modality}.{self.row.row.extractor}.{kind}"
+        return self.ledger_of(task).rows(kind, self.n)
 
     def words(self) -> list[str]:
         """Return the texts that were made."""

@@ -128,7 +128,6 @@ def evaluate(
     wanted = _splits(opened, splits)
     count = opened.samples if samples is None else samples
     chosen, left_out = run.choose(tasks)
-    left_out |= opened.left_out
     said = {"model": Path(model).name, "samples": count, "seed": seed, "left_out": left_out}
     cells: list[Cell] = []
     for task in chosen:
@@ -362,7 +361,8 @@ class _Run:
         described |= {name: value for name, value in changed.items() if value is not None}
         del described["to"]
         own = {"suite": self.suite.name, "note": self.suite.note, **self.suite.described}
-        settings = {**own, **described, **said}
+        left_out = {**said["left_out"], **self.suite.left_out}
+        settings = {**own, **described, **said, "left_out": left_out}
         write_report(self.out, self.suite.name, settings, cells, splits)
         return [cell for task in tasks for cell in by_task[task.name]]
 

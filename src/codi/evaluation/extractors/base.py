@@ -24,12 +24,14 @@ class Extractor(ABC):
         source: file, folder or hub name of its weights, as it was given.
         digest: SHA-256 of the file, or of all tensors where there are several files.
         preprocessing: what happens to media before, in words.
+        gives: the names in its answer.
     """
 
     name: str
     source: str
     digest: str
     preprocessing: str
+    gives: tuple[str, ...] = ("features",)
 
     @abstractmethod
     def __call__(self, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,16 +67,25 @@ class Extractors:
         self.pipeline = pipeline
         self._open: dict[str, Extractor] = {}
 
-    def lacking(self, name: str) -> str | None:
-        """Return what is wanted for an extractor that has no source; None where there is one."""
-        if name == OWN or name in self.sources:
-            return None
-        if name not in EXTRACTORS:
+    def lacking(self, name: str, kinds: Sequence[str] = ()) -> str | None:
+        """Return what is wanted of an extractor before it can give `kinds`; None where it can.
+
+        Raises:
+            ConfigError: an unknown name, or a source that cannot be loaded.
+        """
+        if name not in (*EXTRACTORS, OWN):
             raise ConfigError(unknown("extractor", name, (*EXTRACTORS, OWN)))
-        return self.wants(name)
+        if name != OWN and name not in self.sources:
+            return self.wants(name)
+        absent = [kind for kind in kinds if kind not in self[name].gives]
+        if absent:
+            return f"extractor {self[name].name} gives no {absent[0]}; give {self.wants(name)}"
+        return None
 
     def wants(self, name: str) -> str:
         """Return what has to be given for an extractor."""
+        if name not in EXTRACTORS:
+            return "another extractor in the suite"
         return f"--extractors {name}=PATH, {EXTRACTORS[name].wants}"
 
     def __getitem__(self, name: str) -> Extractor:
@@ -85,9 +94,8 @@ class Extractors:
         Raises:
             ConfigError: no source was given for it, or what was given cannot be loaded.
         """
-        wanted = self.lacking(name)
-        if wanted:
-            raise ConfigError(f"extractor {name}: no weights; give {wanted}")
+        if name != OWN and name not in self.sources:
+            raise ConfigError(f"extractor {name}: no weights; give {self.wants(name)}")
         source = self.sources.get(name, OWN)
         key = OWN if source == OWN else name
         if key not in self._open:

@@ -243,6 +243,7 @@ class InceptionExtractor(Extractor):
 
     name = "inception"
     preprocessing = "bilinear to 299 px as TensorFlow 1 does it, (x - 128) / 128"
+    gives = ("features", "logits")
 
     def __init__(self, source: str, device: str = "cpu", divisor: int = 1) -> None:
         path = weights_file(self.name, source, WEIGHTS)

@@ -153,6 +153,8 @@ class ScriptedExtractor(Extractor):
         ConfigError: no such file, or no TorchScript in it.
     """
 
+    gives = ("features", "logits")
+
     def __init__(self, name: str, source: str, device: str = "cpu") -> None:
         self.name, self.source, self.device = name, source, device
         self.script = SCRIPTS[name]
