@@ -144,6 +144,17 @@ def test_too_few_samples_leave_a_metric_out(folder: Path, data: Path, tmp_path: 
     assert "fid: 1 samples have no covariance" in (tmp_path / "table2.md").read_text()
 
 
+def test_bridging_is_measured_on_true_scenes(folder: Path, tmp_path: Path) -> None:
+    names = ["true-image+audio", "true-text+image"]
+    cells = evaluate(folder, "bridging", samples=12, out=tmp_path, tasks=names, batch=6)
+    facts = [f"{of} recall_at_{k}" for of in ("image+audio", "audio+image") for k in (1, 5, 10)]
+    assert [c.fact for c in cells if c.task == names[0]] == facts
+    assert [c.chance for c in cells[:3]] == pytest.approx([1 / 12, 5 / 12, 10 / 12])
+    for cell in cells:
+        assert cell.value is not None
+        assert 0.0 <= cell.value <= 1.0
+
+
 @pytest.mark.parametrize(
     ("suite", "settings", "message"),
     [

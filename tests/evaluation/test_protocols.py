@@ -7,6 +7,7 @@ import pytest
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.comparing import METRICS
 from codi.evaluation.extractors.catalogue import EXTRACTORS, OWN
+from codi.evaluation.items import WORLD
 from codi.evaluation.protocols import load_protocol, protocol_names
 from codi.evaluation.runner import SUITES
 
@@ -29,8 +30,17 @@ PRINTED = {
 
 
 def test_every_table_is_a_suite() -> None:
-    assert list(protocol_names()) == list(PRINTED)
-    assert set(PRINTED) < set(SUITES)
+    assert list(protocol_names()) == [*PRINTED, "bridging", "coherence"]
+    assert set(protocol_names()) < set(SUITES)
+
+
+def test_claims_on_the_bounce_world_need_no_data() -> None:
+    for name in ("bridging", "coherence"):
+        protocol = load_protocol(name)
+        rows = [row for task in protocol.tasks for row in task.metrics]
+        assert protocol.data == WORLD
+        assert {row.extractor for row in rows} <= {OWN, ""}
+        assert all(row.metric in METRICS for row in rows)
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -51,6 +61,7 @@ def test_tables_hold_what_the_paper_prints(name: str) -> None:
     )
 
 
-def test_every_joint_task_of_table_11_has_its_independent_one() -> None:
-    tasks = [row.task for row in load_protocol("table11").tasks]
+@pytest.mark.parametrize("name", ["table11", "coherence"])
+def test_every_joint_task_has_its_independent_one(name: str) -> None:
+    tasks = [row.task for row in load_protocol(name).tasks]
     assert [t.name + "-apart" for t in tasks if not t.apart] == [t.name for t in tasks if t.apart]

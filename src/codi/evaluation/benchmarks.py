@@ -1,7 +1,7 @@
-"""The paper's tables as suites: items of published data sets, metrics over features and texts.
+"""Protocols as suites: items of published data sets or worlds, metrics over features and texts.
 
-A protocol (`suites/*.toml`) says what is measured; a reader (`codi.data.benchmarks`) finds the
-items; extractors look at what comes out, batch by batch, and what they say stays on disk; metrics
+A protocol (`suites/*.toml`) says what is measured; `codi.evaluation.items` finds the items;
+extractors look at what comes out, batch by batch, and what they say stays on disk; metrics
 (`codi.evaluation.comparing`) compare it. Every item is loaded at the model's own sizes and rates,
 the true media as well as prompts.
 """
@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from codi import media
 from codi.config import ConfigError, unknown
-from codi.data.benchmarks import BENCHMARKS, Example
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
+from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
@@ -71,7 +70,7 @@ def _resolved(task: Task, row: MetricRow) -> _Row:
 
 
 class BenchmarkSuite(Suite):
-    """One protocol on one data set.
+    """One protocol on its data.
 
     Metrics without weights or programs are left out, each with what it wants.
 
@@ -115,8 +114,13 @@ class BenchmarkSuite(Suite):
         if not self.tasks:
             what, why = next(iter(self.left_out.items()))
             raise ConfigError(f"suite {name}: nothing can be measured; {what}: {why}")
-        every = BENCHMARKS[protocol.data].examples(root, protocol.split)
-        self.examples = self._chosen(every, progress)
+        used = {name for task in self.tasks for name in self._used(task)}
+        place = (protocol.split, protocol.samples, self.config, seed)
+        self.items: Items = (
+            WorldItems(*place)
+            if protocol.data == WORLD
+            else PublishedItems(protocol.data, root, used, *place, progress)
+        )
 
     # --- what is measured ---
 
@@ -154,10 +158,10 @@ class BenchmarkSuite(Suite):
 
     def _kinds(self, task: Task, name: str) -> set[str]:
         """Return whose features of a modality are wanted of a task's outputs."""
+        rows: list[_Row] = []
         if task.path == "true":
             rows = [r for some in self.rows.values() for r in some if name in r.true]
-        else:
-            rows = [r for r in self._rows(task) if name in r.made]
+        rows += [r for r in self._rows(task) if name in r.made]
         return {r.row.extractor for r in rows if r.metric.kinds}
 
     def _rows(self, task: Task) -> list[_Row]:
@@ -169,8 +173,8 @@ class BenchmarkSuite(Suite):
     @cached_property
     def fingerprint(self) -> str:
         """Return a digest of the items, and of every network that looks at them."""
-        items = [(e.key, e.captions, _sizes(e)) for e in self.examples]
-        depends = [self.name, self.seed, items, self.networks, repr(self.protocol.tasks)]
+        own = [self.name, self.seed, self.items.fingerprint, repr(self.protocol.tasks)]
+        depends = [own, self.networks]
         digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
         return f"{self.protocol.data}-{self.protocol.split}-{digest[:12]}"
 
@@ -191,7 +195,7 @@ class BenchmarkSuite(Suite):
             "title": self.protocol.title,
             "data": self.protocol.data,
             "split": self.protocol.split,
-            "items": len(self.examples),
+            "items": len(self.items),
             "extractors": self.networks,
             "words": "own" if self.programs is None else java.TOKENIZER_JAR,
             "media": prepared,
@@ -202,30 +206,13 @@ class BenchmarkSuite(Suite):
     def _used(self, task: Task) -> list[str]:
         """Return the modalities that a task reads of an item."""
         true = [name for row in self._rows(task) for name in row.true]
+        true += task.outputs if task.path == "true" else ()
         return [*(given.modality for given in task.inputs), *task.kept, *true]
-
-    def _chosen(self, every: Sequence[Example], progress: Progress) -> list[Example]:
-        """Return the items that have all media, in an order that the seed decides, cut to size."""
-        used = {name for task in self.tasks for name in self._used(task)}
-        order = np.random.default_rng(self.seed).permutation(len(every))
-        found: list[Example] = []
-        for i in progress(f"{self.protocol.data}: looking for media", len(every)):
-            example = every[order[i]]
-            if len(found) < self.samples and all(_has(example, name) for name in used):
-                found.append(example)
-        if not found:
-            wanted = ", ".join(sorted(used))
-            instructions = BENCHMARKS[self.protocol.data].instructions
-            raise ConfigError(
-                f"no item of {self.protocol.data}'s split {self.protocol.split!r} has all of "
-                f"{wanted}; {instructions}"
-            )
-        return found
 
     def count(self, split: str) -> int:
         """Return how many items there are."""
         del split
-        return len(self.examples)
+        return len(self.items)
 
     def truth(self, split: str, index: int) -> Truth:
         """Return no facts: nothing is known of real media but their captions."""
@@ -235,19 +222,13 @@ class BenchmarkSuite(Suite):
     def caption(self, split: str, index: int, given: Input) -> str:
         """Return one of the item's captions, the same one every time."""
         del split, given
-        captions = self.examples[index].captions
-        return captions[int(np.random.default_rng((self.seed, index)).integers(len(captions)))]
+        return self.items.caption(index)
 
     def medium(self, split: str, index: int, modality: str) -> Any:
-        """Return an item's medium at the model's sizes and rates; a picture may be a frame."""
+        """Return an item's medium at the model's sizes and rates."""
         if modality_entry(modality).is_caption:
             return self.caption(split, index, Input(modality))
-        files = self.examples[index].files
-        kind = self.config.media(modality)
-        if modality == _STILL and modality not in files:
-            clip = self.config.media(_CLIP).load(files[_CLIP])[0]
-            return kind.load(Image.fromarray(clip.frames[len(clip.frames) // 2]))[0]
-        return kind.load(files.get(modality, files.get(_CLIP)))[0]
+        return self.items.medium(index, modality)
 
     # --- what comes out ---
 
@@ -330,7 +311,7 @@ class _Evidence(Evidence):
 
     def references(self) -> list[list[str]]:
         """Return all captions of every item."""
-        return [list(example.captions) for example in self.suite.examples[: self.n]]
+        return [list(self.suite.items.captions(index)) for index in range(self.n)]
 
     def times(self, modality: str) -> list[tuple[float, ...]]:
         """Return when something happens."""
@@ -340,37 +321,6 @@ class _Evidence(Evidence):
     def apart(self) -> Evidence:
         """Return the evidence of the outputs made one by one."""
         return dataclasses.replace(self, task=dataclasses.replace(self.task, apart=True))
-
-
-_STILL, _CLIP = "image", "video"
-
-
-def _sizes(example: Example) -> dict[str, int]:
-    return {name: path.stat().st_size for name, path in example.files.items()}
-
-
-def _in_clip(example: Example) -> bool:
-    return _CLIP in example.files
-
-
-def _sounding(example: Example) -> bool:
-    """Tell whether an item's video has a sound track."""
-    try:
-        return _in_clip(example) and media.has_audio(example.files[_CLIP])
-    except media.MediaError:
-        return False
-
-
-_FOUND: Mapping[str, Callable[[Example], bool]] = {
-    "text": lambda example: bool(example.captions),
-    "image": _in_clip,
-    "audio": _sounding,
-}
-"""Where else a medium may come from, when it has no file of its own."""
-
-
-def _has(example: Example, name: str) -> bool:
-    return name in example.files or (name in _FOUND and _FOUND[name](example))
 
 
 def _onsets(item: media.Audio) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.captions import ConsensusScorer, bleu_counts, bleu_of, rouge_l
 from codi.evaluation.metrics.classes import inception_score, softmax_kl
-from codi.evaluation.metrics.embeddings import clipsim, cosines
+from codi.evaluation.metrics.embeddings import clipsim, cosines, retrieval
 from codi.evaluation.metrics.gaussians import frechet_distance, frechet_interval, gaussian_of
 from codi.evaluation.metrics.kernels import kernel_distance
 from codi.evaluation.metrics.meteor import meteor_stem
@@ -161,6 +161,14 @@ def _gain(found: Evidence, of: Sequence[str]) -> Number:
     return _mean(_pair_cosines(found, of) - _pair_cosines(found.apart(), of))
 
 
+def _recall(k: int) -> Compute:
+    def compute(found: Evidence, of: Sequence[str]) -> Number:
+        (recall,) = retrieval(found.rows(of[0]), found.rows(of[1]), (k,))
+        return Number(recall.value, recall.ci95, recall.chance)
+
+    return compute
+
+
 def _av_align(found: Evidence, of: Sequence[str]) -> Number:
     del of
     sounds, clips = found.times("audio"), found.times("video")
@@ -257,6 +265,7 @@ METRICS: dict[str, Metric] = {
     "clap_score": Metric(_prompt_cosine, ("features",), "prompt"),
     "sim": Metric(_sim, ("features",)),
     "gain": Metric(_gain, ("features",), "apart"),
+    **{f"recall_at_{k}": Metric(_recall(k), ("features",)) for k in (1, 5, 10)},
     "av_align": Metric(_av_align, timed=True),
     "bleu_4": Metric(_bleu),
     "rouge_l": Metric(_each(rouge_l)),

@@ -1,4 +1,4 @@
-"""The paper's measurements as data: `suites/*.toml` to tasks and the metrics of each.
+"""Measurements as data, first of all the paper's: `suites/*.toml` to tasks and the metrics of each.
 
 A protocol says which data, which split, what goes in and comes out, which metric over which
 network's features, how many samples, how they are sampled, and what the paper reports. It knows no
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from codi.config import build
 from codi.evaluation.suites import Input, Task
+from codi.evaluation.suites import Path as MediaPath
 
 FOLDER = Path(__file__).with_name("suites")
 
@@ -44,12 +45,13 @@ class TaskRow:
     metrics: tuple[MetricRow, ...]
     kept: tuple[str, ...] = ()
     apart: bool = False
+    path: MediaPath = "model"
 
     @property
     def task(self) -> Task:
         """Return the task; its metrics are compared sets and not measures of records."""
         inputs = tuple(Input(name) for name in self.inputs)
-        return Task(inputs, self.outputs, kept=self.kept, apart=self.apart, measures=())
+        return Task(inputs, self.outputs, self.kept, self.apart, self.path, measures=())
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ class SamplingRow:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One table of the paper.
+    """One table of the paper, or one of its claims on a world where it can be tested.
 
     Attributes:
         title: what it measures.
-        data: a name of `codi.data.benchmarks.BENCHMARKS`.
+        data: a name of `codi.data.benchmarks.BENCHMARKS`, or "bounce" for that world.
         split: of the data.
         samples: items, as many as there are at most; a random choice that the seed decides.
         note: what the paper leaves open, and what is done here.
