@@ -174,7 +174,7 @@ class BenchmarkSuite(Suite):
     def fingerprint(self) -> str:
         """Return a digest of the items, and of every network that looks at them."""
         own = [self.name, self.seed, self.items.fingerprint, repr(self.protocol.tasks)]
-        depends = [own, self.networks]
+        depends = [own, self.networks, self._prepared()]
         digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
         return f"{self.protocol.data}-{self.protocol.split}-{digest[:12]}"
 
@@ -187,10 +187,6 @@ class BenchmarkSuite(Suite):
     @property
     def described(self) -> dict[str, Any]:
         """Return what a result has to say beside its numbers."""
-        prepared = {
-            name: dataclasses.asdict(self.config.modality(name)).get("media")
-            for name in sorted({n for task in self.tasks for n in self._used(task)})
-        }
         return {
             "title": self.protocol.title,
             "data": self.protocol.data,
@@ -198,8 +194,13 @@ class BenchmarkSuite(Suite):
             "items": len(self.items),
             "extractors": self.networks,
             "words": "own" if self.programs is None else java.TOKENIZER_JAR,
-            "media": prepared,
+            "media": self._prepared(),
         }
+
+    def _prepared(self) -> dict[str, dict[str, Any]]:
+        """Return the sizes and rates at which media are loaded."""
+        used = {n for task in self.tasks for n in (*self._used(task), *task.outputs)}
+        return {name: dict(self.config.modality(name).media) for name in sorted(used)}
 
     # --- items ---
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from codi.config import ConfigError
 from codi.evaluation.extractors.catalogue import EXTRACTORS, Extractors
 from codi.evaluation.extractors.own import OwnExtractor
-from codi.pipeline import Pipeline
+from codi.pipeline import Pipeline, load
+from codi.weights import save_model
 from tests.small import NAMES, objects, small_model
 
 
@@ -36,6 +39,17 @@ def test_without_a_source_the_file_is_named(name: str, pipeline: Pipeline) -> No
     assert str(extractors.lacking(name)).startswith(f"--extractors {name}=PATH, ")
     with pytest.raises(ConfigError, match=f"extractor {name}: no weights; give --extractors"):
         extractors[name]
+
+
+def test_other_encoders_are_another_network(tmp_path: Path) -> None:
+    digests = set()
+    for seed in (0, 1):
+        save_model(small_model(seed=seed), tmp_path / str(seed))
+        extractors = [Extractors({}, load(tmp_path / str(seed)))["codi"] for _ in range(2)]
+        extractors[1]("text", ["a ball"])  # whatever is loaded already
+        assert extractors[0].identity == extractors[1].identity
+        digests.add(extractors[0].digest)
+    assert len(digests) == 2
 
 
 def test_unknown_names_are_mended(pipeline: Pipeline) -> None:

@@ -6,6 +6,7 @@ They need no other weights, and judge a model by itself: fit for coherence, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from codi.evaluation.extractors.base import Extractor, float32, tensors_digest
 from codi.pipeline import Pipeline
+from codi.weights import missing_parts
 
 
 class OwnExtractor(Extractor):
@@ -29,9 +31,15 @@ class OwnExtractor(Extractor):
         self.pipeline = pipeline
         self.source = pipeline.config.name
 
-    @property
+    @cached_property
     def digest(self) -> str:  # type: ignore[override]
-        """Return the digest of the encoders that were used."""
+        """Return the digest of all encoders that the model has, which are loaded for it."""
+        config, folder = self.pipeline.config, self.pipeline.folder
+        absent = [] if folder is None else missing_parts(folder, config)
+        present = [
+            n for n in config.modalities if not {*config.parts(("encoders",), [n])} & {*absent}
+        ]
+        self.pipeline.require([], present, {})
         encoders = self.pipeline.model.role("encoders")
         return tensors_digest(*(encoders[name] for name in sorted(encoders)))
 
