@@ -13,7 +13,8 @@ _DESCRIPTION = """\
 Generate samples for every task of a suite and measure them: do they say what was asked for, and do
 sound and picture agree? The suite `bounce` reads facts and impacts back out of the samples with
 plain signal processing; `digits` uses held-out recordings and pictures. `table2` to `table11`
-measure what CoDi's paper measures, on the data sets that it names; see docs/howto/evaluate.md.
+measure what CoDi's paper measures, on the data sets that it names; `bridging` and `coherence` test
+its claims on the bounce world. See docs/howto/evaluate.md.
 
 examples:
   codi evaluate --suite bounce --samples 200 --out eval
@@ -33,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--suite",
         default="bounce",
         metavar="S",
-        help="bounce, digits, or a table of the paper: table2 ... table11 (default: bounce)",
+        help="bounce, digits, bridging, coherence, or a table of the paper: table2 ... table11 "
+        "(default: bounce)",
     )
     parser.add_argument(
         "--samples",

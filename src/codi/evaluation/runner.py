@@ -95,7 +95,7 @@ def evaluate(
 
     Args:
         model: a shipped model's name or a folder.
-        suite: "bounce", "digits", or a table of the paper, "table2" ... "table11".
+        suite: a key of `SUITES`: "bounce", "digits", a claim, or a table of the paper.
         samples: items of each task and split; a suite with fewer items uses all of them. The
             suite's own number by default.
         out: folder of the report; finished batches are kept in its `partial`.
