@@ -12,10 +12,13 @@ SUMMARY = "measure what a model makes"
 _DESCRIPTION = """\
 Generate samples for every task of a suite and measure them: do they say what was asked for, and do
 sound and picture agree? The suite `bounce` reads facts and impacts back out of the samples with
-plain signal processing; `digits` uses held-out recordings and pictures.
+plain signal processing; `digits` uses held-out recordings and pictures. `table2` to `table11`
+measure what CoDi's paper measures, on the data sets that it names; `bridging` and `coherence` test
+its claims on the bounce world. See docs/howto/evaluate.md.
 
 examples:
   codi evaluate --suite bounce --samples 200 --out eval
+  codi evaluate --suite table5 --data DIR --extractors panns=FILE vggish=FILE --out eval
   codi evaluate --model runs/mine/model --suite bounce --samples 16 --tasks text-to-image --out eval
 """
 
@@ -28,10 +31,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--model", default="tiny", metavar="M", help="a shipped model or a folder (default: tiny)"
     )
     parser.add_argument(
-        "--suite", default="bounce", metavar="S", help="bounce or digits (default: bounce)"
+        "--suite",
+        default="bounce",
+        metavar="S",
+        help="bounce, digits, bridging, coherence, or a table of the paper: table2 ... table11 "
+        "(default: bounce)",
     )
     parser.add_argument(
-        "--samples", type=whole_number(1), default=100, metavar="N", help="a task (default: 100)"
+        "--samples",
+        "--num",
+        type=whole_number(1),
+        metavar="N",
+        help="a task (default: the suite's own number; 100 for bounce and digits)",
     )
     parser.add_argument(
         "--out",
@@ -56,8 +67,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="folder of data sets (default: the variable CODI_DATA)"
     )
+    parser.add_argument(
+        "--extractors",
+        nargs="+",
+        type=_named,
+        default=[],
+        metavar="NAME=PATH",
+        help="file, folder or hub name of networks that metrics need, such as inception=FILE; "
+        "codi instead of a path takes the model's own prompt encoders",
+    )
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Read NAME=PATH."""
+    name, equals, path = text.partition("=")
+    if not name or not equals or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, such as clip=FOLDER")
+    return name, path
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
             batch=arguments.batch,
             device=arguments.device,
             data=arguments.data,
+            extractors=dict(arguments.extractors),
             progress=display.count,
         )
     return 0

@@ -85,6 +85,15 @@ def load_published_tokenizer(class_name: str, source: str) -> Any:
     return _from_pretrained(class_name, source)
 
 
+def load_published_config(class_name: str, source: str) -> Any:
+    """Return a configuration of the library from a local folder or a name of the hub.
+
+    Raises:
+        ConfigError: no library, or no such files.
+    """
+    return _from_pretrained(class_name, source)
+
+
 def _from_pretrained(class_name: str, source: str) -> Any:
     published = getattr(transformers_library(), class_name)
     try:

@@ -1,13 +1,20 @@
-"""What was read from one sample, and the files that remember it, so that nothing is made twice."""
+"""What was read from one sample, and the files that remember it, so that nothing is made twice.
+
+Facts and words are lines of JSON; features of networks are rows of plain numbers beside them, read
+from disk as they are needed, so that any number of samples fits in memory.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,11 @@ def _times(values: list[float] | None) -> tuple[float, ...] | None:
 
 
 class Ledger:
-    """Records of one task, split and setting, a JSON line each, added batch by batch."""
+    """Records of one task, split and setting, a JSON line each, added batch by batch.
+
+    Features of a kind lie in a file of their own: float32, row i at the place of record i. Its name
+    ends in the shape of a row.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,12 +80,41 @@ class Ledger:
         """Return the records below `count` that there are, in order."""
         return [self.records[index] for index in sorted(self.records) if index < count]
 
-    def add(self, records: Iterable[Record]) -> None:
-        """Remember records, on disk first."""
+    def add(
+        self, records: Iterable[Record], features: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Remember records, and features (n, ...) of them by kind, on disk first."""
         new = list(records)
+        for kind, rows in (features or {}).items():
+            self._write(kind, [record.index for record in new], rows)
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in new)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             # The line before may have been cut off: an empty line harms nobody.
             file.write(("\n" if file.tell() else "") + lines)
         self.records.update({record.index: record for record in new})
+
+    def _write(self, kind: str, indices: Sequence[int], rows: np.ndarray) -> None:
+        """Write rows at the places of their records."""
+        if len(rows) != len(indices):
+            raise ValueError(f"{len(rows)} rows of {kind} for {len(indices)} records")
+        shape = "x".join(map(str, rows.shape[1:]))
+        path = self.path.with_name(f"{self.path.stem}.{kind}-{shape}.f32")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with path.open("r+b") as file:
+            for index, row in zip(indices, rows.astype("<f4"), strict=True):
+                file.seek(index * row.nbytes)
+                file.write(row.tobytes())
+
+    def rows(self, kind: str, count: int) -> np.ndarray:
+        """Return the features (count, ...) of a kind, read from disk where they are used.
+
+        Raises:
+            KeyError: no records with features of this kind.
+        """
+        found = sorted(self.path.parent.glob(f"{glob.escape(f'{self.path.stem}.{kind}')}-*.f32"))
+        if not found:
+            raise KeyError(kind)
+        shape = tuple(int(n) for n in found[0].stem.rpartition("-")[2].split("x"))
+        return np.memmap(found[0], "<f4", "r", shape=(count, *shape))

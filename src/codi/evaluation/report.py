@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from codi.build import ModelConfig
+from codi.evaluation.page import html
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text, save_image
@@ -32,56 +33,98 @@ _PAPER, _GAP_PX, _WIDEST_PX = 255, 6, 1024
 def write_report(
     out: Path, suite: str, settings: Mapping[str, Any], cells: Sequence[Cell], splits: Sequence[str]
 ) -> None:
-    """Write `<suite>.json` and `<suite>.md` below `out`, each all or nothing."""
-    table = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
-    atomic_write_text(out / f"{suite}.json", json.dumps(table, indent=1, allow_nan=False) + "\n")
+    """Write `<suite>.json`, `<suite>.md` and `<suite>.html` below `out`, each all or nothing."""
+    found = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
+    atomic_write_text(out / f"{suite}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     atomic_write_text(out / f"{suite}.md", markdown(suite, settings, cells, splits))
+    page = html(suite, said(settings), table(cells, splits), out)
+    atomic_write_text(out / f"{suite}.html", page)
 
 
 def markdown(
     suite: str, settings: Mapping[str, Any], cells: Sequence[Cell], splits: Sequence[str]
 ) -> str:
     """Return the cells as a Markdown table: a row for each fact, a column for each split."""
-    by_row: dict[tuple[str, str], dict[str, Cell]] = {}
-    for cell in cells:
-        by_row.setdefault((cell.task, cell.fact), {})[cell.split] = cell
-    lines = [f"# {suite}", "", _said(settings), ""]
-    lines += ["| task | what | " + " | ".join(splits) + " | chance | n |"]
-    lines += ["|---|---|" + "---:|" * (len(splits) + 2)]
-    shown = ""
-    for (task, fact), found in by_row.items():
-        some = next(iter(found.values()))
-        numbers = [_number(found[split]) if split in found else "" for split in splits]
-        counts = " / ".join(dict.fromkeys(str(cell.n) for cell in found.values()))
-        first = task if task != shown else ""
-        words = fact.replace("_ms", "").replace("offset", "median offset")
-        chance = "" if some.chance is None else _plain(fact, some.chance)
-        lines.append(f"| {first} | {words} | {' | '.join(numbers)} | {chance} | {counts} |")
-        shown = task
+    head, *rows = table(cells, splits)
+    lines = [f"# {suite}", "", *said(settings), "", _line(head)]
+    lines += ["|---|---|" + "---:|" * (len(head) - 2), *map(_line, rows)]
     return "\n".join(lines) + "\n"
 
 
-def _said(settings: Mapping[str, Any]) -> str:
-    """Return one line of what was measured and how."""
-    named = ("model", "sampler", "steps", "guidance", "dtype", "samples")
-    said = [f"{name} {settings[name]}" for name in named if name in settings]
+def _line(row: Sequence[str]) -> str:
+    return f"| {' | '.join(row)} |"
+
+
+def table(cells: Sequence[Cell], splits: Sequence[str]) -> list[list[str]]:
+    """Return the cells as rows of words, the first with the names of the columns."""
+    by_row: dict[tuple[str, str], dict[str, Cell]] = {}
+    for cell in cells:
+        by_row.setdefault((cell.task, cell.fact), {})[cell.split] = cell
+    with_paper = any(cell.paper is not None for cell in cells)
+    rows = [["task", "what", *splits, *["paper"] * with_paper, "chance", "n"]]
+    shown = ""
+    for (task, _), found in by_row.items():
+        some = next(iter(found.values()))
+        numbers = [_number(found[split]) if split in found else "" for split in splits]
+        if with_paper:
+            numbers.append("" if some.paper is None else f"{some.paper:.4g}")
+        chance = "" if some.chance is None else _plain(some, some.chance)
+        counts = " / ".join(dict.fromkeys(str(cell.n) for cell in found.values()))
+        rows.append([task if task != shown else "", _what(some), *numbers, chance, counts])
+        shown = task
+    return rows
+
+
+def said(settings: Mapping[str, Any]) -> list[str]:
+    """Return lines of what was measured and how, with the paper's own remarks where it has any."""
+    named = ("model", "sampler", "steps", "eta", "guidance", "dtype", "samples", "seed")
+    words = [f"{name} {settings[name]}" for name in named if settings.get(name) is not None]
+    lines = [", ".join(words) + ". In brackets: 95 % intervals."]
+    lines += [settings["note"]] if settings.get("note") else []
+    for name, network in (settings.get("extractors") or {}).items():
+        lines.append(
+            f"{name}: {network['name']} from {network['source']}, sha256 {network['sha256'][:16]}, "
+            f"{network['preprocessing']}."
+        )
     left = settings.get("left_out") or {}
-    said += ["left out: " + "; ".join(f"{task} ({why})" for task, why in left.items())] * bool(left)
-    return ", ".join(said) + ". In brackets: 95 % intervals."
+    lines += [f"Left out: {what}: {why}." for what, why in left.items()]
+    return [part for line in lines for part in (line, "")][:-1]
 
 
-def _plain(fact: str, value: float) -> str:
-    return f"{value:.0f} ms" if fact.endswith("_ms") else f"{100.0 * value:.1f} %"
+def _what(cell: Cell) -> str:
+    """Return what was measured, by whose eyes, and which way is better where that may surprise."""
+    words = cell.fact.replace("_ms", "").replace("offset", "median offset")
+    arrow = " ↓" if cell.better == "lower" else ""
+    return words + (f" ({cell.extractor})" if cell.extractor else "") + arrow
+
+
+def _unit(cell: Cell) -> str:
+    return "ms" if cell.fact.endswith("_ms") else cell.unit
+
+
+_FORMATS: Mapping[str, tuple[float, str, str]] = {
+    "share": (100.0, ".1f", " %"),
+    "ms": (1.0, ".0f", " ms"),
+    "number": (1.0, ".4g", ""),
+}
+"""Scale, digits and sign of a value, by unit."""
+
+
+def _plain(cell: Cell, value: float) -> str:
+    scale, digits, sign = _FORMATS[_unit(cell)]
+    return f"{scale * value:{digits}}{sign}"
 
 
 def _number(cell: Cell) -> str:
     if cell.value is None:
         return "none"
     if cell.ci95 is None:
-        return _plain(cell.fact, cell.value)
-    scale = 1.0 if cell.fact.endswith("_ms") else 100.0
-    low, high = (f"{scale * end:.0f}" for end in cell.ci95)
-    return f"{_plain(cell.fact, cell.value)} ({low}–{high})"
+        return _plain(cell, cell.value)
+    unit = _unit(cell)
+    scale, digits, _ = _FORMATS[unit]
+    narrow = digits if unit == "number" else ".0f"
+    low, high = (f"{scale * end:{narrow}}" for end in cell.ci95)
+    return f"{_plain(cell, cell.value)} ({low}–{high})"
 
 
 # --- samples ---

@@ -6,22 +6,26 @@ same model and settings goes on from there, also with more samples or other task
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from codi.build import ModelConfig
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
+from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.digits import DigitsSuite
+from codi.evaluation.extractors.catalogue import Extractors
+from codi.evaluation.protocols import load_protocol, protocol_names
 from codi.evaluation.records import Ledger, Record
 from codi.evaluation.report import SHOWN, write_report, write_samples
 from codi.evaluation.scoring import Cell, score
@@ -41,6 +45,8 @@ class _Opening:
     out: Path
     seed: int
     progress: Progress
+    extractors: Mapping[str, str]
+    pipeline: Pipeline
 
 
 def _open_bounce(opening: _Opening) -> Suite:
@@ -52,7 +58,17 @@ def _open_digits(opening: _Opening) -> Suite:
     return DigitsSuite(opening.config, opening.root, cache, opening.progress)
 
 
-SUITES: dict[str, Callable[[_Opening], Suite]] = {"bounce": _open_bounce, "digits": _open_digits}
+def _open_protocol(name: str, opening: _Opening) -> Suite:
+    extractors = Extractors(opening.extractors, opening.pipeline)
+    protocol = load_protocol(name)
+    return BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, opening.progress)
+
+
+SUITES: dict[str, Callable[[_Opening], Suite]] = {
+    "bounce": _open_bounce,
+    "digits": _open_digits,
+    **{name: partial(_open_protocol, name) for name in protocol_names()},
+}
 """How to open every suite."""
 
 
@@ -60,7 +76,7 @@ def evaluate(
     model: str | Path,
     suite: str = "bounce",
     *,
-    samples: int = 100,
+    samples: int | None = None,
     out: str | Path,
     tasks: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
@@ -75,18 +91,20 @@ def evaluate(
     dtype: str = "auto",
     data: str | None = None,
     seed: int = 0,
+    extractors: Mapping[str, str] | None = None,
     progress: Progress = quiet,
 ) -> list[Cell]:
     """Measure a model on a suite and write `<suite>.json`, `<suite>.md` and samples below `out`.
 
     Args:
         model: a shipped model's name or a folder.
-        suite: "bounce" or "digits".
-        samples: items of each task and split; a suite with fewer items uses all of them.
+        suite: a key of `SUITES`: "bounce", "digits", a claim, or a table of the paper.
+        samples: items of each task and split; a suite with fewer items uses all of them. The
+            suite's own number by default.
         out: folder of the report; finished batches are kept in its `partial`.
         tasks: names of tasks; all that the model has the parts for by default.
         splits: of the items, "trained" and "held-out"; the suite's own choice by default.
-        steps: denoising steps; the model's own number by default, like the next five.
+        steps: denoising steps; the suite's or the model's own number by default, like the next five.
         sampler: name of a sampler.
         guidance: scale of the guidance, one number or one for each modality.
         spacing: of the steps, as in `Pipeline.generate`, like the next two.
@@ -96,6 +114,7 @@ def evaluate(
         device: where to compute; "auto" takes a GPU where there is one.
         dtype: as in `codi.load`.
         data: folder of data sets, instead of the variable CODI_DATA.
+        extractors: file, folder or hub name of networks that metrics need, by their names.
         seed: of the items; the noise of item i has the seed i + 1 000 000 * seed.
         progress: wraps the batches of a task: (what, total) -> the steps 0 ... total - 1.
 
@@ -107,30 +126,34 @@ def evaluate(
     if suite not in SUITES:
         raise ConfigError(unknown("suite", suite, SUITES))
     root = data_root(data)
-    opened = SUITES[suite](_Opening(pipeline.config, root, folder, seed, progress))
-    settings = SamplingSettings(
-        sampler,
-        steps,
-        guidance,
-        spacing=spacing,
-        guidance_interval=guidance_interval,
-        reuse=reuse,
-    )
-    run = Run(pipeline, opened, settings, folder, seed)
+    opening = _Opening(pipeline.config, root, folder, seed, progress, extractors or {}, pipeline)
+    opened = SUITES[suite](opening)
+    asked: dict[str, Any] = {
+        "sampler": sampler,
+        "steps": steps,
+        "guidance": guidance,
+        "spacing": spacing,
+        "guidance_interval": guidance_interval,
+        "reuse": reuse,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    run = Run(pipeline, opened, replace(opened.sampling, **given), folder, seed)
     wanted = _splits(opened, splits)
+    count = opened.samples if samples is None else samples
     chosen, left_out = run.choose(tasks)
-    said = {"model": Path(model).name, "samples": samples, "seed": seed, "left_out": left_out}
+    said = {"model": Path(model).name, "samples": count, "seed": seed, "left_out": left_out}
     cells: list[Cell] = []
     for task in chosen:
-        run.measure(task, wanted, samples, batch, progress)
-        cells = run.report(chosen, wanted, samples, said)
+        for one in (*opened.needs(task), task):
+            run.measure(one, wanted, count, batch, progress)
+        cells = run.report(chosen, wanted, count, said)
     return cells
 
 
 def _splits(suite: Suite, splits: Sequence[str] | None) -> tuple[str, ...]:
     for split in splits or ():
-        if split not in Suite.splits:
-            raise ConfigError(unknown("split", split, Suite.splits))
+        if split not in suite.available:
+            raise ConfigError(unknown("split", split, suite.available))
     return suite.splits if splits is None else tuple(splits)
 
 
@@ -237,10 +260,10 @@ class Run:
 
     def _settings(self, outputs: Sequence[str]) -> SamplingSettings:
         """Return the settings with the guidance of `outputs` alone."""
-        s, guidance = self.settings, self.settings.guidance
+        guidance = self.settings.guidance
         if isinstance(guidance, Mapping):
             guidance = {name: scale for name, scale in guidance.items() if name in outputs}
-        return dataclasses.replace(s, guidance=guidance)
+        return replace(self.settings, guidance=guidance)
 
     # --- doing it ---
 
@@ -257,25 +280,31 @@ class Run:
         ]
         for step in progress(task.name, len(chunks)) if chunks else ():
             split, indices = chunks[step]
-            ledgers[split].add(self._records(task, split, indices))
+            ledgers[split].add(*self._records(task, split, indices))
 
     def _count(self, split: str, samples: int) -> int:
         available = self.suite.count(split)
         return samples if available is None else min(samples, available)
 
-    def _records(self, task: Task, split: str, indices: Sequence[int]) -> list[Record]:
-        """Return the records of one batch."""
+    def _records(
+        self, task: Task, split: str, indices: Sequence[int]
+    ) -> tuple[list[Record], dict[str, np.ndarray]]:
+        """Return the records of one batch, and the features that are kept beside them."""
         outputs = _PATHS[task.path](self, task, split, indices)
         readings = {name: self.suite.read(name, items) for name, items in outputs.items()}
         truths = [self.suite.truth(split, index) for index in indices]
         if indices[0] == 0:
             self._show(task, split, indices[:SHOWN], outputs)
-        return [
+        records = [
             Record(
                 index, truth.facts, truth.impacts_s, {n: found[i] for n, found in readings.items()}
             )
             for i, (index, truth) in enumerate(zip(indices, truths, strict=True))
         ]
+        features: dict[str, np.ndarray] = {}
+        for name, items in outputs.items():
+            features |= self.suite.features(task, name, items)
+        return records, features
 
     def _show(
         self, task: Task, split: str, indices: Sequence[int], outputs: Mapping[str, Sequence[Any]]
@@ -348,9 +377,11 @@ class Run:
         cells = [cell for found in by_task.values() for cell in found]
         described = self.pipeline.describe(SamplingSettings(), self.pipeline.config.generated)
         s = self.settings
-        described |= {k: v for k, v in dataclasses.asdict(s).items() if v is not None}
+        described |= {k: v for k, v in asdict(s).items() if v is not None}
         del described["to"]
-        settings = {"suite": self.suite.name, "note": self.suite.note, **described, **said}
+        own = {"suite": self.suite.name, "note": self.suite.note, **self.suite.described}
+        left_out = {**said["left_out"], **self.suite.left_out}
+        settings = {**own, **described, **said, "left_out": left_out}
         write_report(self.out, self.suite.name, settings, cells, splits)
         return [cell for task in tasks for cell in by_task[task.name]]
 
@@ -362,10 +393,14 @@ class Run:
             count = self._count(split, samples)
             key = (task.name, split, count)
             if key not in self.scores:
-                ledger = self._ledger(task, split)
-                if ledger.missing(count):
+                ledgers = {t: self._ledger(t, split) for t in (*self.suite.needs(task), task)}
+                if any(ledger.missing(count) for ledger in ledgers.values()):
                     continue
-                self.scores[key] = score(task, self.suite.terms, split, ledger.first(count))
+                records = ledgers[task].first(count)
+                self.scores[key] = [
+                    *score(task, self.suite.terms, split, records),
+                    *self.suite.compare(task, split, count, ledgers.__getitem__),
+                ]
             cells += self.scores[key]
         return cells
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from codi.evaluation.records import Record
 from codi.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
 from codi.evaluation.suites import Task, Terms
 from codi.modalities import modality
+
+Unit = Literal["share", "number"]
 
 MISMATCHES = 16
 """How many other samples each one is compared with to find what chance gives."""
@@ -33,6 +36,10 @@ class Cell:
         n: number of samples (of pairs, for milliseconds).
         chance: what guessing gives; None where that has no meaning.
         ci95: interval that holds the true value 19 times in 20.
+        unit: what `value` is, where it is no milliseconds: a share, or a number that has no unit.
+        extractor: whose features were compared.
+        better: which way is better, where that is not the higher one.
+        paper: the figure of the paper.
     """
 
     task: str
@@ -43,6 +50,10 @@ class Cell:
     n: int
     chance: float | None
     ci95: Interval | None
+    unit: Unit = "share"
+    extractor: str | None = None
+    better: str = "higher"
+    paper: float | None = None
 
 
 @dataclass(frozen=True)

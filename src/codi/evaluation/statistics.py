@@ -63,3 +63,35 @@ def bootstrap_interval(
     rows = rng.integers(len(observed), size=(resamples, len(observed)))
     low, high = np.quantile(statistic(observed[rows], axis=-1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def normal_interval(value: float, error: float, least: float = -math.inf) -> Interval:
+    """Return the 95 % interval of a value with a normal error, cut off at `least`.
+
+    >>> normal_interval(1.0, 1.0, least=0.0)
+    (0.0, 2.959963984540054)
+    """
+    reach = NORMAL_95 * error
+    return max(value - reach, least), max(value + reach, least)
+
+
+def resampled_interval(
+    n: int, statistic: Callable[[np.ndarray], float], resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Return the 95 % percentile interval of a statistic that needs whole samples (Efron, 1979).
+
+    Args:
+        n: number of samples.
+        statistic: of the samples with the given numbers (n,), drawn with replacement.
+        resamples: how many times they are drawn.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no samples.
+    """
+    if n < 1:
+        raise ValueError("no values to resample; give at least one")
+    rng = np.random.default_rng(seed)
+    found = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(low), float(high)

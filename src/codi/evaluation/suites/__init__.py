@@ -7,11 +7,18 @@ no model, no renderer and no classifier.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
-from codi.evaluation.records import Reading
+import numpy as np
+
+from codi.evaluation.records import Ledger, Reading
+from codi.pipeline import SamplingSettings
+
+if TYPE_CHECKING:
+    from codi.evaluation.scoring import Cell
 
 Path = Literal["model", "codec", "true"]
 """What media pass on their way to being read: the whole model, its codecs alone, or nothing."""
@@ -110,13 +117,29 @@ class Truth:
 
 
 class Suite(ABC):
-    """Items to prompt with, and eyes and ears for what comes out."""
+    """Items to prompt with, and eyes and ears for what comes out.
+
+    Attributes:
+        name: what users type.
+        tasks: what can be measured.
+        terms: its facts.
+        splits: of its items, those that are measured unless others are asked for.
+        available: all splits that may be asked for.
+        note: a line for the report.
+        samples: items of each task and split by default.
+        sampling: settings that go before the model's own, and after the user's.
+        left_out: what cannot be measured, and why.
+    """
 
     name: str
     tasks: tuple[Task, ...]
     terms: Terms
     splits: tuple[str, ...] = ("trained", "held-out")
+    available: tuple[str, ...] = ("trained", "held-out")
     note: str = ""
+    samples: int = 100
+    sampling: SamplingSettings = SamplingSettings()
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod
@@ -142,6 +165,28 @@ class Suite(ABC):
     @abstractmethod
     def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
         """Return what objects of one modality show, whoever made them."""
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Return what a result has to say beside its numbers."""
+        return {}
+
+    def needs(self, task: Task) -> tuple[Task, ...]:
+        """Return tasks whose records the cells of a task are compared with."""
+        del task
+        return ()
+
+    def features(self, task: Task, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return what networks say of a batch of objects (n, ...), by kind, to be kept on disk."""
+        del task, modality, items
+        return {}
+
+    def compare(
+        self, task: Task, split: str, count: int, ledger_of: Callable[[Task], Ledger]
+    ) -> Iterable[Cell]:
+        """Return cells that need all `count` records of a task, or those of other tasks."""
+        del task, split, count, ledger_of
+        return ()
 
 
 # --- the tables ---

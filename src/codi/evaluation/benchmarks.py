@@ -1,0 +1,335 @@
+"""Protocols as suites: items of published data sets or worlds, metrics over features and texts.
+
+A protocol (`suites/*.toml`) says what is measured; `codi.evaluation.items` finds the items;
+extractors look at what comes out, batch by batch, and what they say stays on disk; metrics
+(`codi.evaluation.comparing`) compare it. Every item is loaded at the model's own sizes and rates,
+the true media as well as prompts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi import media
+from codi.config import ConfigError, unknown
+from codi.evaluation.classifiers import Progress, quiet
+from codi.evaluation.comparing import METRICS, Evidence, Metric
+from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
+from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
+from codi.evaluation.metrics import java
+from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
+from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
+from codi.evaluation.records import Ledger, Reading
+from codi.evaluation.scoring import Cell
+from codi.evaluation.suites import Input, Suite, Task, Terms, Truth
+from codi.modalities import modality as modality_entry
+from codi.pipeline import SamplingSettings
+
+
+def _true(name: str) -> Task:
+    """Return the task whose outputs are the true media of a modality."""
+    return Task((), (name,), path="true", measures=())
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a protocol with what it needs: (modality, extractor) of outputs and true media."""
+
+    row: MetricRow
+    metric: Metric
+    of: tuple[str, ...]
+    made: tuple[str, ...]
+    true: tuple[str, ...]
+
+
+def _resolved(task: Task, row: MetricRow) -> _Row:
+    """Return a row with its metric and modalities.
+
+    Raises:
+        ConfigError: an unknown metric, or modalities that neither come out nor are captions.
+    """
+    if row.metric not in METRICS:
+        raise ConfigError(unknown("metric", row.metric, METRICS))
+    metric, of = METRICS[row.metric], row.of or task.outputs
+    made = [name for name in of if name in task.outputs]
+    true = [name for name in of if name not in task.outputs]
+    if metric.beside == "true":
+        true += of
+    if metric.beside == "prompt":
+        true.append("text")
+    return _Row(row, metric, of, tuple(made), tuple(dict.fromkeys(true)))
+
+
+class BenchmarkSuite(Suite):
+    """One protocol on its data.
+
+    Metrics without weights or programs are left out, each with what it wants.
+
+    Args:
+        name: of the protocol.
+        protocol: what is measured.
+        extractors: what looks at media; they hold the model, whose sizes items are loaded at.
+        root: folder of the data set, or one that holds it.
+        seed: of the choice of items and of captions.
+        progress: see `codi.evaluation.runner.evaluate`.
+
+    Raises:
+        ConfigError: no data (with how to get it), or no metric that can be measured.
+    """
+
+    terms = Terms({}, {})
+
+    def __init__(
+        self,
+        name: str,
+        protocol: Protocol,
+        extractors: Extractors,
+        root: Path | None,
+        seed: int = 0,
+        progress: Progress = quiet,
+    ) -> None:
+        self.name, self.protocol, self.extractors = name, protocol, extractors
+        self.config = extractors.pipeline.config
+        self.seed, self.samples = seed, protocol.samples
+        s = protocol.sampling
+        self.sampling = SamplingSettings(s.sampler, s.steps, s.guidance or None, s.eta)
+        self.splits = self.available = (protocol.split,)
+        self.note = " ".join(text for text in (f"{protocol.title}.", protocol.note) if text)
+        programs = extractors.sources.get(PROGRAMS)
+        self.programs = None if programs is None else Path(programs)
+        self.left_out: dict[str, str] = {}
+        self.rows: dict[Task, list[_Row]] = {}
+        for task_row in protocol.tasks:
+            self._take(task_row)
+        self.tasks = tuple(self.rows)
+        if not self.tasks:
+            what, why = next(iter(self.left_out.items()))
+            raise ConfigError(f"suite {name}: nothing can be measured; {what}: {why}")
+        used = {name for task in self.tasks for name in self._used(task)}
+        place = (protocol.split, protocol.samples, self.config, seed)
+        self.items: Items = (
+            WorldItems(*place)
+            if protocol.data == WORLD
+            else PublishedItems(protocol.data, root, used, *place, progress)
+        )
+
+    # --- what is measured ---
+
+    def _take(self, task_row: TaskRow) -> None:
+        """Keep the rows of a task that can be measured; say why the others cannot."""
+        task = task_row.task
+        kept = []
+        for given in task_row.metrics:
+            row = _resolved(task, given)
+            lacking = self._lacking(row)
+            if lacking:
+                self.left_out[f"{task.name} {given.metric}"] = lacking
+            else:
+                kept.append(row)
+        if kept:
+            self.rows[task] = kept
+
+    def _lacking(self, row: _Row) -> str | None:
+        if row.metric.program:
+            try:
+                needs = java.NEEDS.get(row.metric.program, ())
+                java.program(row.metric.program, self.programs, needs)
+            except ConfigError as error:
+                return str(error)
+        kinds = row.metric.kinds
+        return self.extractors.lacking(row.row.extractor, kinds) if kinds else None
+
+    def needs(self, task: Task) -> tuple[Task, ...]:
+        """Return what has to be measured before a task: true media, and outputs made apart."""
+        true = {name for row in self.rows.get(task, ()) for name in row.true}
+        found = [_true(name) for name in sorted(true)]
+        if any(row.metric.beside == "apart" for row in self.rows.get(task, ())):
+            found.append(dataclasses.replace(task, apart=True))
+        return tuple(found)
+
+    def _kinds(self, task: Task, name: str) -> set[str]:
+        """Return whose features of a modality are wanted of a task's outputs."""
+        rows: list[_Row] = []
+        if task.path == "true":
+            rows = [r for some in self.rows.values() for r in some if name in r.true]
+        rows += [r for r in self._rows(task) if name in r.made]
+        return {r.row.extractor for r in rows if r.metric.kinds}
+
+    def _rows(self, task: Task) -> list[_Row]:
+        """Return a task's rows, those that compare it with what is made together included."""
+        joint = dataclasses.replace(task, apart=False)
+        beside = self.rows.get(joint, []) if task.apart else []
+        return [*self.rows.get(task, []), *(r for r in beside if r.metric.beside == "apart")]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a digest of the items, and of every network that looks at them."""
+        own = [self.name, self.seed, self.items.fingerprint, repr(self.protocol.tasks)]
+        depends = [own, self.networks, self._prepared()]
+        digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+        return f"{self.protocol.data}-{self.protocol.split}-{digest[:12]}"
+
+    @cached_property
+    def networks(self) -> dict[str, dict[str, str]]:
+        """Return the identity of every extractor, by the name that rows use."""
+        used = {r.row.extractor for some in self.rows.values() for r in some if r.metric.kinds}
+        return {name: self.extractors[name].identity for name in sorted(used)}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Return what a result has to say beside its numbers."""
+        return {
+            "title": self.protocol.title,
+            "data": self.protocol.data,
+            "split": self.protocol.split,
+            "items": len(self.items),
+            "extractors": self.networks,
+            "words": "own" if self.programs is None else java.TOKENIZER_JAR,
+            "media": self._prepared(),
+        }
+
+    def _prepared(self) -> dict[str, dict[str, Any]]:
+        """Return the sizes and rates at which media are loaded."""
+        used = {n for task in self.tasks for n in (*self._used(task), *task.outputs)}
+        return {name: dict(self.config.modality(name).media) for name in sorted(used)}
+
+    # --- items ---
+
+    def _used(self, task: Task) -> list[str]:
+        """Return the modalities that a task reads of an item."""
+        true = [name for row in self._rows(task) for name in row.true]
+        true += task.outputs if task.path == "true" else ()
+        return [*(given.modality for given in task.inputs), *task.kept, *true]
+
+    def count(self, split: str) -> int:
+        """Return how many items there are."""
+        del split
+        return len(self.items)
+
+    def truth(self, split: str, index: int) -> Truth:
+        """Return no facts: nothing is known of real media but their captions."""
+        del split, index
+        return Truth({})
+
+    def caption(self, split: str, index: int, given: Input) -> str:
+        """Return one of the item's captions, the same one every time."""
+        del split, given
+        return self.items.caption(index)
+
+    def medium(self, split: str, index: int, modality: str) -> Any:
+        """Return an item's medium at the model's sizes and rates."""
+        if modality_entry(modality).is_caption:
+            return self.caption(split, index, Input(modality))
+        return self.items.medium(index, modality)
+
+    # --- what comes out ---
+
+    def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
+        """Return the words of texts, and when something happens where a metric asks for it."""
+        timed = any(r.metric.timed for some in self.rows.values() for r in some)
+        if modality_entry(modality).is_caption:
+            return [Reading({}, words=item) for item in items]
+        when = _TIMES.get(modality) if timed else None
+        return [Reading({}, None if when is None else when(item)) for item in items]
+
+    def features(self, task: Task, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return what extractors say of one batch, by "modality.extractor.kind"."""
+        found = {}
+        for name in sorted(self._kinds(task, modality)):
+            for kind, rows in self.extractors[name](modality, items).items():
+                found[f"{modality}.{name}.{kind}"] = rows
+        return found
+
+    def compare(
+        self, task: Task, split: str, count: int, ledger_of: Callable[[Task], Ledger]
+    ) -> Iterator[Cell]:
+        """Yield the cells of a task's rows; what so few samples do not have is left out."""
+        for row in self.rows.get(task, ()):
+            found = _Evidence(self, task, row, count, ledger_of)
+            try:
+                number = row.metric.compute(found, row.of)
+            except ValueError as error:
+                self.left_out[f"{task.name} {row.row.metric}"] = str(error)
+                continue
+            several = len(task.outputs) > 1
+            output = "+".join(row.of)
+            yield Cell(
+                task=task.name,
+                output=output,
+                fact=f"{output} {row.row.metric}" if several else row.row.metric,
+                split=split,
+                value=number.value,
+                n=count,
+                chance=number.chance,
+                ci95=number.ci95,
+                unit="number",
+                extractor=self._network(row),
+                better=row.metric.better,
+                paper=row.row.paper,
+            )
+
+    def _network(self, row: _Row) -> str | None:
+        """Return the name of the network that was really used."""
+        return self.networks[row.row.extractor]["name"] if row.metric.kinds else None
+
+
+@dataclass
+class _Evidence(Evidence):
+    """What the ledgers of one task, and of the true media, hold of its first n items."""
+
+    suite: BenchmarkSuite
+    task: Task
+    row: _Row
+    n: int
+    ledger_of: Callable[[Task], Ledger]
+
+    @property
+    def programs(self) -> Path | None:  # type: ignore[override]
+        """Return the folder of Java programs."""
+        return self.suite.programs
+
+    def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
+        """Return features of what was made, or of the true media."""
+        task = self.task
+        if true or modality not in task.outputs:
+            task = _true(modality)
+        kind = f"{modality}.{self.row.row.extractor}.{kind}"
+        return self.ledger_of(task).rows(kind, self.n)
+
+    def words(self) -> list[str]:
+        """Return the texts that were made."""
+        records = self.ledger_of(self.task).first(self.n)
+        return [record.readings[self.row.of[0]].words or "" for record in records]
+
+    def references(self) -> list[list[str]]:
+        """Return all captions of every item."""
+        return [list(self.suite.items.captions(index)) for index in range(self.n)]
+
+    def times(self, modality: str) -> list[tuple[float, ...]]:
+        """Return when something happens."""
+        records = self.ledger_of(self.task).first(self.n)
+        return [record.readings[modality].impacts_s or () for record in records]
+
+    def apart(self) -> Evidence:
+        """Return the evidence of the outputs made one by one."""
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, apart=True))
+
+
+def _onsets(item: media.Audio) -> tuple[float, ...]:
+    return tuple(round(t, 5) for t in onset_times(item.samples, item.sample_rate_hz))
+
+
+def _peaks(item: media.Video) -> tuple[float, ...]:
+    return tuple(round(t, 5) for t in motion_peaks(item.frames, item.fps))
+
+
+_TIMES: Mapping[str, Callable[[Any], tuple[float, ...]]] = {"audio": _onsets, "video": _peaks}

@@ -1,0 +1,279 @@
+"""The metrics that suites name: from what a task has left on disk to one number with an interval.
+
+Each reads features, words or times, hands them to `codi.evaluation.metrics`, and says how sure the
+number is. It knows no network, no model, and no data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from codi.evaluation.metrics import java
+from codi.evaluation.metrics.captions import ConsensusScorer, bleu_counts, bleu_of, rouge_l
+from codi.evaluation.metrics.classes import inception_score, softmax_kl
+from codi.evaluation.metrics.embeddings import clipsim, cosines, retrieval
+from codi.evaluation.metrics.gaussians import frechet_distance, frechet_interval, gaussian_of
+from codi.evaluation.metrics.kernels import kernel_distance
+from codi.evaluation.metrics.meteor import meteor_stem
+from codi.evaluation.metrics.synchrony import av_align
+from codi.evaluation.metrics.words import words_of
+from codi.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    normal_interval,
+    resampled_interval,
+)
+
+AV_WINDOW_S = 0.125
+"""How near an onset and a peak of motion have to be: a frame at 8 frames a second."""
+
+_SPLIT_FROM = 5000
+"""From so many samples on, the Inception Score is the mean over ten parts, as is the custom."""
+
+_RESAMPLES = 100
+
+
+class Evidence(Protocol):
+    """What a task has left of its first n items, and of the true media of the same items."""
+
+    n: int
+    programs: Path | None
+
+    def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
+        """Return rows (n, ...) of the metric's extractor; true ones where nothing was made."""
+        ...
+
+    def words(self) -> list[str]:
+        """Return the texts that were made."""
+        ...
+
+    def references(self) -> list[list[str]]:
+        """Return the captions by people of every item."""
+        ...
+
+    def times(self, modality: str) -> list[tuple[float, ...]]:
+        """Return when something happens in every item, in seconds."""
+        ...
+
+    def apart(self) -> Evidence:
+        """Return the same of the outputs made one by one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value with its interval, and what chance gives."""
+
+    value: float
+    ci95: Interval | None
+    chance: float | None = None
+
+
+Compute = Callable[[Evidence, Sequence[str]], Number]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is made, and what it needs.
+
+    Attributes:
+        compute: evidence, modalities -> number.
+        kinds: of rows that it reads; none for texts and times.
+        beside: what outputs are compared with: the true media, the prompt's text, the same made
+            apart, or nothing.
+        better: which way is better.
+        program: file of a Java program it cannot do without.
+        timed: whether it reads when things happen.
+    """
+
+    compute: Compute
+    kinds: tuple[str, ...] = ()
+    beside: Literal["", "true", "prompt", "apart"] = ""
+    better: Literal["higher", "lower"] = "higher"
+    program: str = ""
+    timed: bool = False
+
+
+# --- distances between sets ---
+
+
+def _frechet(found: Evidence, of: Sequence[str]) -> Number:
+    made, true = found.rows(of[0]), found.rows(of[0], true=True)
+    value = frechet_distance(gaussian_of(made), gaussian_of(true))
+    return Number(value, frechet_interval(made, true, value))
+
+
+def _kernel(found: Evidence, of: Sequence[str]) -> Number:
+    distance = kernel_distance(found.rows(of[0]), found.rows(of[0], true=True))
+    return Number(distance.value, distance.ci95)
+
+
+def _inception(found: Evidence, of: Sequence[str]) -> Number:
+    logits = np.asarray(found.rows(of[0], "logits"))
+    splits = 10 if len(logits) >= _SPLIT_FROM else 1
+    value = inception_score(logits, splits)
+    rng = np.random.default_rng(0)
+    n = len(logits)
+    others = [inception_score(logits[rng.integers(n, size=n)], splits) for _ in range(_RESAMPLES)]
+    return Number(value, normal_interval(value, float(np.std(others, ddof=1)), least=1.0))
+
+
+# --- means over items ---
+
+
+def _mean(values: np.ndarray) -> Number:
+    return Number(float(np.mean(values)), bootstrap_interval(values))
+
+
+def _kl(found: Evidence, of: Sequence[str]) -> Number:
+    return _mean(softmax_kl(found.rows(of[0], "logits"), found.rows(of[0], "logits", true=True)))
+
+
+def _prompt_cosine(found: Evidence, of: Sequence[str]) -> Number:
+    return _mean(cosines(found.rows("text", true=True), found.rows(of[0])))
+
+
+def _clipsim(found: Evidence, of: Sequence[str]) -> Number:
+    text, frames = found.rows("text", true=True), found.rows(of[0])
+    return _mean(clipsim(text, frames if frames.ndim == 3 else frames[:, None]))
+
+
+def _pair_cosines(found: Evidence, of: Sequence[str]) -> np.ndarray:
+    return cosines(found.rows(of[0]), found.rows(of[1]))
+
+
+def _sim(found: Evidence, of: Sequence[str]) -> Number:
+    values = _pair_cosines(found, of)
+    a, b = found.rows(of[0]), found.rows(of[1])
+    shifts = range(1, min(len(a), 9))  # items beside others: what any two outputs share
+    crossed = [cosines(a, np.roll(b, shift, axis=0)).mean() for shift in shifts]
+    chance = float(np.mean(crossed)) if crossed else None
+    return Number(float(values.mean()), bootstrap_interval(values), chance)
+
+
+def _gain(found: Evidence, of: Sequence[str]) -> Number:
+    return _mean(_pair_cosines(found, of) - _pair_cosines(found.apart(), of))
+
+
+def _recall(k: int) -> Compute:
+    def compute(found: Evidence, of: Sequence[str]) -> Number:
+        (recall,) = retrieval(found.rows(of[0]), found.rows(of[1]), (k,))
+        return Number(recall.value, recall.ci95, recall.chance)
+
+    return compute
+
+
+def _av_align(found: Evidence, of: Sequence[str]) -> Number:
+    del of
+    sounds, clips = found.times("audio"), found.times("video")
+    pairs = zip(sounds, clips, strict=True)
+    values = np.array([av_align(a, v, AV_WINDOW_S) for a, v in pairs])
+    shifts = range(1, min(len(clips), 9))
+    crossed = [
+        av_align(a, clips[(i + shift) % len(clips)], AV_WINDOW_S)
+        for shift in shifts
+        for i, a in enumerate(sounds)
+    ]
+    chance = float(np.mean(crossed)) if crossed else None
+    return Number(float(values.mean()), bootstrap_interval(values), chance)
+
+
+# --- captions ---
+
+
+def _tokens(found: Evidence) -> tuple[list[list[str]], list[list[list[str]]]]:
+    """Return the words of captions and references: by Stanford's program where it is given."""
+    made, references = found.words(), found.references()
+    flat = [*made, *(r for some in references for r in some)]
+    if found.programs is None:
+        words = [words_of(sentence) for sentence in flat]
+    else:
+        words = java.stanford_words(flat, found.programs)
+    rest = iter(words[len(made) :])
+    return words[: len(made)], [[next(rest) for _ in some] for some in references]
+
+
+def _bleu(found: Evidence, of: Sequence[str]) -> Number:
+    del of
+    pairs = zip(*_tokens(found), strict=True)
+    counts = np.stack([bleu_counts(c, r) for c, r in pairs])
+    value = bleu_of(counts.sum(axis=0))
+    return Number(value, resampled_interval(found.n, lambda i: bleu_of(counts[i].sum(axis=0))))
+
+
+def _each(score: Callable[[list[str], list[list[str]]], float]) -> Compute:
+    def compute(found: Evidence, of: Sequence[str]) -> Number:
+        del of
+        pairs = zip(*_tokens(found), strict=True)
+        return _mean(np.array([score(c, r) for c, r in pairs]))
+
+    return compute
+
+
+def _consensus(method: Callable[[ConsensusScorer, list[list[str]]], np.ndarray]) -> Compute:
+    def compute(found: Evidence, of: Sequence[str]) -> Number:
+        del of
+        candidates, references = _tokens(found)
+        return _mean(method(ConsensusScorer(references), candidates))
+
+    return compute
+
+
+def _joined(found: Evidence) -> tuple[list[str], list[list[str]]]:
+    candidates, references = _tokens(found)
+    return [" ".join(c) for c in candidates], [[" ".join(r) for r in some] for some in references]
+
+
+def _meteor(found: Evidence, of: Sequence[str]) -> Number:
+    del of
+    scores, whole = java.meteor_15(*_joined(found), found.programs)
+    low, high = bootstrap_interval(scores)
+    step = whole - float(scores.mean())  # the whole is not quite the mean
+    return Number(whole, (low + step, high + step))
+
+
+def _spice(found: Evidence, of: Sequence[str]) -> Number:
+    del of
+    return _mean(java.spice(found.words(), found.references(), found.programs))
+
+
+def _spider(found: Evidence, of: Sequence[str]) -> Number:
+    del of
+    candidates, references = _tokens(found)
+    scores = java.spice(found.words(), found.references(), found.programs)
+    return _mean(java.spider(ConsensusScorer(references).cider_d(candidates), scores))
+
+
+_distance = partial(Metric, _frechet, ("features",), "true", "lower")
+
+METRICS: dict[str, Metric] = {
+    "fid": _distance(),
+    "fvd": _distance(),
+    "fad": _distance(),
+    "fd": _distance(),
+    "kid": Metric(_kernel, ("features",), "true", "lower"),
+    "inception_score": Metric(_inception, ("logits",)),
+    "softmax_kl": Metric(_kl, ("logits",), "true", "lower"),
+    "clipsim": Metric(_clipsim, ("features",), "prompt"),
+    "clip_score": Metric(_prompt_cosine, ("features",), "prompt"),
+    "clap_score": Metric(_prompt_cosine, ("features",), "prompt"),
+    "sim": Metric(_sim, ("features",)),
+    "gain": Metric(_gain, ("features",), "apart"),
+    **{f"recall_at_{k}": Metric(_recall(k), ("features",)) for k in (1, 5, 10)},
+    "av_align": Metric(_av_align, timed=True),
+    "bleu_4": Metric(_bleu),
+    "rouge_l": Metric(_each(rouge_l)),
+    "meteor_stem": Metric(_each(meteor_stem)),
+    "meteor": Metric(_meteor, program=java.METEOR_JAR),
+    "cider": Metric(_consensus(ConsensusScorer.cider)),
+    "cider_d": Metric(_consensus(ConsensusScorer.cider_d)),
+    "spice": Metric(_spice, program=java.SPICE_JAR),
+    "spider": Metric(_spider, program=java.SPICE_JAR),
+}
+"""Every metric that a suite can name."""

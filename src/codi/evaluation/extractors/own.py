@@ -1,0 +1,54 @@
+"""The measured model's own prompt encoders as extractor: SIM (CoDi, Eq. 4), and retrieval.
+
+They need no other weights, and judge a model by itself: fit for coherence, and no stand-in for FID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from codi.evaluation.extractors.base import Extractor, float32, tensors_digest
+from codi.pipeline import Pipeline
+from codi.weights import missing_parts
+
+
+class OwnExtractor(Extractor):
+    """Embeddings (n, D) of media of every modality that the model takes as a prompt.
+
+    Raises:
+        ConfigError: the model has no encoder of a modality.
+    """
+
+    name = "codi"
+    preprocessing = "as prompts of the model"
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.source = pipeline.config.name
+
+    @cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """Return the digest of all encoders that the model has, which are loaded for it."""
+        config, folder = self.pipeline.config, self.pipeline.folder
+        absent = [] if folder is None else missing_parts(folder, config)
+        present = [
+            n for n in config.modalities if not {*config.parts(("encoders",), [n])} & {*absent}
+        ]
+        self.pipeline.require([], present, {})
+        encoders = self.pipeline.model.role("encoders")
+        return tensors_digest(*(encoders[name] for name in sorted(encoders)))
+
+    @torch.no_grad()
+    def __call__(self, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return embeddings of length 1."""
+        media = self.pipeline.config.media(modality)
+        self.pipeline.require([], [modality], {})
+        x: Any = media.to_tensor([media.to_array(media.load(item)[0]) for item in items])
+        if isinstance(x, torch.Tensor):
+            x = x.to(self.pipeline.device, self.pipeline.dtype)
+        return {"features": float32(self.pipeline.model.encoder(modality).embed(x))}

@@ -1,0 +1,175 @@
+"""Where the items of a protocol come from: published data sets, and the bounce world.
+
+Both give media at the model's own sizes and rates, captions, and a fingerprint. They know no
+metric and no network.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from codi import media
+from codi.build import ModelConfig
+from codi.config import ConfigError
+from codi.data.benchmarks import BENCHMARKS, Example
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.classifiers import Progress
+from codi.evaluation.suites import Input
+
+WORLD = BounceSuite.name
+"""What a protocol calls the bounce world."""
+
+
+class Items(ABC):
+    """Media and captions by number."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a string that changes whenever the items would."""
+
+    @abstractmethod
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return all captions of an item."""
+
+    @abstractmethod
+    def caption(self, index: int) -> str:
+        """Return one of them, the same one every time."""
+
+    @abstractmethod
+    def medium(self, index: int, modality: str) -> Any:
+        """Return an object that is no caption."""
+
+
+class PublishedItems(Items):
+    """The items of a data set that have all media that are used, chosen at random.
+
+    Args:
+        data: name of the data set.
+        root: its folder, or one that holds it.
+        used: modalities that every item has to have.
+        split: of the data set.
+        limit: items at most.
+        config: of the model, whose sizes and rates media get.
+        seed: of the choice and order of items, and of captions.
+        progress: shows the search for media.
+
+    Raises:
+        ConfigError: no data, with how to get it.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        root: Path | None,
+        used: Collection[str],
+        split: str,
+        limit: int,
+        config: ModelConfig,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.config, self.seed = config, seed
+        every = BENCHMARKS[data].examples(root, split)
+        order = np.random.default_rng(seed).permutation(len(every))
+        self.examples: list[Example] = []
+        for i in progress(f"{data}: looking for media", len(every)):
+            example = every[order[i]]
+            if len(self.examples) < limit and all(_has(example, name) for name in used):
+                self.examples.append(example)
+        if not self.examples:
+            raise ConfigError(
+                f"no item of {data}'s split {split!r} has all of {', '.join(sorted(used))}; "
+                f"{BENCHMARKS[data].instructions}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return keys, captions and sizes of files."""
+        sizes = [{n: p.stat().st_size for n, p in e.files.items()} for e in self.examples]
+        return repr([(e.key, e.captions, s) for e, s in zip(self.examples, sizes, strict=True)])
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions by people."""
+        return self.examples[index].captions
+
+    def caption(self, index: int) -> str:
+        """Return one of them, drawn by the seed."""
+        captions = self.captions(index)
+        return captions[int(np.random.default_rng((self.seed, index)).integers(len(captions)))]
+
+    def medium(self, index: int, modality: str) -> Any:
+        """Return a file's medium; a picture may be a frame, a sound a track, of the video."""
+        files, kind = self.examples[index].files, self.config.media(modality)
+        if modality == _STILL and modality not in files:
+            clip = self.config.media(_CLIP).load(files[_CLIP])[0]
+            return kind.load(Image.fromarray(clip.frames[len(clip.frames) // 2]))[0]
+        return kind.load(files.get(modality, files.get(_CLIP)))[0]
+
+
+class WorldItems(Items):
+    """Scenes of the bounce world that no training saw, with captions that tell all of them."""
+
+    def __init__(self, split: str, limit: int, config: ModelConfig, seed: int) -> None:
+        self.suite, self.split, self.limit, self.config = BounceSuite(seed), split, limit, config
+
+    def __len__(self) -> int:
+        return self.limit
+
+    @property
+    def fingerprint(self) -> str:
+        """Return that of the world."""
+        return f"{self.suite.fingerprint}-{self.split}"
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the one caption."""
+        return (self.caption(index),)
+
+    def caption(self, index: int) -> str:
+        """Return a sentence that tells every fact of the scene."""
+        return self.suite.caption(self.split, index, Input("text", shown_by=_CLIP))
+
+    def medium(self, index: int, modality: str) -> Any:
+        """Return a rendered medium."""
+        rendered = self.suite.medium(self.split, index, modality)
+        return self.config.media(modality).load(rendered)[0]
+
+
+_STILL, _CLIP = "image", "video"
+
+
+def _in_clip(example: Example) -> bool:
+    return _CLIP in example.files
+
+
+def _sounding(example: Example) -> bool:
+    """Tell whether an item's video has a sound track."""
+    try:
+        return _in_clip(example) and media.has_audio(example.files[_CLIP])
+    except media.MediaError:
+        return False
+
+
+_FOUND: Mapping[str, Callable[[Example], bool]] = {
+    "text": lambda example: bool(example.captions),
+    "image": _in_clip,
+    "audio": _sounding,
+}
+"""Where else a medium may come from, when it has no file of its own."""
+
+
+def _has(example: Example, name: str) -> bool:
+    return name in example.files or (name in _FOUND and _FOUND[name](example))

@@ -1,0 +1,83 @@
+"""How well two media agree by their embeddings: CLIPSIM, CLAP score, SIM, and retrieval.
+
+Embeddings come from aligned encoders, row i of one belonging to row i of the other. Knows no
+encoder and no modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from codi.evaluation.statistics import Interval, bootstrap_interval
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Return rows (n, D) at length 1; a row of zeros stays."""
+    x = np.asarray(rows, dtype=np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cosine (n,) of each pair of rows (n, D).
+
+    It is SIM (CoDi, Eq. 4) for the prompt encoders of two modalities, and CLAP score for CLAP's.
+
+    Raises:
+        ValueError: two shapes.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"embeddings of shapes {a.shape} and {b.shape}; pair them, in one space")
+    return (unit(a) * unit(b)).sum(axis=-1)
+
+
+def clipsim(text: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Return the mean cosine (n,) of a text (n, D) with the frames (n, F, D) of its clip.
+
+    CLIPSIM of Wu et al. (2021, GODIVA), as a plain cosine: not times 100, not cut off at 0.
+    """
+    return (unit(text)[:, None] * unit(frames)).sum(axis=-1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How often the right one is among the first k, its interval, and what chance gives."""
+
+    k: int
+    value: float
+    chance: float
+    ci95: Interval
+
+
+def found_within(queries: np.ndarray, targets: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Return (len(ks), n): how sure target i is among the first k of all targets for query i.
+
+    It is 0 or 1, or between where targets are exactly as near: any order of those is as likely, so
+    that encoders which tell nothing apart come out at chance.
+    """
+    q, t = unit(queries), unit(targets)
+    found = np.empty((len(ks), len(q)))
+    for i, row in enumerate(q):
+        near = t @ row
+        before, level = int((near > near[i]).sum()), int((near == near[i]).sum())
+        found[:, i] = [min(max(k - before, 0) / level, 1.0) for k in ks]
+    return found
+
+
+def retrieval(
+    queries: np.ndarray, targets: np.ndarray, ks: Sequence[int] = (1, 5, 10)
+) -> list[Recall]:
+    """Return `Recall` at each k of finding row i of `targets` (n, D) by row i of `queries`.
+
+    Raises:
+        ValueError: two shapes, or no rows.
+    """
+    if queries.shape != targets.shape or not len(queries):
+        raise ValueError(f"embeddings of shapes {queries.shape} and {targets.shape}; pair them")
+    n = len(queries)
+    return [
+        Recall(k, float(hits.mean()), min(k / n, 1.0), bootstrap_interval(hits))
+        for k, hits in zip(ks, found_within(queries, targets, ks), strict=True)
+    ]

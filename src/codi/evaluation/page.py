@@ -1,0 +1,63 @@
+"""A report as one page to look at and listen to: the table, and the samples beside it.
+
+Sheets show prompts on the left and outputs on the right, sounds as spectrograms; sounds and clips
+can be played. The page links to files beside it, and needs no network. Knows no task by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+table { border-collapse: collapse }
+td, th { border-bottom: 1px solid #ccc; padding: .2rem .7rem; text-align: right }
+td:nth-child(-n+2), th:nth-child(-n+2) { text-align: left }
+img { image-rendering: pixelated; max-width: 100% }
+video { image-rendering: pixelated; width: 16rem }
+audio { vertical-align: top; width: 16rem }
+"""
+
+_PLAYERS = {
+    ".png": '<p><img loading="lazy" alt="{name}" src="{link}"></p>',
+    ".wav": '<audio controls preload="none" title="{name}" src="{link}"></audio>',
+    ".mp4": '<video controls loop muted preload="metadata" title="{name}" src="{link}"></video>',
+}
+"""How a file of samples is shown, by its ending."""
+
+
+def html(suite: str, said: Sequence[str], rows: Sequence[Sequence[str]], out: Path) -> str:
+    """Return the page of a suite.
+
+    Args:
+        suite: its name; samples are below `samples/<suite>` in `out`.
+        said: lines of what was measured and how.
+        rows: the table, names of columns first.
+        out: folder that the page will be in.
+    """
+    head, *body = rows
+    lines = [f"<h1>{escape(suite)}</h1>", *(f"<p>{escape(line)}</p>" for line in said if line)]
+    lines += ["<table>", _row(head, "th"), *(_row(row, "td") for row in body), "</table>"]
+    files = sorted((out / "samples" / suite).glob("*"))
+    for sheet in (path for path in files if path.suffix == ".png"):
+        lines += [f"<h2>{escape(sheet.stem)}</h2>", _shown(sheet, out)]
+        played = [p for p in files if p != sheet and p.stem.rpartition("-")[0] == sheet.stem]
+        lines += [_shown(path, out) for path in played]
+    title = escape(f"{suite}: codi evaluate")
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+        f"<style>{_STYLE}</style>\n" + "\n".join(lines) + "\n</html>\n"
+    )
+
+
+def _row(cells: Sequence[str], kind: str) -> str:
+    return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+
+
+def _shown(path: Path, out: Path) -> str:
+    link = quote(path.relative_to(out).as_posix())
+    player = _PLAYERS.get(path.suffix, '<a href="{link}">{name}</a>')
+    return player.format(name=escape(path.name), link=link)

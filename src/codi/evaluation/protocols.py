@@ -1,0 +1,101 @@
+"""Measurements as data, first of all the paper's: `suites/*.toml` to tasks and the metrics of each.
+
+A protocol says which data, which split, what goes in and comes out, which metric over which
+network's features, how many samples, how they are sampled, and what the paper reports. It knows no
+reader, no network and no model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from codi.config import build
+from codi.evaluation.suites import Input, Task
+from codi.evaluation.suites import Path as MediaPath
+
+FOLDER = Path(__file__).with_name("suites")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number that a task is measured by.
+
+    Attributes:
+        metric: a name of `codi.evaluation.comparing.METRICS`.
+        extractor: whose features it compares; none for metrics of texts and times.
+        of: the modalities that it is about; the task's only output by default.
+        paper: the paper's figure.
+    """
+
+    metric: str
+    extractor: str = ""
+    of: tuple[str, ...] = ()
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """What goes in, what comes out, and how it is measured; see `codi.evaluation.suites.Task`."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metrics: tuple[MetricRow, ...]
+    kept: tuple[str, ...] = ()
+    apart: bool = False
+    path: MediaPath = "model"
+
+    @property
+    def task(self) -> Task:
+        """Return the task; its metrics are compared sets and not measures of records."""
+        inputs = tuple(Input(name) for name in self.inputs)
+        return Task(inputs, self.outputs, self.kept, self.apart, self.path, measures=())
+
+
+@dataclass(frozen=True)
+class SamplingRow:
+    """How the paper samples; None takes the model's own. Guidance is a scale by modality."""
+
+    sampler: str | None = None
+    steps: int | None = None
+    eta: float | None = None
+    guidance: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One table of the paper, or one of its claims on a world where it can be tested.
+
+    Attributes:
+        title: what it measures.
+        data: a name of `codi.data.benchmarks.BENCHMARKS`, or "bounce" for that world.
+        split: of the data.
+        samples: items, as many as there are at most; a random choice that the seed decides.
+        note: what the paper leaves open, and what is done here.
+    """
+
+    title: str
+    data: str
+    split: str
+    samples: int
+    tasks: tuple[TaskRow, ...]
+    note: str = ""
+    sampling: SamplingRow = field(default_factory=SamplingRow)
+
+
+@cache
+def protocol_names() -> tuple[str, ...]:
+    """Return the names of all protocols, "table2" before "table10"."""
+    return tuple(sorted((p.stem for p in FOLDER.glob("*.toml")), key=lambda n: (len(n), n)))
+
+
+def load_protocol(name: str) -> Protocol:
+    """Return a protocol.
+
+    Raises:
+        ConfigError: its file holds an unknown key or a value of the wrong type.
+    """
+    path = FOLDER / f"{name}.toml"
+    return build(Protocol, tomllib.loads(path.read_text(encoding="utf-8")), path.name)

@@ -1,0 +1,56 @@
+"""KID is unbiased, reads subsets only, and agrees with its published implementation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from codi.evaluation.metrics.kernels import cubic_kernel, kernel_distance, squared_mmd
+
+
+def rows(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, 6)) + shift
+
+
+def test_the_estimate_is_the_sum_over_pairs_of_different_rows() -> None:
+    x, y = rows(4, 0), rows(3, 1)
+    k = cubic_kernel
+    within = [np.mean([k(a, a)[i, j] for i in range(len(a)) for j in range(len(a)) if i != j])
+              for a in (x, y)]  # fmt: skip
+    assert squared_mmd(x, y) == pytest.approx(sum(within) - 2.0 * k(x, y).mean())
+
+
+def test_equal_distributions_give_nothing_on_average() -> None:
+    found = [squared_mmd(rows(20, 2 * i), rows(20, 2 * i + 1)) for i in range(300)]
+    assert abs(np.mean(found)) < 3.0 * np.std(found) / len(found) ** 0.5
+    assert min(found) < 0.0
+
+
+def test_a_shift_is_seen_with_an_interval() -> None:
+    found = kernel_distance(rows(300, 0), rows(300, 1, shift=1.0), subsets=20, size=100)
+    assert found.ci95[0] > 0.1
+    assert found.ci95[0] < found.value < found.ci95[1]
+    with pytest.raises(ValueError, match="one extractor"):
+        kernel_distance(rows(3, 0), rows(3, 0)[:, :2])
+    with pytest.raises(ValueError, match="at least 2"):
+        squared_mmd(rows(1, 0), rows(3, 0))
+
+
+class Flat(nn.Module):
+    num_features = 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float().flatten(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_agrees_with_torchmetrics() -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid", reason="torchmetrics is not installed")
+    reference = kid.KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=30)
+    x, y = torch.rand(30, 3, 2, 2), torch.rand(30, 3, 2, 2) ** 2
+    reference.update(x, real=True)
+    reference.update(y, real=False)
+    own = kernel_distance(x.flatten(1).numpy(), y.flatten(1).numpy(), subsets=1, size=30)
+    assert own.value == pytest.approx(float(reference.compute()[0]), abs=1e-4)

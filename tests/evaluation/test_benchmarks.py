@@ -1,0 +1,187 @@
+"""From tiny samples of published data sets to the tables of the paper, with a small model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codi.cli import main
+from codi.config import ConfigError
+from codi.evaluation.metrics.embeddings import cosines
+from codi.evaluation.runner import evaluate
+from codi.evaluation.scoring import Cell
+from codi.weights import save_model
+from tests.data.benchmarks import layouts
+from tests.evaluation.test_runner import Counting
+from tests.small import small_model, speaking
+
+OWN = ("inception", "clip", "i3d", "panns", "vggish", "clap")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(speaking(small_model()), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    layouts.coco(root / "coco", count=6)
+    layouts.msrvtt(root / "msrvtt")
+    layouts.audiocaps(root / "audiocaps")
+    return root
+
+
+def measured(folder: Path, suite: str, data: Path, out: Path, **settings: object) -> list[Cell]:
+    given: dict[str, object] = {"samples": 3, "steps": 1, "batch": 2, "data": str(data)}
+    given |= {"extractors": dict.fromkeys(OWN, "codi")} | settings
+    return evaluate(folder, suite, out=out, **given)  # type: ignore[arg-type]
+
+
+def test_a_table_is_measured_beside_the_papers_figures(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    cells = measured(folder, "table2", data, tmp_path)
+    assert [(c.fact, c.paper, c.better) for c in cells] == [
+        ("fid", 11.26, "lower"),
+        ("kid", None, "lower"),
+        ("clip_score", None, "higher"),
+    ]
+    for cell in cells:
+        assert (cell.n, cell.extractor, cell.split) == (3, "codi", "val2014")
+        assert cell.value is not None
+        assert cell.ci95 is not None
+        assert cell.ci95[0] <= cell.value <= cell.ci95[1]
+    settings = json.loads((tmp_path / "table2.json").read_text())["settings"]
+    assert (settings["sampler"], settings["steps"], settings["eta"]) == ("ddim", 1, 1.0)
+    assert settings["guidance"] == {"image": 2.0}
+    assert settings["seed"] == 0
+    assert len(settings["extractors"]["inception"]["sha256"]) == 64
+    assert settings["media"]["image"] == {"size_px": 64}
+    assert "| 11.26 |" in (tmp_path / "table2.md").read_text()
+    page = (tmp_path / "table2.html").read_text()
+    assert 'src="samples/table2/text-to-image-val2014.png"' in page
+    assert "https://" not in page
+
+
+def test_an_interrupted_table_goes_on_where_it_was(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    whole = measured(folder, "table2", data, tmp_path / "whole", samples=4)
+    with pytest.raises(KeyboardInterrupt):
+        measured(folder, "table2", data, tmp_path / "cut", samples=4, progress=Counting(most=5 + 4))
+    rest = Counting()
+    assert measured(folder, "table2", data, tmp_path / "cut", samples=4, progress=rest) == whole
+    assert rest.batches < 5 + 6  # looking for five pictures, then 3 tasks of two batches
+
+
+def test_joint_and_independent_generation_are_paired(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    names = ["text-to-video+audio-apart", "text-to-video+audio"]
+    cells = measured(folder, "table11", data, tmp_path, tasks=names, extractors={})
+    found = {(c.task, c.fact): c for c in cells}
+    apart, joint, gain = (
+        found[key]
+        for key in (
+            (names[0], "video+audio sim"),
+            (names[1], "video+audio sim"),
+            (names[1], "video+audio gain"),
+        )
+    )
+    assert (apart.paper, joint.paper) == (0.240, 0.255)
+    assert None not in (apart.value, joint.value, gain.value)
+    assert gain.value == pytest.approx((joint.value or 0.0) - (apart.value or 0.0), abs=1e-6)
+    aligned = found[names[1], "video+audio av_align"]
+    assert aligned.value is not None
+    assert 0.0 <= aligned.value <= 1.0
+    page = (tmp_path / "table11.html").read_text()
+    assert "<audio controls" in page
+    assert "<video controls" in page
+
+
+def test_features_on_disk_are_what_the_numbers_come_from(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    (cell,) = measured(folder, "table3", data, tmp_path, extractors={"clip": "codi"}, samples=2)
+    rows = {
+        name: np.fromfile(next(tmp_path.glob(f"partial/table3/{name}*.f32")), "<f4").reshape(2, -1)
+        for name in ("true-text", "text-to-video")
+    }
+    assert cell.value == pytest.approx(cosines(*rows.values()).mean(), abs=1e-6)
+    report = (tmp_path / "table3.md").read_text()
+    assert "Left out: text-to-video fvd: --extractors i3d=PATH, the file i3d_torch" in report
+
+
+def test_captions_need_no_network(folder: Path, data: Path, tmp_path: Path) -> None:
+    cells = measured(folder, "table6", data, tmp_path, extractors={}, samples=2)
+    assert [c.fact for c in cells] == ["bleu_4", "cider_d", "rouge_l", "meteor_stem", "cider"]
+    assert all(cell.extractor is None for cell in cells)
+    assert "meteor-1.5.jar" in (tmp_path / "table6.md").read_text()
+
+
+def test_several_conditions_come_from_one_video(folder: Path, data: Path, tmp_path: Path) -> None:
+    names = ["text+audio+image-to-video"]
+    (cell,) = measured(folder, "table10", data, tmp_path, tasks=names, samples=9)
+    assert (cell.n, cell.paper) == (2, 0.2923)  # the third video has no sound
+
+
+def test_stand_ins_give_no_logits(folder: Path, data: Path, tmp_path: Path) -> None:
+    cells = measured(folder, "table5", data, tmp_path)
+    assert [c.fact for c in cells] == ["fd", "fad", "clap_score"]
+    report = (tmp_path / "table5.md").read_text()
+    assert "inception_score: extractor codi gives no logits; give --extractors panns" in report
+
+
+def test_too_few_samples_leave_a_metric_out(folder: Path, data: Path, tmp_path: Path) -> None:
+    cells = measured(folder, "table2", data, tmp_path, samples=1)
+    assert [c.fact for c in cells] == ["clip_score"]
+    assert "fid: 1 samples have no covariance" in (tmp_path / "table2.md").read_text()
+
+
+def test_bridging_is_measured_on_true_scenes(folder: Path, tmp_path: Path) -> None:
+    names = ["true-image+audio", "true-text+image"]
+    cells = evaluate(folder, "bridging", samples=12, out=tmp_path, tasks=names, batch=6)
+    facts = [f"{of} recall_at_{k}" for of in ("image+audio", "audio+image") for k in (1, 5, 10)]
+    assert [c.fact for c in cells if c.task == names[0]] == facts
+    assert [c.chance for c in cells[:3]] == pytest.approx([1 / 12, 5 / 12, 10 / 12])
+    for cell in cells:
+        assert cell.value is not None
+        assert 0.0 <= cell.value <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("suite", "settings", "message"),
+    [
+        ("table2", {"extractors": {}}, r"nothing can be measured; .*pt_inception-2015-12-05"),
+        ("table4", {"extractors": {"i3d": "codi"}}, r"no ucf101 in .*get UCF101\.rar"),
+        ("table2", {"splits": ["trained"]}, "unknown split 'trained'"),
+        ("table2", {"extractors": {"inceptoin": "x"}}, "did you mean 'inception'"),
+    ],
+)
+def test_what_is_missing_is_named(
+    suite: str, settings: dict, message: str, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        measured(folder, suite, data, tmp_path, **settings)
+
+
+def test_without_data_the_way_to_it_is_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no coco in .*get val2014\.zip"):
+        measured(folder, "table2", tmp_path / "nowhere", tmp_path)
+
+
+def test_the_command_line_takes_a_table(
+    folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--suite", "table7", "--data", str(data), "--model", str(folder)]
+    words += ["--num", "2", "--steps", "1", "--out", str(tmp_path), "--quiet"]
+    assert main([*words, "--extractors", "clip=codi"]) == 0
+    assert (tmp_path / "table7.json").is_file()
+    assert main([*words, "--extractors", "clip"]) == 2
+    assert "is not NAME=PATH" in capsys.readouterr().err
