@@ -165,5 +165,6 @@ def _step() -> Tensor:
 def _context(config: ModelConfig) -> Tensor:
     """Return an empty prompt (B, L, D)."""
     encoders = [m.encoder for m in config.modalities.values() if m.encoder]
-    width = config.part("encoders", encoders[0]).context_width
-    return torch.zeros(1, 1, width, device="meta")
+    encoder = config.part("encoders", encoders[0])
+    tokens = getattr(encoder, "context_tokens", 1)
+    return torch.zeros(1, tokens, encoder.context_width, device="meta")
