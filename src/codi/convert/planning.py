@@ -143,6 +143,8 @@ def make_plan(
     if not plan.parts:
         names = ", ".join(str(source.checkpoint.path) for source in sources)
         raise ConfigError(f"{names}: nothing in it has a use in model {model.name!r}; try --model")
+    brought = {(part, key) for part, key, _files in plan.extras}
+    plan.wanting = [one for one in plan.wanting if one[:2] not in brought]
     _require_complete(plan)
     return plan
 

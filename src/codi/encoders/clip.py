@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,7 +75,9 @@ class ClipTextConfig:
             ValueError: switches that contradict each other.
         """
         if not self.projection and not self.sequence:
-            raise ValueError("without its projection the context is a sequence; set sequence = true")
+            raise ValueError(
+                "without its projection the context is a sequence; set sequence = true"
+            )
         if self.sequence and not self.unit_context:
             raise ValueError("a sequence is never centred; set unit_context = true with sequence")
         if self.sequence and self.width != self.context_width:
@@ -191,6 +194,11 @@ class ClipText(PromptEncoder):
             raise ConfigError(
                 "a clip_text encoder reads sentences with CLIP's own tokenizer; set `tokenizer` to "
                 "a folder with its vocab.json and merges.txt, or `pretrained`"
+            )
+        if source.startswith((".", "/")) and not Path(source).exists():
+            raise ConfigError(
+                f"{source}: there is no tokenizer; put CLIP's vocab.json and merges.txt (of "
+                "openai/clip-vit-large-patch14) there"
             )
         tokenizer = load_published_tokenizer("CLIPTokenizer", source)
         if tokenizer.eos_token_id != c.vocabulary - 1:
