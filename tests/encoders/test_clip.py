@@ -167,7 +167,7 @@ def test_without_a_projection_there_is_a_context_and_no_embedding(
     assert not any(name.startswith("to_embedding") for name in bare.state_dict())
     bare.tower.load_state_dict(reader.tower.state_dict())
     assert torch.equal(bare(["red ball"]), reader(["red ball"]))
-    with pytest.raises(ConfigError, match="projection = false.*no embedding to align or compare"):
+    with pytest.raises(ConfigError, match=r"projection = false.*no embedding to align or compare"):
         bare.embed(["red ball"])
 
 

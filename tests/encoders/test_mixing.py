@@ -33,7 +33,7 @@ def test_a_repeated_token_says_to_attention_what_the_token_says() -> None:
     x, token = torch.randn(2, 6, 8), torch.randn(2, 1, 3)
     repeated, _ = of_one_length([token, torch.randn(2, 5, 3)])
     assert repeated.shape == (2, 5, 3)
-    torch.testing.assert_close(attention(x, repeated), attention(x, token))
+    torch.testing.assert_close(attention(x, repeated), attention(x, token).expand_as(x))
 
 
 def test_sequences_of_two_lengths_are_refused() -> None:
