@@ -33,7 +33,8 @@ CASES = [
     for layout in (
         *REGISTERED,
         *toy.LAYOUTS,
-        dataclasses.replace(registry.CLIP, preset="paper"),  # its text encoder with the projection
+        # Its text encoder, where a model has one with the projection.
+        dataclasses.replace(registry.CLIP, preset="paper", modules=registry.CLIP.modules[:1]),
     )
     for part in dict.fromkeys(
         part for module in layout.modules for part in module.parts(load_config(layout.preset))
