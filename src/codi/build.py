@@ -192,7 +192,8 @@ class ModelConfig:
 def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> ModelConfig:
     """Read a model's configuration: a preset's name, a TOML file, or a folder with `config.toml`.
 
-    Files that its parts name (`FILE_KEYS`) are looked for beside the TOML file first.
+    Files that its parts name (`FILE_KEYS`) are looked for beside the TOML file first, and only
+    there where the name begins with "./".
 
     Raises:
         ConfigError: no such preset or file (names the nearest preset), or a mistake in it.
@@ -221,7 +222,7 @@ def _found_beside(file: Path, table: dict[str, Any]) -> dict[str, Any]:
 
     def found(_part: str, _key: str, value: str) -> str:
         path = file.parent / value
-        return str(path) if path.exists() else value
+        return str(path) if path.exists() or value.startswith("./") else value
 
     return _with_files(table, found)
 

@@ -27,6 +27,7 @@ from codi.diffusion import (
     NoiseSource,
     ProductSpace,
 )
+from codi.encoders.mixing import interpolated, of_one_length
 from codi.memory import return_freed_memory
 from codi.nn.compiling import compile_network
 from codi.nn.packing import pack
@@ -232,10 +233,12 @@ class Pipeline:
     def context(self, conditions: Sequence[Condition], notes: list[str] | None = None) -> Tensor:
         """Return the interpolation (1, L, D) of all prompts (CoDi, 3.2), not re-normalised.
 
-        Without conditions it is the empty context, zero. Notes on the media are added to `notes`.
+        Prompts of L tokens interpolate token by token, those of one token with every one of them
+        (`codi.encoders.mixing`). Without conditions it is the empty context. Notes on the media are
+        added to `notes`.
 
         Raises:
-            ConfigError: weights that are negative or all zero.
+            ConfigError: weights that are negative or all zero, or lengths that differ.
         """
         return self._contexts(conditions, notes)[0]
 
@@ -252,8 +255,9 @@ class Pipeline:
                 f"weights {weights} must be finite, not negative, and not all 0; "
                 "give one positive number for each condition"
             )
-        mixed = unprompted = self.empty_context(1)
-        for condition, weight in zip(conditions, weights, strict=True):
+        shares = [weight / sum(weights) for weight in weights]
+        prompted, unprompted = [], []
+        for condition in conditions:
             media = self.config.media(condition.modality)
             item, said = media.load(condition.source)
             if notes is not None:
@@ -261,10 +265,9 @@ class Pipeline:
             self.require([], [condition.modality], {})
             encoder = self.model.encoder(condition.modality)
             x = self._moved(media.to_tensor([media.to_array(item)]))
-            share = weight / sum(weights)
-            mixed = mixed + encoder(x).to(self.compute_dtype) * share
-            unprompted = unprompted + encoder.unprompted(x).to(self.compute_dtype) * share
-        return mixed, unprompted
+            prompted.append(encoder(x).to(self.compute_dtype))
+            unprompted.append(encoder.unprompted(x).to(self.compute_dtype))
+        return interpolated(prompted, shares), interpolated(unprompted, shares)
 
     @torch.no_grad()
     def encode_prompts(self, name: str, arrays: Sequence[Any]) -> Tensor:
@@ -274,13 +277,20 @@ class Pipeline:
         return self.model.encoder(name)(self._moved(x)).to(self.compute_dtype)
 
     def empty_context(self, size: int) -> Tensor:
-        """Return contexts (B, L, D) that say nothing: zero, the mean of all prompts."""
-        widths = [
-            self.config.part("encoders", m.encoder).context_width
-            for m in self.config.modalities.values()
+        """Return contexts (B, L, D) that say nothing: zero, the mean of all prompts.
+
+        Where prompts are sequences there is no such mean: it is the context of empty sentences.
+        """
+        encoders = {
+            name: self.config.part("encoders", m.encoder)
+            for name, m in self.config.modalities.items()
             if m.encoder
-        ]
-        return torch.zeros(size, 1, widths[0], device=self.device, dtype=self.compute_dtype)
+        }
+        for name, encoder in encoders.items():
+            if getattr(encoder, "sequence", False):
+                return self.encode_prompts(name, [""] * size)
+        width = next(iter(encoders.values())).context_width
+        return torch.zeros(size, 1, width, device=self.device, dtype=self.compute_dtype)
 
     @torch.no_grad()
     def encode(self, name: str, arrays: Sequence[Any]) -> Tensor:
@@ -321,11 +331,13 @@ class Pipeline:
         sampler = SAMPLERS.get(resolved["sampler"])
         if sampler is None:
             raise ConfigError(unknown("sampler", resolved["sampler"], SAMPLERS))
+        against = self.empty_context(len(seeds)) if against is None else against
+        context, against = of_one_length([context, against.to(context)])
         denoise = JointDenoiser(
             self.model,
             space,
             context.to(self.device, self.compute_dtype),
-            (self.empty_context(len(seeds)) if against is None else against).to(self.device),
+            against.to(self.device, self.compute_dtype),
             {name: z.to(self.device, self.compute_dtype) for name, z in kept.items()},
             {
                 name: GuidanceRule(

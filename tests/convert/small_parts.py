@@ -116,14 +116,15 @@ def _text(c: TextEncoderConfig, draw: Draw) -> TextEncoderConfig:
 
 
 def _clip_text(c: ClipTextConfig, draw: Draw) -> ClipTextConfig:
+    width = 8 * draw(st.integers(1, 2))
     return replace(
         c,
         vocabulary=20,
         length=6,
-        width=8 * draw(st.integers(1, 2)),
+        width=width,
         heads=2,
         layers=draw(st.integers(1, 2)),
-        context_width=draw(st.integers(2, 6)),
+        context_width=width if c.sequence else draw(st.integers(2, 6)),
     )
 
 

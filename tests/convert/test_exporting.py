@@ -30,7 +30,12 @@ from tests.convert.small_parts import shrunk
 REGISTERED = registry.LAYOUTS  # before a fixture changes it
 CASES = [
     pytest.param(layout, part, id=f"{layout.name}: {part}")
-    for layout in (*REGISTERED, *toy.LAYOUTS)
+    for layout in (
+        *REGISTERED,
+        *toy.LAYOUTS,
+        # Its text encoder, where a model has one with the projection.
+        dataclasses.replace(registry.CLIP, preset="paper", modules=registry.CLIP.modules[:1]),
+    )
     for part in dict.fromkeys(
         part for module in layout.modules for part in module.parts(load_config(layout.preset))
     )

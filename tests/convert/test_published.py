@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from codi.build import PRESETS, Model
+from codi.config import ConfigError
 from codi.convert.converting import convert, prepare
 from codi.convert.exporting import prepare_export, write_export
+from codi.diffusion import Noise, NoiseSource, ProductSpace
+from codi.pipeline import Condition, SamplingSettings, load
 from codi.weights import load_model
 
 pytestmark = [
@@ -31,10 +35,12 @@ SMALLER = {
         "depth = 2": "depth = 1",
         "heads = 8": "heads = 2",
         "context_width = 768": "context_width = 12",
+        "latent = [4, 1, 64, 64]": "latent = [4, 1, 8, 8]",
+        "media = { size_px = 512 }": "media = { size_px = 16 }",
         "widths = [320, 640, 1280]": "widths = [8, 8]",
         "environment_width = 1280": "environment_width = 8",
-        'kind = "clip_text"': 'kind = "clip_text"\ncontext_width = 12\nwidth = 8\nheads = 2\n'
-        "layers = 1\nvocabulary = 40\nlength = 8",
+        'kind = "clip_text"': 'kind = "clip_text"\ncontext_width = 12\nwidth = 12\nheads = 2\n'
+        "layers = 2\nvocabulary = 59\nlength = 8",
         'kind = "clip_vision"': 'kind = "clip_vision"\ncontext_width = 12\nwidth = 16\nheads = 2\n'
         "layers = 1\nsize_px = 8\npatch = 4",
     },
@@ -92,9 +98,21 @@ def _autoencoder(library: Any, channels: int, latent: int, levels: int, layers: 
     ).eval()
 
 
-@pytest.mark.parametrize("preset", ["stable-diffusion"], indirect=True)
-@torch.no_grad()
-def test_a_folder_of_stable_diffusion(preset: Path, tmp_path: Path) -> None:
+WORDS = ["r e", "re d</w>", "b a", "l l</w>", "ba ll</w>"]
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """Write the files of a tiny tokenizer of CLIP's kind: 59 tokens, of which the last ends."""
+    folder.mkdir(parents=True)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    tokens += [word.replace(" ", "") for word in WORDS] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *WORDS]) + "\n")
+
+
+def _stable_diffusion(folder: Path) -> Any:
+    """Return a small random Stable Diffusion of `diffusers`; only its tokenizer is in a folder."""
     diffusers = pytest.importorskip("diffusers", reason="needs codi[external]")
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
     unet = diffusers.UNet2DConditionModel(
@@ -108,30 +126,158 @@ def test_a_folder_of_stable_diffusion(preset: Path, tmp_path: Path) -> None:
         norm_num_groups=8,
     ).eval()
     vae = _autoencoder(diffusers, 3, 4, levels=2, layers=1)
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
-    text = transformers.CLIPTextModel(transformers.CLIPTextConfig(intermediate_size=32, **shape))
+    sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"vocab_size": 59, "max_position_embeddings": 8, "intermediate_size": 48}
+    ends = {"bos_token_id": 57, "eos_token_id": 58}
+    text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**sizes, **ends)).eval()
+    for value in text.parameters():  # its own beginning is so small that all prompts are alike
+        value.copy_(torch.randn_like(value) * 0.5)
+    _write_tokenizer(folder / "files")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "files", model_max_length=8)
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae, text, tokenizer, unet, scheduler, None, None, None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _named(text: Any) -> dict[str, torch.Tensor]:
+    """Return a text model's tensors as `transformers` named them before version 5."""
+    return {f"text_model.{name}": value.clone() for name, value in text.state_dict().items()}
+
+
+def _single_file(pipeline: Any, ours: Path, to: Path) -> None:
+    """Write the weights in latent diffusion's layout: one file, of the model made of the folder."""
+    write_export(prepare_export(ours, "sd-ldm"), to)
+    text = _named(pipeline.text_encoder)
+    state = load_file(to)
+    assert all(torch.equal(state[f"cond_stage_model.transformer.{k}"], v) for k, v in text.items())
+
+
+@pytest.mark.parametrize("preset", ["stable-diffusion"], indirect=True)
+@torch.no_grad()
+def test_a_folder_of_stable_diffusion(preset: Path, tmp_path: Path) -> None:
+    theirs = _stable_diffusion(tmp_path)
     source = tmp_path / "sd"
-    unet.save_pretrained(source / "unet")
-    vae.save_pretrained(source / "vae")
-    text.save_pretrained(source / "text_encoder")
-    _index(source, unet="diffusers", vae="diffusers", text_encoder="transformers")
+    theirs.save_pretrained(source)
     model, found = _converted(source, preset, tmp_path / "model")
-    assert found == dict.fromkeys(("unet", "vae", "text_encoder"), "sd-diffusers")
+    assert found == {"unet": "sd-diffusers", "vae": "sd-diffusers", "text_encoder": "sd-bare-text"}
 
     z, t, context = torch.randn(2, 4, 8, 8), torch.tensor([5, 800]), torch.randn(2, 3, 12)
-    theirs = unet(z, t, context).sample
+    expected = theirs.unet(z, t, context).sample
     ours = _part(model, "diffusers", "vision")(z[:, :, None], t + 1, context)[:, :, 0]
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
     x = torch.randn(1, 3, 16, 16)
     latent = _part(model, "codecs", "image").encode(x[:, :, None])[:, :, 0]
-    torch.testing.assert_close(latent / 0.18215, vae.encode(x).latent_dist.mode())
+    torch.testing.assert_close(latent / 0.18215, theirs.vae.encode(x).latent_dist.mode())
 
-    write_export(prepare_export(tmp_path / "model", "sd-diffusers"), tmp_path / "back")
-    for part in ("unet", "vae"):
-        name = f"{part}/diffusion_pytorch_model.safetensors"
-        before, after = load_file(source / name), load_file(tmp_path / "back" / name)
-        assert before.keys() == after.keys()
-        assert all(torch.equal(before[key], value) for key, value in after.items())
+    for layout, parts in (
+        ("sd-diffusers", {"unet/diffusion_pytorch_model": None, "vae/diffusion_pytorch_model": None,
+                          "text_encoder/model": _named(theirs.text_encoder)}),
+        ("sd-bare-text", {"text_encoder/model": None}),
+    ):  # fmt: skip
+        write_export(prepare_export(tmp_path / "model", layout), tmp_path / layout)
+        for part, wanted in parts.items():
+            before = wanted or load_file(source / f"{part}.safetensors")
+            after = load_file(tmp_path / layout / f"{part}.safetensors")
+            assert before.keys() == after.keys()
+            assert all(torch.equal(before[key], value) for key, value in after.items())
+
+
+SENTENCES = ["red ball", "", "a red red ball and a great ball", "z"]
+
+
+@pytest.mark.parametrize("preset", ["stable-diffusion"], indirect=True)
+@pytest.mark.parametrize("form", ["folder", "single file"])
+@torch.no_grad()
+def test_text_becomes_the_picture_of_stable_diffusions_pipeline(
+    form: str, preset: Path, tmp_path: Path
+) -> None:
+    """Twenty steps of DDIM, guidance 7.5 and eta 0, from the same latent noise."""
+    theirs = _stable_diffusion(tmp_path)
+    theirs.save_pretrained(tmp_path / "sd")
+    _converted(tmp_path / "sd", preset, tmp_path / "model")
+    if form == "single file":
+        (tmp_path / "file").mkdir()
+        _single_file(theirs, tmp_path / "model", tmp_path / "file" / "sd.safetensors")
+        _write_tokenizer(tmp_path / "tokenizer")
+        _converted(tmp_path / "file", preset, tmp_path / "of file")
+    pipeline = load(tmp_path / ("model" if form == "folder" else "of file"), device="cpu")
+
+    for sentence in SENTENCES:
+        tokens = theirs.tokenizer(
+            [sentence], padding="max_length", max_length=8, truncation=True, return_tensors="pt"
+        ).input_ids
+        expected = theirs.text_encoder(input_ids=tokens).last_hidden_state
+        found = pipeline.encode_prompts("text", [sentence])
+        assert (found - expected).abs().max() < 1e-5
+    assert torch.equal(pipeline.empty_context(2), pipeline.encode_prompts("text", ["", ""]))
+
+    space = ProductSpace({"image": (4, 1, 8, 8)})
+    z = NoiseSource(Noise([3]), space)(0).view(1, 4, 8, 8)
+    for negative in (None, "a z"):
+        about = {"guidance_scale": 7.5, "num_inference_steps": 20, "eta": 0.0}
+        wanted = theirs("red ball", negative_prompt=negative, latents=z, output_type="latent",
+                        **about).images  # fmt: skip
+        context, against = pipeline._contexts([Condition("text", "red ball")], None)
+        if negative:
+            against = pipeline.context([Condition("text", negative)])
+        made = pipeline.sample(
+            context, ["image"], [3], settings=SamplingSettings(steps=20), against=against
+        )["image"][:, :, 0]
+        other = pipeline.sample(
+            against, ["image"], [3], settings=SamplingSettings(steps=20), against=against
+        )["image"][:, :, 0]
+        assert (made - wanted).abs().max() < 1e-3 * wanted.std()
+        assert (made - other).abs().max() > 0.02 * wanted.std()  # the prompt is heard
+        picture = theirs("red ball", negative_prompt=negative, latents=z, output_type="np",
+                         **about).images[0]  # fmt: skip
+        prompts = [("text", negative)] if negative else []
+        [ours] = pipeline.generate(
+            [("text", "red ball")], ["image"], seeds=[3], negative=prompts, steps=20
+        )["image"]
+        assert np.abs(np.asarray(ours) / 255.0 - picture).max() <= 0.5 / 255 + 1e-3
+
+
+@pytest.mark.parametrize("preset", ["stable-diffusion"], indirect=True)
+@torch.no_grad()
+def test_a_model_without_its_tokenizer_says_where_to_put_it(preset: Path, tmp_path: Path) -> None:
+    theirs = _stable_diffusion(tmp_path)
+    theirs.text_encoder.save_pretrained(tmp_path / "alone")
+    conversion = prepare([str(tmp_path / "alone")], tmp_path / "model", model=str(preset))
+    convert(conversion)
+    [(place, names)] = conversion.wanting.items()
+    assert names == ("vocab.json", "merges.txt")
+    with pytest.raises(ConfigError, match=r"vocab.json and merges.txt") as caught:
+        load(tmp_path / "model", device="cpu").encode_prompts("text", ["red ball"])
+    assert str(place) in str(caught.value)
+    _write_tokenizer(place)
+    found = load(tmp_path / "model", device="cpu").encode_prompts("text", ["red ball"])
+    assert found.shape == (1, 8, 12)
+    again = prepare([str(tmp_path / "alone")], tmp_path / "model")
+    assert not again.wanting
+
+
+@pytest.mark.parametrize("preset", ["stable-diffusion"], indirect=True)
+@torch.no_grad()
+def test_a_text_encoder_without_projection_is_passed_over_where_one_is_needed(
+    preset: Path, tmp_path: Path
+) -> None:
+    theirs = _stable_diffusion(tmp_path)
+    theirs.save_pretrained(tmp_path / "sd")
+    preset.write_text(preset.read_text().replace("projection = false", "projection = true"))
+    conversion = prepare([str(tmp_path / "sd")], tmp_path / "model", model=str(preset))
+    assert "encoders.text" not in conversion.plan.parts
+    [source] = [s for s in conversion.plan.sources if s.layout.name == "sd-bare-text"]
+    assert all("without the projection" in why for why in source.unused.values())
 
 
 @pytest.mark.parametrize("preset", ["release"], indirect=True)
@@ -166,9 +312,10 @@ def test_a_folder_of_audioldm(preset: Path, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_a_folder_of_clip_with_its_tokenizer(preset: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
+    preset.write_text(preset.read_text().replace("projection = false", "projection = true"))
     common = {"num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12}
-    text = {"hidden_size": 8, "intermediate_size": 32, "vocab_size": 40}
-    text |= {"max_position_embeddings": 8, "bos_token_id": 38, "eos_token_id": 39}
+    text = {"num_hidden_layers": 2, "hidden_size": 12, "intermediate_size": 48, "vocab_size": 59}
+    text |= {"max_position_embeddings": 8, "bos_token_id": 57, "eos_token_id": 58}
     vision = {"hidden_size": 16, "intermediate_size": 64, "image_size": 8, "patch_size": 4}
     config = transformers.CLIPConfig(
         text_config={**common, **text}, vision_config={**common, **vision}, projection_dim=12
@@ -184,7 +331,7 @@ def test_a_folder_of_clip_with_its_tokenizer(preset: Path, tmp_path: Path) -> No
     assert {path.name for path in tokenizer.iterdir()} == {"vocab.json", "merges.txt"}
     assert Path(model.config.encoders["text"]["tokenizer"]) == tokenizer
     encoder = _part(model, "encoders", "text")
-    ids = torch.tensor([[38, 3, 5, 39]])
+    ids = torch.tensor([[57, 3, 5, 58]])
     theirs = clip.text_projection(clip.text_model(input_ids=ids).pooler_output)
     ours = encoder.to_embedding(encoder.tower(input_ids=ids).pooler_output)
     torch.testing.assert_close(ours, theirs)

@@ -82,7 +82,7 @@ SENTENCES = ForeignModule(
     table=sentences,
     signs=Signs({"body.embedding.weight": None}, absent=("first.enc.0.weight",)),
     file="text/model",
-    files=("tokenizer.json",),
+    files=(("tokenizer.json",),),
     describe=lambda config: {"width": config.width},
 )
 SOUND = tuple(

@@ -117,6 +117,75 @@ def test_pictures_have_the_librarys_features(text: ClipText) -> None:
     )
 
 
+# --- the states of all tokens ---
+
+
+@pytest.fixture(scope="module")
+def reader(tokenizer_folder: Path) -> ClipText:
+    torch.manual_seed(0)
+    changes = {"sequence": True, "unit_context": True, "context_width": 32}
+    return _text_config(tokenizer_folder, **changes).build().eval()
+
+
+@torch.no_grad()
+def test_a_sequence_is_the_librarys_last_states(reader: ClipText, tokenizer_folder: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    sentences = [SENTENCE, "", "red ball"]
+    tokens = CLIPTokenizer.from_pretrained(tokenizer_folder)(
+        sentences, padding="max_length", truncation=True, max_length=12, return_tensors="pt"
+    )
+    expected = reader.tower(input_ids=tokens["input_ids"]).last_hidden_state
+    torch.testing.assert_close(reader(sentences), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_sequence_is_as_long_for_every_sentence(reader: ClipText) -> None:
+    for sentence in ("", "red", SENTENCE * 9):
+        assert reader([sentence]).shape == (1, reader.config.context_tokens, 32) == (1, 12, 32)
+
+
+@torch.no_grad()
+def test_no_prompt_is_the_empty_sentence(reader: ClipText) -> None:
+    torch.testing.assert_close(reader.unprompted(["red", "ball"]), reader(["", ""]))
+
+
+@torch.no_grad()
+def test_the_embedding_beside_a_sequence_is_the_projected_end(reader: ClipText) -> None:
+    states, tokens = reader(["red ball"]), reader.tokens(["red ball"])
+    end = int(tokens[0].argmax())
+    expected = torch.nn.functional.normalize(reader.to_embedding(states[:, end]))
+    torch.testing.assert_close(reader.embed(["red ball"]), expected)
+
+
+@torch.no_grad()
+def test_without_a_projection_there_is_a_context_and_no_embedding(
+    reader: ClipText, tokenizer_folder: Path
+) -> None:
+    changes = {"sequence": True, "unit_context": True, "context_width": 32, "projection": False}
+    bare = _text_config(tokenizer_folder, **changes).build().eval()
+    assert not any(name.startswith("to_embedding") for name in bare.state_dict())
+    bare.tower.load_state_dict(reader.tower.state_dict())
+    assert torch.equal(bare(["red ball"]), reader(["red ball"]))
+    with pytest.raises(ConfigError, match=r"projection = false.*no embedding to align or compare"):
+        bare.embed(["red ball"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"projection": False}, "set sequence = true"),
+        ({"sequence": True}, "set unit_context = true"),
+        ({"sequence": True, "unit_context": True}, "as wide as the tower, 32, and context_width"),
+    ],
+)
+def test_switches_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _text_config(tmp_path, **changes)
+
+
 def test_pictures_are_prepared_as_the_library_does() -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -218,7 +287,7 @@ def test_missing_weights_are_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
-    [("", "set `tokenizer` to a folder"), ("nowhere", "cannot load CLIPTokenizer|ends a text")],
+    [("", "set `tokenizer` to a folder"), ("nowhere", "put CLIP.s vocab.json and merges.txt")],
 )
 def test_a_missing_tokenizer_is_one_clear_error(
     tokenizer: str, message: str, tmp_path: Path

@@ -32,7 +32,7 @@ class Setting:
     Attributes:
         streams: names of modalities; each is measured alone, several together as well.
         batch: samples at once; guidance makes two of one.
-        tokens: L of the prompt.
+        tokens: L of the prompt; the model's own when None.
         packed: whether weights are packed as the pipeline does (`codi.nn.packing`).
         compiled: whether the diffusers are translated instead (`torch.compile`).
         against_peer: whether to time `diffusers` on the same input, for the first stream.
@@ -43,7 +43,7 @@ class Setting:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     batch: int = 1
-    tokens: int = 1
+    tokens: int | None = None
     packed: bool = True
     compiled: bool = False
     against_peer: bool = False
@@ -149,7 +149,9 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
     )
 
 
-def evaluation_flops(model: Model, streams: Sequence[str], batch: int = 1, tokens: int = 1) -> int:
+def evaluation_flops(
+    model: Model, streams: Sequence[str], batch: int = 1, tokens: int | None = None
+) -> int:
     """Count one evaluation of `streams` together, of a model of shapes and without guidance."""
     z_t, steps, prompt = _meta_inputs(model.config, streams, batch, tokens)
     return counted(lambda: model.codi(streams)(z_t, steps, prompt))
@@ -192,7 +194,9 @@ def _shapes(config: ModelConfig, streams: Sequence[str]) -> list[tuple[int, ...]
     return [tuple(config.modality(name).latent) for name in streams]
 
 
-def _meta_inputs(config: ModelConfig, streams: Sequence[str], batch: int, tokens: int) -> Any:
+def _meta_inputs(
+    config: ModelConfig, streams: Sequence[str], batch: int, tokens: int | None
+) -> Any:
     z_t = {
         name: torch.zeros(batch, *shape, device="meta")
         for name, shape in zip(streams, _shapes(config, streams), strict=True)

@@ -79,13 +79,14 @@ def step(batch: int = 1, device: torch.device | str = "cpu", t: int = 500) -> Te
 def context(
     config: ModelConfig,
     batch: int = 1,
-    tokens: int = 1,
+    tokens: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return a random prompt (B, L, D)."""
-    encoders = [m.encoder for m in config.modalities.values() if m.encoder]
-    made = torch.empty(batch, tokens, config.part("encoders", encoders[0]).context_width)
+    """Return a random prompt (B, L, D), of the length that the model's prompts have by default."""
+    parts = [config.part("encoders", m.encoder) for m in config.modalities.values() if m.encoder]
+    length = tokens or max(getattr(part, "context_tokens", 1) for part in parts)
+    made = torch.empty(batch, length, parts[0].context_width)
     fill(made)
     return made.to(device, dtype)
 

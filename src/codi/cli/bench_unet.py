@@ -48,8 +48,8 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--size", type=whole_number(8), metavar="N", help="height and width of square latents"
     )
     unet.add_argument(
-        "--tokens", type=whole_number(1), default=1, metavar="N",
-        help="tokens of the prompt (default: 1)",
+        "--tokens", type=whole_number(1), metavar="N",
+        help="tokens of the prompt (default: those of the model's prompts)",
     )  # fmt: skip
     unet.add_argument(
         "--batch", type=whole_number(1), default=1, metavar="N",

@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_line(f"the model is in {arguments.to}")
         for part, source in conversion.absent.items():
             print_line(f"absent: {part}" + (f" (comes with {source})" if source else ""))
+        for place, names in conversion.wanting.items():
+            print_line(f"absent: {' and '.join(names)} (put them into {place})")
     return 0
 
 

@@ -62,6 +62,13 @@ class Conversion:
         }
 
     @property
+    def wanting(self) -> dict[Path, tuple[str, ...]]:
+        """Return the folders that a user has yet to fill -> the names of the files."""
+        return {
+            self.folder / _extras_folder(part, key): names for part, key, names in self.plan.wanting
+        }
+
+    @property
     def nbytes(self) -> int:
         """Return how many bytes of weights will be written."""
         return sum(total_bytes(self.slots(part).values()) for part in self.plan.parts.values())
@@ -199,6 +206,9 @@ def _with_extras(plan: Plan, folder: Path) -> Plan:
         role, name = part.split(".", 1)
         kept = _extras_folder(part, key)
         tables[role][name][key] = f"./{kept}/{files[0].name}" if len(files) == 1 else f"./{kept}"
+    for part, key, _names in plan.wanting:  # where they will be looked for once they are put there
+        role, name = part.split(".", 1)
+        tables[role][name][key] = f"./{_extras_folder(part, key)}"
     return replace(plan, model=replace(plan.model, **tables))
 
 

@@ -19,8 +19,12 @@ ROWS = Layout(lambda x: x[0], lambda x: x[None])
 CHANNELS = Layout(lambda x: x[0, :, 0], lambda x: x[None, :, None])
 """A foreign gain (1, C, 1) that is (C,) here."""
 
+_TEXT_TOWER = ("embeddings", "encoder", "final_layer_norm")
+"""What CLIP's text model is made of; some files have its name before these, some do not."""
+
 _COUNTED = "positions are counted"
 _TRAINING = "the temperature of contrastive training, which no prompt needs"
+_NO_PROJECTION = "this encoder has no projection: its states are the prompt"
 _NOT_ADDED = "present in the released weights and never added to anything"
 _CLASSES = "the classifier of sounds, which no prompt needs"
 _FIXED = "follows from the sizes"
@@ -34,13 +38,21 @@ _MEAN = "zero until `calibrate` measures it"
 
 def clip_text(config: ClipTextConfig) -> Table:
     """Return the table of CLIP's text tower."""
-    rules = [Rule("tower", "text_model"), Rule("to_embedding", "text_projection")]
+    rules = [*_text_tower("text_model")]
     unused = {"text_model.embeddings.position_ids": _COUNTED}
+    if config.projection:
+        rules.append(Rule("to_embedding", "text_projection"))
+    else:
+        unused["text_projection.weight"] = _NO_PROJECTION
     if config.keeps_unused:
         rules.append(Rule("log_scale", "logit_scale"))
     else:
         unused["logit_scale"] = _TRAINING
     return Table(tuple(rules), unused, _mean(config.unit_context))
+
+
+def _text_tower(foreign: str) -> tuple[Rule, ...]:
+    return below("tower", foreign, [Rule(name, name) for name in _TEXT_TOWER])
 
 
 def clip_vision(config: ClipVisionConfig) -> Table:
@@ -81,6 +93,13 @@ def clip_text_published(config: ClipTextConfig) -> Table:
     """Return the table of plain CLIP's text tower; only a whole CLIP has a temperature."""
     table = clip_text(config)
     return dataclasses.replace(table, fresh={**table.fresh, "log_scale": _TRAINING})
+
+
+def clip_text_bare(config: ClipTextConfig) -> Table:
+    """Return the table of a `CLIPTextModel` as `transformers` 5 saves it: the tower, unnamed."""
+    table = clip_text_published(config)
+    unused = {"embeddings.position_ids": _COUNTED}
+    return dataclasses.replace(table, rules=_text_tower(""), unused=unused)
 
 
 def clip_vision_published(config: ClipVisionConfig) -> Table:

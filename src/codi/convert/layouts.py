@@ -26,7 +26,10 @@ from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
 
 VISION = ("image", "video")
-CLIP_TOKENIZER = ("vocab.json", "merges.txt")
+CLIP_TOKENIZER = (
+    ("vocab.json", "merges.txt"),
+    ("tokenizer.json", "tokenizer_config.json"),  # as `transformers` 5 saves it
+)
 
 ANY: Shape | None = None
 
@@ -196,6 +199,31 @@ VERSATILE = ForeignLayout(
 
 # --- Stable Diffusion 1 ---
 
+
+def _reads_states(config: Any) -> bool:
+    return isinstance(config, ClipTextConfig) and not config.projection
+
+
+def _stable_diffusion_text(
+    prefix: str, file: str, sign: str, table: Callable[[ClipTextConfig], Table]
+) -> ForeignModule:
+    """Return Stable Diffusion's text encoder: CLIP's, without the projection."""
+    return ForeignModule(
+        prefix=prefix,
+        role="encoders",
+        of=("text",),
+        kind=ClipTextConfig,
+        table=table,
+        signs=_signs(sign, absent=("text_projection.weight",)),
+        file=file,
+        fits=_reads_states,
+        misfit=NO_PROJECTION,
+        files=CLIP_TOKENIZER,
+    )
+
+
+_TOKENS = "embeddings.token_embedding.weight"
+
 SD_LDM = ForeignLayout(
     "sd-ldm",
     "Stable Diffusion 1 in one file",
@@ -220,8 +248,14 @@ SD_LDM = ForeignLayout(
             signs=_signs("quant_conv.weight", encoder__conv_in__weight=3),
             file="stable_diffusion",
         ),
+        _stable_diffusion_text(
+            "cond_stage_model.transformer.",
+            "stable_diffusion",
+            f"text_model.{_TOKENS}",
+            encoders.clip_text_published,
+        ),
     ),
-    unused={**LATENT_DIFFUSION, "cond_stage_model.*": NO_PROJECTION},
+    unused=LATENT_DIFFUSION,
 )
 
 
@@ -253,20 +287,21 @@ SD_DIFFUSERS = ForeignLayout(
     "sd-diffusers",
     "Stable Diffusion 1 in a folder of diffusers",
     "stable-diffusion",
-    (_UNET_FOLDER, _autoencoder_folder(codecs.DIFFUSERS, "to_q")),
-    skips=(
-        Skip(
-            _signs(
-                "text_model.embeddings.token_embedding.weight", absent=("text_projection.weight",)
-            ),
-            NO_PROJECTION,
+    (
+        _UNET_FOLDER,
+        _autoencoder_folder(codecs.DIFFUSERS, "to_q"),
+        _stable_diffusion_text(
+            "", "text_encoder/model", f"text_model.{_TOKENS}", encoders.clip_text_published
         ),
-        Skip(  # the same, as `transformers` saves it from version 5 on
-            _signs("embeddings.token_embedding.weight", absent=("text_projection.weight",)),
-            NO_PROJECTION,
-        ),
-        Skip(_signs("concept_embeds"), "judges pictures, and makes none"),
     ),
+    skips=(Skip(_signs("concept_embeds"), "judges pictures, and makes none"),),
+)
+
+SD_BARE_TEXT = ForeignLayout(
+    "sd-bare-text",
+    "Stable Diffusion 1's text encoder as transformers 5 saves it",
+    "stable-diffusion",
+    (_stable_diffusion_text("", "text_encoder/model", _TOKENS, encoders.clip_text_bare),),
 )
 
 SD_OLD_DIFFUSERS = ForeignLayout(
@@ -354,8 +389,10 @@ CLIP = ForeignLayout(
             of=("text",),
             kind=ClipTextConfig,
             table=encoders.clip_text_published,
-            signs=_signs("text_model.embeddings.token_embedding.weight", "text_projection.weight"),
+            signs=_signs(f"text_model.{_TOKENS}", "text_projection.weight"),
             file="model",
+            fits=lambda config: getattr(config, "projection", True),
+            misfit="this model's text encoder is Stable Diffusion's, without the projection",
             files=CLIP_TOKENIZER,
         ),
         ForeignModule(
@@ -419,6 +456,7 @@ LAYOUTS: tuple[ForeignLayout, ...] = (
     SD_LDM,
     SD_DIFFUSERS,
     SD_OLD_DIFFUSERS,
+    SD_BARE_TEXT,
     AUDIOLDM_LDM,
     AUDIOLDM_DIFFUSERS,
     CLIP,

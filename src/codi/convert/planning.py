@@ -84,12 +84,14 @@ class Plan:
 
     Attributes:
         extras: files to keep with a part: (part, setting that names their folder, files).
+        wanting: parts that read with files which no source brought: (part, setting, their names).
     """
 
     model: ModelConfig
     parts: dict[str, PartPlan]
     sources: list[SourcePlan]
     extras: list[tuple[str, str, tuple[Path, ...]]]
+    wanting: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
 
 
 def recognised(
@@ -141,6 +143,8 @@ def make_plan(
     if not plan.parts:
         names = ", ".join(str(source.checkpoint.path) for source in sources)
         raise ConfigError(f"{names}: nothing in it has a use in model {model.name!r}; try --model")
+    brought = {(part, key) for part, key, _files in plan.extras}
+    plan.wanting = [one for one in plan.wanting if one[:2] not in brought]
     _require_complete(plan)
     return plan
 
@@ -159,6 +163,8 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
             files = _extras(checkpoint, module)
             if files:
                 plan.extras.append((part, module.files_key, files))
+            elif module.files and not _is_there(model, part, module.files_key):
+                plan.wanting.append((part, module.files_key, module.files[0]))
     skipped = source.layout.why_skipped(checkpoint)
     for name in checkpoint.stored:
         if name not in source.used:
@@ -230,7 +236,7 @@ def _why_unused(
         if not name.startswith(module.prefix):
             continue
         if table is None:
-            return f"model {model.name!r} has no part for it"
+            return module.misfit or f"model {model.name!r} has no part for it"
         why = table.why_unused(name.removeprefix(module.prefix))
         if why is not None:
             return why
@@ -241,10 +247,18 @@ def _extras(checkpoint: Checkpoint, module: ForeignModule) -> tuple[Path, ...]:
     """Return the files that go with a part: from its folder, or from the tokenizer's beside it."""
     folder = checkpoint.path.parent
     for place in (folder, folder.parent / module.files_key):
-        found = tuple(place / name for name in module.files)
-        if found and all(path.is_file() for path in found):
-            return found
+        for names in module.files:
+            found = tuple(place / name for name in names)
+            if all(path.is_file() for path in found):
+                return found
     return ()
+
+
+def _is_there(model: ModelConfig, part: str, key: str) -> bool:
+    """Say whether a part names its files already: a path that is there, or a name of the hub."""
+    role, name = part.split(".", 1)
+    value = getattr(model, role)[name].get(key, "")
+    return bool(value) and (Path(value).exists() or not value.startswith((".", "/")))
 
 
 def _require_complete(plan: Plan) -> None:

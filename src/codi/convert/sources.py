@@ -59,11 +59,14 @@ class ForeignModule:
         file: file that holds it, without an ending: "unet/diffusion_pytorch_model".
         inside: module of our part that it is, where it is only a piece: "vocoder". The
             configuration is then the part's attribute of this name.
+        fits: configuration of our part -> whether these weights are all that it needs; where not,
+            they are passed over, and `misfit` says why.
         fresh: names of our whole part (globs) that no foreign file has -> what they begin as.
         begins: roles whose parts are made fresh for the same modalities, since a model without
             them cannot generate several streams at once: ("environments",).
-        files: files (a tokenizer's) to be kept with the part, and `files_key`, the setting of the
-            part that then names the file, or the folder of several.
+        files: files (a tokenizer's) to be kept with the part, in each form that they may have: the
+            first that is all there is kept. `files_key` is the setting of the part that then names
+            the file, or the folder of several.
         describe: configuration -> contents of the `config.json` that its library expects beside it.
     """
 
@@ -75,15 +78,22 @@ class ForeignModule:
     signs: Signs
     file: str
     inside: str = ""
+    fits: Callable[[Any], bool] | None = None
+    misfit: str = ""
     fresh: Mapping[str, str] = field(default_factory=dict)
     begins: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    files: tuple[tuple[str, ...], ...] = ()
     files_key: str = "tokenizer"
     describe: Callable[[Any], dict[str, Any]] | None = None
 
     def parts(self, model: ModelConfig) -> list[str]:
         """Return our parts ("role.name") that it becomes in a model; none where it has no use."""
-        return model.parts((self.role,), [name for name in self.of if name in model.modalities])
+        found = model.parts((self.role,), [name for name in self.of if name in model.modalities])
+        return [part for part in found if self._fits(model, part)]
+
+    def _fits(self, model: ModelConfig, part: str) -> bool:
+        role, name = part.split(".", 1)
+        return self.fits is None or self.fits(model.part(role, name))
 
     def companions(self, model: ModelConfig) -> list[str]:
         """Return the parts that are made fresh beside it."""

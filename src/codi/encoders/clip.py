@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,11 @@ class ClipTextConfig:
             They are read when the first sentence is encoded.
         hidden_width: of the feed-forward layers; four times `width` when 0.
         unit_context: whether the context is the embedding as it is, as in the released CoDi.
+        sequence: whether the context is the states of all `length` tokens after the last norm, as
+            Stable Diffusion 1 is conditioned (Rombach et al. 2022, section 3.3), and not the one
+            embedding. No prompt is then the empty sentence, padded as any other.
+        projection: whether there is the projection into the space of prompts, which embeddings are
+            made with. The text model in Stable Diffusion 1 has none: no embedding, no alignment.
         keeps_unused: whether the temperature of CLIP's own training is held, which no prompt needs,
             so that counts and exports are those of the released CoDi.
         pretrained: folder or hub name of published weights; random weights when empty.
@@ -56,9 +62,34 @@ class ClipTextConfig:
     layers: int = 12
     hidden_width: int = 0
     unit_context: bool = False
+    sequence: bool = False
+    projection: bool = True
     keeps_unused: bool = False
     tokenizer: str = ""
     pretrained: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is a context, and that it has the width it is said to have.
+
+        Raises:
+            ValueError: switches that contradict each other.
+        """
+        if not self.projection and not self.sequence:
+            raise ValueError(
+                "without its projection the context is a sequence; set sequence = true"
+            )
+        if self.sequence and not self.unit_context:
+            raise ValueError("a sequence is never centred; set unit_context = true with sequence")
+        if self.sequence and self.width != self.context_width:
+            raise ValueError(
+                f"a sequence of states is as wide as the tower, {self.width}, and context_width is "
+                f"{self.context_width}; make them equal"
+            )
+
+    @property
+    def context_tokens(self) -> int:
+        """Return L of the context."""
+        return self.length if self.sequence else 1
 
     def build(self) -> ClipText:
         """Return the encoder.
@@ -121,7 +152,10 @@ class ClipVisionConfig:
 
 
 class ClipText(PromptEncoder):
-    """Embed B sentences: the state at the end of the text, projected."""
+    """Embed B sentences: the state at the end of the text, projected.
+
+    The context is that embedding, or, with `sequence`, the states of all tokens.
+    """
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__(config.width, config.context_width, config.unit_context)
@@ -140,7 +174,10 @@ class ClipText(PromptEncoder):
         ends = {"bos_token_id": c.vocabulary - 2, "eos_token_id": c.vocabulary - 1}
         whole = _whole("CLIPTextModelWithProjection", "CLIPTextConfig", c.pretrained, sizes, ends)
         self.tower: Any = whole.text_model
-        self.to_embedding = whole.text_projection
+        if c.projection:
+            self.to_embedding = whole.text_projection
+        else:
+            del self.to_embedding
         if c.keeps_unused:
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -158,6 +195,11 @@ class ClipText(PromptEncoder):
                 "a clip_text encoder reads sentences with CLIP's own tokenizer; set `tokenizer` to "
                 "a folder with its vocab.json and merges.txt, or `pretrained`"
             )
+        if source.startswith((".", "/")) and not Path(source).exists():
+            raise ConfigError(
+                f"{source}: there is no tokenizer; put CLIP's vocab.json and merges.txt (of "
+                "openai/clip-vit-large-patch14) there"
+            )
         tokenizer = load_published_tokenizer("CLIPTokenizer", source)
         if tokenizer.eos_token_id != c.vocabulary - 1:
             raise ConfigError(
@@ -166,15 +208,33 @@ class ClipText(PromptEncoder):
             )
         return tokenizer
 
+    def forward(self, x: Sequence[str]) -> Tensor:
+        """Return the context (B, L, D) of B sentences: L = 1, or `length` with `sequence`."""
+        return self.states(self.tokens(x)) if self.config.sequence else super().forward(x)
+
     def features(self, x: Sequence[str]) -> Tensor:
         """Return the features (B, D') of B sentences, cut to `length` tokens."""
         return self.read(self.tokens(x))
 
+    def project(self, features: Tensor) -> Tensor:
+        """Return the embedding (B, D) of features (B, D').
+
+        Raises:
+            ConfigError: there is no projection, so that a text can prompt and not be compared.
+        """
+        if not self.config.projection:
+            raise ConfigError(
+                "this clip_text encoder has projection = false, as Stable Diffusion's: it prompts "
+                "and has no embedding to align or compare; take openai/clip-vit-large-patch14, "
+                "which has one"
+            )
+        return super().project(features)
+
     def tokens(self, x: Sequence[str]) -> Tensor:
-        """Return the tokens (B, L) of B sentences, ended and padded."""
+        """Return the tokens (B, L) of B sentences, ended and padded, to `length` in a sequence."""
         encoded = self.tokenizer(
             list(x),
-            padding=True,
+            padding="max_length" if self.config.sequence else True,
             truncation=True,
             max_length=self.config.length,
             return_tensors="pt",
@@ -183,11 +243,15 @@ class ClipText(PromptEncoder):
 
     def read(self, tokens: Tensor) -> Tensor:
         """Return the features (B, D') of tokens (B, L): the state at the end of the text."""
-        tokens = tokens.to(self.mean.device)
-        # The tower is causal and reads at the end of the text, so padding needs no mask. The end is
-        # the first of the largest tokens.
-        states = self.tower(input_ids=tokens).last_hidden_state
-        return states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(-1)]
+        # Read at the end of the text by a causal tower, padding needs no mask. The end is the first
+        # of the largest tokens.
+        states = self.states(tokens)
+        ends = tokens.argmax(-1).to(states.device)
+        return states[torch.arange(len(tokens), device=states.device), ends]
+
+    def states(self, tokens: Tensor) -> Tensor:
+        """Return the states (B, L, D') of tokens (B, L) after the last norm, padding included."""
+        return self.tower(input_ids=tokens.to(self.mean.device)).last_hidden_state
 
 
 class ClipVision(PromptEncoder):

@@ -104,7 +104,7 @@ def evaluate(
         out: folder of the report; finished batches are kept in its `partial`.
         tasks: names of tasks; all that the model has the parts for by default.
         splits: of the items, "trained" and "held-out"; the suite's own choice by default.
-        steps: denoising steps; the suite's or the model's own number by default, like the next five.
+        steps: denoising steps; those of the suite or the model by default, like the next five.
         sampler: name of a sampler.
         guidance: scale of the guidance, one number or one for each modality.
         spacing: of the steps, as in `Pipeline.generate`, like the next two.
