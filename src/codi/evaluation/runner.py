@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from codi.build import ModelConfig
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
+from codi.encoders.mixing import interpolated
 from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
@@ -340,12 +340,14 @@ class Run:
     def _made(self, task: Task, split: str, indices: Sequence[int]) -> dict[str, list[Any]]:
         """Return what the model makes of the items' prompts, all outputs together or each alone."""
         pipeline = self.pipeline
-        contexts = []
+        contexts, against = [], []
         for given in task.inputs:
             prompts = [self._given(given, split, index) for index in indices]
             arrays = self._fitted(given.modality, prompts)
             contexts.append(pipeline.encode_prompts(given.modality, arrays))
-        context = torch.stack(contexts).mean(0)  # (B, L, D), equal weights
+            against.append(pipeline.encode_unprompted(given.modality, arrays))
+        equal = [1.0 / len(contexts)] * len(contexts)
+        context, empty = interpolated(contexts, equal), interpolated(against, equal)
         kept = {
             name: pipeline.encode(
                 name, self._fitted(name, [self.suite.medium(split, i, name) for i in indices])
@@ -356,7 +358,12 @@ class Run:
         latents: Latents = {}
         for outputs in [(name,) for name in task.outputs] if task.apart else [task.outputs]:
             latents |= pipeline.sample(
-                context, outputs, seeds, settings=self._settings(outputs), kept=kept
+                context,
+                outputs,
+                seeds,
+                settings=self._settings(outputs),
+                against=empty,
+                kept=kept,
             )
         return pipeline.decode(latents)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from codi.build import Model
 from codi.config import ConfigError
 from codi.data.batches import Batch
+from codi.encoders.mixing import of_one_length
 from codi.modalities import modality
 from codi.training.task import Draws
 from codi.types import Media
@@ -42,31 +43,36 @@ def draw_contexts(
     draws: Draws,
     shown_by: Sequence[str] = (),
 ) -> Tensor:
-    """Return contexts (B, L, D); a dropped prompt is the zero context.
+    """Return contexts (B, L, D); a dropped prompt is its encoder's context of no prompt.
 
     Prompt encoders are frozen here, and each encodes the samples it was drawn for. `texts` are the
     text prompts; further captions to mix them with are of the modalities in `shown_by`.
     """
     size = len(batch)
     names = list(config.shares)
+    if not names:
+        raise ConfigError("prompts name no modality; give shares, e.g. { text = 1.0 }")
     shares = torch.tensor([config.shares[name] for name in names])
     chosen = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
-    contexts: Tensor | None = None
+    drawn: list[Tensor] = []
+    told: list[Tensor] = []
+    untold: list[Tensor] = []
     for i, name in enumerate(names):
         rows = (chosen == i).nonzero()[:, 0]
         if len(rows):
-            found = model.encoder(name)(_media(batch, texts, name, rows))
+            media = _media(batch, texts, name, rows)
+            found = model.encoder(name)(media)
             if config.mix and name not in batch.media:
                 found = _mixed(model, batch, name, rows, found, config, draws, shown_by)
-            if contexts is None:
-                contexts = found.new_zeros(size, *found.shape[1:])
-            contexts[rows] = found
-    if contexts is None:
-        raise ConfigError("prompts name no modality; give shares, e.g. { text = 1.0 }")
+            drawn.append(rows)
+            told.append(found)
+            untold.append(model.encoder(name).unprompted(media))
+    order = torch.cat(drawn).argsort()
+    contexts, empty = (torch.cat(of_one_length(parts))[order] for parts in (told, untold))
     if config.noise:
         contexts = contexts + config.noise * draws.normal(*contexts.shape).to(contexts)
-    kept = (draws.uniform(size) >= config.drop).to(contexts)
-    return contexts * kept[:, None, None]
+    kept = (draws.uniform(size) >= config.drop).to(contexts.device)
+    return torch.where(kept[:, None, None], contexts, empty)
 
 
 def _media(batch: Batch, texts: Sequence[str], name: str, rows: Tensor) -> Media:
