@@ -1,0 +1,231 @@
+"""Weights of a pipeline: read when a request needs them, dropped, packed, held narrow."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import codi
+from codi.build import Model
+from codi.config import ConfigError
+from codi.nn import packing
+from codi.pipeline import Generation, Pipeline, SamplingSettings, load
+from codi.weights import save_model
+from tests.small import (
+    NAMES,
+    SENTENCE,
+    awake_model,
+    objects,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return awake_model()
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: Model) -> Pipeline:
+    return Pipeline(model.config, model=model)
+
+
+@pytest.fixture(scope="module")
+def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(model, folder)
+    return folder
+
+
+def _loaded(pipeline: Pipeline) -> set[str]:
+    parts = pipeline.config.parts()
+    return {p for p in parts if p.split(".")[1] in pipeline.model.role(p.split(".")[0])}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "to", "keep", "parts"),
+    [
+        ("text", ["image"], [], {"encoders.text", "diffusers.vision", "codecs.image"}),
+        ("audio", ["text"], [], {"encoders.audio", "diffusers.text", "codecs.text"}),
+        (
+            "text",
+            ["video", "audio"],
+            [],
+            {
+                "encoders.text",
+                "diffusers.vision",
+                "diffusers.audio",
+                "environments.vision",
+                "environments.audio",
+                "codecs.image",
+                "codecs.audio",
+            },
+        ),
+        (
+            "text",
+            ["audio"],
+            ["video"],
+            {
+                "encoders.text",
+                "encoders.video",
+                "diffusers.audio",
+                "environments.vision",
+                "environments.audio",
+                "codecs.image",
+                "codecs.audio",
+            },
+        ),
+    ],
+)
+def test_a_request_loads_the_parts_it_uses_and_no_other(
+    folder: Path, prompt: str, to: list[str], keep: list[str], parts: set[str]
+) -> None:
+    pipeline, given = load(folder, device="cpu"), objects()
+    assert _loaded(pipeline) == set()
+    pipeline.generate([(prompt, given[prompt])], to, keep={k: given[k] for k in keep}, steps=1)
+    assert _loaded(pipeline) == parts
+
+
+def test_a_loaded_model_makes_what_the_saved_one_made(pipeline: Pipeline, folder: Path) -> None:
+    one, other = (
+        p.generate([("text", SENTENCE)], ["audio"], steps=2)["audio"][0].samples
+        for p in (pipeline, codi.load(folder, device="cpu"))
+    )
+    # Mapped tensors begin where the file has them, and some sums depend on the alignment.
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def _everything(pipeline: Pipeline, given: dict[str, Any]) -> Generation:
+    return pipeline.generate(
+        [("text", SENTENCE), ("image", given["image"])],
+        ["text", "image", "video"],
+        keep={"audio": given["audio"]},
+        negative=[("text", "a star")],
+        seeds=[3, 4, 5],
+        batch=2,
+        steps=1,
+    )
+
+
+def test_offloading_changes_no_output_and_leaves_no_part(folder: Path) -> None:
+    given = objects()
+    kept, offloaded = (load(folder, device="cpu", offload=flag) for flag in (False, True))
+    expected, found = (_everything(pipeline, given) for pipeline in (kept, offloaded))
+    assert _loaded(kept)
+    assert _loaded(offloaded) == set()
+    assert found["text"] == expected["text"]
+    for one, other in zip(found["image"], expected["image"], strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    for one, other in zip(found["video"], expected["video"], strict=True):
+        assert np.array_equal(one.frames, other.frames)
+    again = _everything(offloaded, given)
+    assert np.array_equal(again["video"][2].frames, found["video"][2].frames)
+
+
+def test_parts_are_dropped_between_the_stations(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load(folder, device="cpu", offload=True)
+    present: dict[str, set[str]] = {}
+
+    def watched(station: str) -> Any:
+        original = getattr(pipeline, station)
+
+        def call(*arguments: Any, **settings: Any) -> Any:
+            result = original(*arguments, **settings)
+            present[station] = {part.partition(".")[0] for part in _loaded(pipeline)}
+            return result
+
+        return call
+
+    for station in ("sample", "decode"):
+        monkeypatch.setattr(pipeline, station, watched(station))
+    pipeline.generate([("text", SENTENCE)], ["image", "audio"], steps=1)
+    assert present == {"sample": {"diffusers", "environments"}, "decode": {"codecs"}}
+
+
+def test_offloading_says_at_once_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "audio" / "diffuser.safetensors").unlink()
+    pipeline = load(tmp_path / "model", device="cpu", offload=True)
+    with pytest.raises(ConfigError, match=r"no such file; the model in .* lacks 'diffusers.audio'"):
+        pipeline.generate([("text", SENTENCE)], ["audio"])
+    assert _loaded(pipeline) == set()
+
+
+def test_a_model_in_memory_cannot_be_offloaded(model: Model) -> None:
+    with pytest.raises(ConfigError, match="give a folder"):
+        Pipeline(model.config, model=model, offload=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "abacus"}, "device 'abacus' is not available here; use cpu"),
+        ({"dtype": "float23"}, "unknown dtype 'float23'; did you mean 'float32'"),
+        ({"compute_dtype": "fp17", "device": "cpu"}, "unknown compute_dtype 'fp17'"),
+        (
+            {"dtype": "fp16", "compute_dtype": "fp16", "device": "cpu"},
+            "float16 is hundreds of times slower",
+        ),
+    ],
+)
+def test_an_impossible_device_or_dtype_is_an_error(
+    folder: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(folder, **settings)
+
+
+def test_packed_weights_make_the_same(
+    pipeline: Pipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "LEAST", 0)
+    opened = load(folder, device="cpu")
+    settings = SamplingSettings(steps=2)
+    expected, made = (
+        p.sample(p.context([]), ["audio", "text"], [1], settings=settings)
+        for p in (pipeline, opened)
+    )
+    assert "conv_in.weight" not in opened.model.part("environments", "audio").state_dict()
+    for name, z in made.items():
+        torch.testing.assert_close(z, expected[name], atol=1e-3, rtol=1e-3)
+
+
+def test_narrow_weights_are_not_compiled(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="are not compiled; give dtype"):
+        load(folder, device="cpu", dtype="float16", compute_dtype="float32", compile=True)
+
+
+def test_compiling_without_a_compiler_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="leave --compile out"):
+        load(folder, device="cpu", compile=True).generate(to=["text"], steps=1)
+
+
+def test_half_precision_generates(folder: Path) -> None:
+    made = load(folder, device="cpu", dtype="bfloat16").generate(
+        [("text", SENTENCE)], ["text", "audio"], negative=[("text", "a star")], steps=1
+    )
+    assert np.isfinite(made["audio"][0].samples).all()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_narrow_weights_make_what_the_rounded_model_makes(
+    model: Model, tmp_path: Path, dtype: str
+) -> None:
+    save_model(model, tmp_path, {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
+    rounded, narrow = (
+        load(tmp_path, device="cpu", dtype=held, compute_dtype="fp32") for held in ("fp32", dtype)
+    )
+    made = [p.generate([("text", SENTENCE)], NAMES, steps=1) for p in (rounded, narrow)]
+    assert made[0]["text"] == made[1]["text"]
+    assert np.array_equal(made[0]["video"][0].frames, made[1]["video"][0].frames)
+    assert np.array_equal(made[0]["audio"][0].samples, made[1]["audio"][0].samples)
+    assert made[1].settings["compute_dtype"] == "float32"
