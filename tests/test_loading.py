@@ -148,11 +148,16 @@ def test_parts_are_dropped_between_the_stations(
     assert present == {"sample": {"diffusers", "environments"}, "decode": {"codecs"}}
 
 
-def test_offloading_says_at_once_what_is_missing(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("role", ["diffuser", "codec"])
+def test_what_is_missing_is_said_before_anything_is_done(
+    folder: Path, tmp_path: Path, role: str, offload: bool
+) -> None:
     shutil.copytree(folder, tmp_path / "model")
-    (tmp_path / "model" / "audio" / "diffuser.safetensors").unlink()
-    pipeline = load(tmp_path / "model", device="cpu", offload=True)
-    with pytest.raises(ConfigError, match=r"no such file; the model in .* lacks 'diffusers.audio'"):
+    (tmp_path / "model" / "audio" / f"{role}.safetensors").unlink()
+    pipeline = load(tmp_path / "model", device="cpu", offload=offload)
+    lacks = rf"no such file; the model in .* lacks '{role}s.audio'"
+    with pytest.raises(ConfigError, match=lacks):
         pipeline.generate([("text", SENTENCE)], ["audio"])
     assert _loaded(pipeline) == set()
 
@@ -197,8 +202,13 @@ def test_packed_weights_make_the_same(
 
 
 def test_narrow_weights_are_not_compiled(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="are not compiled; give dtype"):
+    with pytest.raises(ConfigError, match="are not compiled here; give --dtype float32"):
         load(folder, device="cpu", dtype="float16", compute_dtype="float32", compile=True)
+
+
+def test_compiled_networks_reuse_nothing(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="reuse = 2 computes other layers at every step"):
+        load(folder, device="cpu", compile=True).generate(to=["text"], steps=1, reuse=2)
 
 
 def test_compiling_without_a_compiler_is_an_error(

@@ -118,14 +118,14 @@ class Pipeline:
             sampler, steps, guidance, eta, spacing, guidance_interval, reuse
         )
         self._check(to, kept_sources)
+        self.describe(settings, to)  # refuses what is impossible before anything is loaded
         prompts = [c if isinstance(c, Condition) else Condition(*c) for c in conditions]
         prompts += [Condition(name, source) for name, source in kept_sources.items()]
         away = [c if isinstance(c, Condition) else Condition(*c) for c in negative]
         streams = [*to, *kept_sources]
         needed = self._needed(streams, [c.modality for c in (*prompts, *away)], kept_sources)
-        if self.offload:
-            self._look_for(needed)
-        else:
+        self._look_for([*needed, *self.config.parts(("codecs",), to)])
+        if not self.offload:
             self._load(needed)
 
         notes: list[str] = []
@@ -224,7 +224,7 @@ class Pipeline:
         }
         for name, encoder in encoders.items():
             if getattr(encoder, "sequence", False):
-                return self.encode_prompts(name, [""] * size)
+                return self.encode_prompts(name, [""]).expand(size, -1, -1)
         width = next(iter(encoders.values())).context_width
         return torch.zeros(size, 1, width, device=self.device, dtype=self.compute_dtype)
 
@@ -339,12 +339,17 @@ class Pipeline:
         reuse = own.reuse if settings.reuse is None else settings.reuse
         if reuse < 1:
             raise ConfigError(f"reuse = {reuse}; give 1 (none) or more evaluations")
+        if reuse > 1 and self.compile:
+            raise ConfigError(
+                f"reuse = {reuse} computes other layers at every step, which a compiled network "
+                "cannot; leave --compile out, or give --reuse 1"
+            )
         spacing = settings.spacing or own.spacing
         if spacing not in SPACINGS:
             raise ConfigError(unknown("spacing", spacing, SPACINGS))
         name = settings.sampler or own.sampler
         eta = settings.eta
-        if eta is None and settings.sampler is None and own.eta:
+        if eta is None and name == own.sampler and own.eta:
             eta = own.eta
         return {
             "model": self.config.name,
@@ -392,8 +397,8 @@ class Pipeline:
         for part in parts:
             role, name = part.split(".", 1)
             if name not in self.model.role(role):
-                if self.folder is None:
-                    raise ConfigError(f"{part} is not part of this model; build it with all parts")
+                self._look_for([part])
+                assert self.folder is not None
                 opened = open_part(
                     self.config,
                     self.folder,
@@ -409,9 +414,13 @@ class Pipeline:
                 self.model.role(role)[name] = opened
 
     def _look_for(self, parts: Sequence[str]) -> None:
-        """Say now what could not be loaded later."""
-        assert self.folder is not None
+        """Say now what could not be loaded later, after minutes of denoising perhaps."""
         for part in parts:
+            role, name = part.split(".", 1)
+            if name in self.model.role(role):
+                continue
+            if self.folder is None:
+                raise ConfigError(f"{part} is not part of this model; build it with all parts")
             require_files(self.folder, part)
 
     def _drop(self, *roles: str) -> None:
@@ -527,7 +536,11 @@ def load(
         )
     folder = find_model(model)
     if compile and computed != held:
-        raise ConfigError(f"weights held in {held} are not compiled; give dtype {computed}")
+        held_name, wanted = (str(x).removeprefix("torch.") for x in (held, computed))
+        raise ConfigError(
+            f"weights held in {held_name} are not compiled here; give --dtype {wanted}, or leave "
+            "--compile out"
+        )
     return Pipeline(
         load_config(folder),
         folder,

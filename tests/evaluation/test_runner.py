@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_other_settings_are_measured_anew(folder: Path, tmp_path: Path) -> None:
         batches = Counting()
         measured(folder, tmp_path, tasks=TASKS[:1], splits=["trained"], progress=batches, **changed)
         assert batches.batches == 2
+
+
+def test_a_model_of_another_wiring_is_measured_anew(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    table = (own / "config.toml").read_text()
+    assert 'wiring = "others"' in table
+    (own / "config.toml").write_text(table.replace('wiring = "others"', 'wiring = "own"'))
+    batches = Counting()
+    for model in (folder, own, own):
+        measured(model, tmp_path / "out", tasks=TASKS[:1], progress=batches)
+    assert batches.batches == 2 * 4  # two splits in two batches each, for two models of three
 
 
 def test_joint_tasks_say_whether_impacts_agree(folder: Path, tmp_path: Path) -> None:

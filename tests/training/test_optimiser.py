@@ -57,8 +57,20 @@ def test_what_it_updates_are_weights_of_layers_and_convolutions() -> None:
     network(torch.zeros(2, 4, 4, dtype=torch.long)).square().sum().backward()
     optimiser.step()
     kept = {n: set(optimiser.state[p]) for n, p in network.named_parameters()}
-    assert kept.pop("conv.weight") == {"momentum_buffer"}
+    assert kept.pop("conv.weight") == {"momentum_buffer", "step"}
     assert all(keys == {"step", "exp_avg", "exp_avg_sq"} for keys in kept.values())
+
+
+def test_its_state_can_be_loaded() -> None:
+    network = _Network()
+    first, second = (
+        OPTIMISERS["muon"](network, list(network.parameters()), **SETTINGS) for _ in range(2)
+    )
+    network(torch.zeros(2, 4, 4, dtype=torch.long)).square().sum().backward()
+    first.step()
+    second.load_state_dict(first.state_dict())
+    loaded = second.state[network.conv.weight]["momentum_buffer"]
+    assert torch.equal(loaded, first.state[network.conv.weight]["momentum_buffer"])
 
 
 def test_a_step_is_as_large_as_one_of_adamw() -> None:

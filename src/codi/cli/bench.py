@@ -200,6 +200,7 @@ def _configuration(model: str) -> str | Path:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Time training steps and print a table."""
+    import torch
     from rich.table import Table
 
     from codi.benchmarks.machine import matrix_peak
@@ -211,7 +212,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     with Display() as display:
         times = measured(recipe, arguments.data, device, arguments.bf16, display)
-    peak = matrix_peak(device)
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float32
+    peak = matrix_peak(device, dtype=dtype)
     table = Table("stage", "ms a step", "samples a second", "share of peak", title=recipe.name)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -227,5 +229,6 @@ def run_train(arguments: argparse.Namespace) -> int:
                 f"{plan.flops / taken_s / peak:.0%}",
             )
     print_table(table)
-    print_line(f"matrix multiplication here: {peak / 1e9:.1f} GFLOP/s (float32, {device})")
+    name = str(dtype).removeprefix("torch.")
+    print_line(f"matrix multiplication here: {peak / 1e9:.1f} GFLOP/s ({name}, {device})")
     return 0

@@ -21,6 +21,7 @@ import numpy as np
 
 from codi import media
 from codi.config import ConfigError, unknown
+from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
@@ -112,14 +113,16 @@ class BenchmarkSuite(Suite):
             self._take(task_row)
         self.tasks = tuple(self.rows)
         if not self.tasks:
-            what, why = next(iter(self.left_out.items()))
-            raise ConfigError(f"suite {name}: nothing can be measured; {what}: {why}")
+            if protocol.data != WORLD:
+                BENCHMARKS[protocol.data].folder(root)  # without data, say that first
+            lacking = "; ".join(f"{what}: {why}" for what, why in self.left_out.items())
+            raise ConfigError(f"suite {name}: nothing can be measured; {lacking}")
         used = {name for task in self.tasks for name in self._used(task)}
-        place = (protocol.split, protocol.samples, self.config, seed)
+        split, most = protocol.split, protocol.samples
         self.items: Items = (
-            WorldItems(*place)
+            WorldItems(split, self.config, seed)
             if protocol.data == WORLD
-            else PublishedItems(protocol.data, root, used, *place, progress)
+            else PublishedItems(protocol.data, root, used, split, most, self.config, seed, progress)
         )
 
     # --- what is measured ---
@@ -191,7 +194,7 @@ class BenchmarkSuite(Suite):
             "title": self.protocol.title,
             "data": self.protocol.data,
             "split": self.protocol.split,
-            "items": len(self.items),
+            "items": self.items.count or "as many as asked for",
             "extractors": self.networks,
             "words": "own" if self.programs is None else java.TOKENIZER_JAR,
             "media": self._prepared(),
@@ -210,10 +213,10 @@ class BenchmarkSuite(Suite):
         true += task.outputs if task.path == "true" else ()
         return [*(given.modality for given in task.inputs), *task.kept, *true]
 
-    def count(self, split: str) -> int:
-        """Return how many items there are."""
+    def count(self, split: str) -> int | None:
+        """Return how many items there are; None for a world, which has always more."""
         del split
-        return len(self.items)
+        return self.items.count
 
     def truth(self, split: str, index: int) -> Truth:
         """Return no facts: nothing is known of real media but their captions."""

@@ -29,9 +29,10 @@ WORLD = BounceSuite.name
 class Items(ABC):
     """Media and captions by number."""
 
+    @property
     @abstractmethod
-    def __len__(self) -> int:
-        """Return how many there are."""
+    def count(self) -> int | None:
+        """Return how many there are; None where there are always more."""
 
     @property
     @abstractmethod
@@ -93,7 +94,9 @@ class PublishedItems(Items):
                 f"{BENCHMARKS[data].instructions}"
             )
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Return how many were chosen."""
         return len(self.examples)
 
     @property
@@ -123,11 +126,10 @@ class PublishedItems(Items):
 class WorldItems(Items):
     """Scenes of the bounce world that no training saw, with captions that tell all of them."""
 
-    def __init__(self, split: str, limit: int, config: ModelConfig, seed: int) -> None:
-        self.suite, self.split, self.limit, self.config = BounceSuite(seed), split, limit, config
+    count = None
 
-    def __len__(self) -> int:
-        return self.limit
+    def __init__(self, split: str, config: ModelConfig, seed: int) -> None:
+        self.suite, self.split, self.config = BounceSuite(seed), split, config
 
     @property
     def fingerprint(self) -> str:

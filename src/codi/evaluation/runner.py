@@ -24,6 +24,7 @@ from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.digits import DigitsSuite
+from codi.evaluation.extractors.base import file_digest
 from codi.evaluation.extractors.catalogue import Extractors
 from codi.evaluation.protocols import load_protocol, protocol_names
 from codi.evaluation.records import Ledger, Record
@@ -137,6 +138,8 @@ def evaluate(
         "reuse": reuse,
     }
     given = {name: value for name, value in asked.items() if value is not None}
+    if sampler is not None:
+        given["eta"] = None  # a suite's own belongs to the sampler that it names
     run = Run(pipeline, opened, replace(opened.sampling, **given), folder, seed)
     wanted = _splits(opened, splits)
     count = opened.samples if samples is None else samples
@@ -239,7 +242,7 @@ class Run:
 
     def _digest(self, path: Path) -> str:
         if path not in self.digests:
-            self.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            self.digests[path] = file_digest(path)[:16]
         return self.digests[path]
 
     def _sampling(self, task: Task) -> dict[str, Any]:
@@ -250,7 +253,9 @@ class Run:
         described = self.pipeline.describe(self._settings(task.outputs), task.outputs)
         described["schedule"] = repr(config.schedule)
         described["modalities"] = repr([config.modality(n) for n in (*task.outputs, *task.kept)])
-        named: tuple[str, ...] = ("dtype", "modalities")
+        tables = [config.part(*part.split(".", 1)) for part in self._parts(task)]
+        described["parts"] = repr((config.wiring, tables))
+        named: tuple[str, ...] = ("dtype", "compute_dtype", "modalities", "parts")
         if task.path == "model":
             named += ("schedule", "sampler", "steps", "spacing", "eta", "guidance")
             # Later settings count only where they change something: earlier records stay valid.

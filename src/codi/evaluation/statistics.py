@@ -60,8 +60,11 @@ def bootstrap_interval(
     if not len(observed):
         raise ValueError("no values to resample; give at least one")
     rng = np.random.default_rng(seed)
-    rows = rng.integers(len(observed), size=(resamples, len(observed)))
-    low, high = np.quantile(statistic(observed[rows], axis=-1), (0.025, 0.975))
+    found = []
+    for _ in range(resamples):  # one at a time: all of them would not fit for 50,000 values
+        rows = rng.integers(len(observed), size=len(observed))
+        found.append(statistic(observed[rows], axis=-1))
+    low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
 
 

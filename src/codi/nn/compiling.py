@@ -13,6 +13,8 @@ from codi.config import ConfigError
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """The variable of torch that names the folder of translations."""
+VARIANTS = 64
+"""Most forms of inputs that are translated."""
 
 
 def compile_network(network: nn.Module, device: torch.device) -> None:
@@ -27,6 +29,9 @@ def compile_network(network: nn.Module, device: torch.device) -> None:
     if device.type == "cpu":
         require_compiler()
     os.environ.setdefault(CACHE, str(cache_folder()))
+    # Guided or not, alone or beside others, each modality, a last and smaller batch: all networks
+    # share one count of variants, and beyond it torch computes untranslated without an error.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
     network.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
 
 

@@ -85,7 +85,8 @@ def pack(module: nn.Module) -> None:
     no more than channels-last convolutions.
     """
     for name, layer in module.named_children():
-        if isinstance(layer, nn.Conv2d) and layer.weight.device.type != "cpu":
+        elsewhere = isinstance(layer, nn.Conv2d) and layer.weight.device.type != "cpu"
+        if elsewhere and type(layer.weight) is nn.Parameter:  # not one that is held narrow
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         packed = _packed(layer)
         if packed is not None:

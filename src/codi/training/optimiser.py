@@ -81,7 +81,10 @@ class Muon(torch.optim.AdamW):
 
     def _step_matrix(self, p: nn.Parameter, gradient: Tensor, lr: float, decay: float) -> None:
         state = self.state[p]
-        past = state.setdefault("momentum_buffer", torch.zeros_like(p))
+        if "momentum_buffer" not in state:
+            state["step"] = torch.zeros(())  # which AdamW looks for when a state is loaded
+            state["momentum_buffer"] = torch.zeros_like(p)
+        past = state["momentum_buffer"]
         past.mul_(self.momentum).add_(gradient)
         ahead = gradient.add(past, alpha=self.momentum).flatten(1)
         size = 0.2 * max(ahead.shape) ** 0.5

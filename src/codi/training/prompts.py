@@ -56,7 +56,6 @@ def draw_contexts(
     chosen = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
     drawn: list[Tensor] = []
     told: list[Tensor] = []
-    untold: list[Tensor] = []
     for i, name in enumerate(names):
         rows = (chosen == i).nonzero()[:, 0]
         if len(rows):
@@ -66,13 +65,16 @@ def draw_contexts(
                 found = _mixed(model, batch, name, rows, found, config, draws, shown_by)
             drawn.append(rows)
             told.append(found)
-            untold.append(model.encoder(name).unprompted(media))
     order = torch.cat(drawn).argsort()
-    contexts, empty = (torch.cat(of_one_length(parts))[order] for parts in (told, untold))
+    contexts = torch.cat(of_one_length(told))[order]
     if config.noise:
         contexts = contexts + config.noise * draws.normal(*contexts.shape).to(contexts)
-    kept = (draws.uniform(size) >= config.drop).to(contexts.device)
-    return torch.where(kept[:, None, None], contexts, empty)
+    dropped = draws.uniform(size) < config.drop
+    for i, name in enumerate(names):
+        rows = (dropped & (chosen == i)).nonzero()[:, 0]
+        if len(rows):
+            contexts[rows] = model.encoder(name).unprompted(_media(batch, texts, name, rows))
+    return contexts
 
 
 def _media(batch: Batch, texts: Sequence[str], name: str, rows: Tensor) -> Media:

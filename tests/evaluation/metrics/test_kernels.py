@@ -38,6 +38,13 @@ def test_a_shift_is_seen_with_an_interval() -> None:
         squared_mmd(rows(1, 0), rows(3, 0))
 
 
+def test_the_interval_of_few_rows_is_as_wide_as_their_spread() -> None:
+    drawn = [kernel_distance(rows(60, 2 * i), rows(60, 2 * i + 1), subsets=40) for i in range(40)]
+    spread = np.std([found.value for found in drawn])
+    reach = np.mean([found.ci95[1] - found.value for found in drawn]) / 1.96
+    assert 0.4 < reach / spread < 2.0
+
+
 class Flat(nn.Module):
     num_features = 12
 
@@ -52,5 +59,5 @@ def test_it_agrees_with_torchmetrics() -> None:
     x, y = torch.rand(30, 3, 2, 2), torch.rand(30, 3, 2, 2) ** 2
     reference.update(x, real=True)
     reference.update(y, real=False)
-    own = kernel_distance(x.flatten(1).numpy(), y.flatten(1).numpy(), subsets=1, size=30)
-    assert own.value == pytest.approx(float(reference.compute()[0]), abs=1e-4)
+    own = squared_mmd(x.flatten(1).double().numpy(), y.flatten(1).double().numpy())
+    assert own == pytest.approx(float(reference.compute()[0]), abs=1e-4)

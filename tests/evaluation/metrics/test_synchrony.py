@@ -102,7 +102,7 @@ def test_av_align_from_all_to_nothing() -> None:
     assert av_align(times, [t + 0.2 for t in times], 0.125) == 0.0
     assert av_align(times, [0.55], 0.125) == pytest.approx(1 / 3)
     assert av_align([0.5], times, 0.125) == av_align(times, [0.5], 0.125)
-    assert av_align([], [], 0.125) == 1.0
+    assert av_align([], [], 0.125) == 0.0
     assert av_align([], times, 0.125) == 0.0
 
 

@@ -50,5 +50,5 @@ class OwnExtractor(Extractor):
         self.pipeline.require([], [modality], {})
         x: Any = media.to_tensor([media.to_array(media.load(item)[0]) for item in items])
         if isinstance(x, torch.Tensor):
-            x = x.to(self.pipeline.device, self.pipeline.dtype)
+            x = x.to(self.pipeline.device, self.pipeline.compute_dtype)
         return {"features": float32(self.pipeline.model.encoder(modality).embed(x))}

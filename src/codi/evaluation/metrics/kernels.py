@@ -52,7 +52,8 @@ def kernel_distance(
         a: features, which may lie on disk; only subsets are read.
         b: those of the other set.
         subsets: how many.
-        size: rows of each, at most as many as there are.
+        size: rows of each, at most half of what there is: the spread of subsets that are nearly the
+            whole would be nothing.
         seed: of the draws.
 
     Raises:
@@ -63,12 +64,10 @@ def kernel_distance(
             f"features of widths {a.shape[1]} and {b.shape[1]}; use one extractor for both"
         )
     rng = np.random.default_rng(seed)
+    size = max(min(size, len(a) // 2, len(b) // 2), 2)
     found = []
     for _ in range(subsets):
-        x, y = (
-            rows[np.sort(rng.choice(len(rows), min(size, len(rows)), replace=False))]
-            for rows in (a, b)
-        )
+        x, y = (rows[np.sort(rng.choice(len(rows), size, replace=False))] for rows in (a, b))
         found.append(squared_mmd(x.astype(np.float64), y.astype(np.float64)))
     value = float(np.mean(found))
     deviation = float(np.std(found))

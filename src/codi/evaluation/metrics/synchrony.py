@@ -80,11 +80,11 @@ def av_align(onsets_s: Sequence[float], peaks_s: Sequence[float], window_s: floa
     """Return AV-Align (Yariv et al., 2023), from 0 to 1: onsets and peaks that meet, of all.
 
     An event meets one of the other kind that is less than `window_s` away (a frame, in the paper).
-    The mean of both counts is the intersection; all events less those are the union. A clip
-    without any event on either side has nothing out of place, and scores 1.
+    The mean of both counts is the intersection; all events less those are the union. A silent
+    sound over a still clip shows no agreement, and scores 0: making nothing must not win.
     """
     if not len(onsets_s) and not len(peaks_s):
-        return 1.0
+        return 0.0
     distance = np.abs(np.subtract.outer(np.asarray(onsets_s), np.asarray(peaks_s)))
     near = distance < window_s
     met = (near.any(axis=1).sum() + near.any(axis=0).sum()) / 2.0
