@@ -19,18 +19,25 @@ from codi.cli import COMMANDS, build_parser, main
 ROOT = Path(__file__).parents[2]
 
 OPTIONS = {
-    "generate": "--audio --batch --device --dtype --guidance --guidance-interval --image --json "
-    "--keep --model --negative-audio --negative-image --negative-text --negative-video --num "
-    "--offload --out --quiet --sampler --seed --steps --text --to --unconditional --video "
-    "--weights",
+    "generate": "--audio --batch --compile --compute-dtype --device --dtype --guidance "
+    "--guidance-interval --image --json --keep --model --negative-audio --negative-image "
+    "--negative-text --negative-video --num --offload --out --quiet --reuse --sampler --seed "
+    "--spacing --steps --text --to --unconditional --video --weights",
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --no-bf16 "
     "--only --out --quiet --sample-every --set --threads",
-    "evaluate": "--batch --data --device --model --out --quiet --samples --steps --suite --tasks",
+    "evaluate": "--batch --data --device --extractors --model --num --out --quiet --samples "
+    "--steps --suite --tasks",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data tokenizer": "--clips --data --out --quiet --shards --vocabulary",
     "bench generate": "--device --model --no-cold --repeat --steps",
     "bench flops": "--device --model",
     "bench train": "--bf16 --data --device",
+    "bench unet": "--against --batch --compile --device --dtype --frames --json --plain --preset "
+    "--repeat --size --stream --tokens",
+    "bench memory": "--compute-dtype --dtype --folder --offload --preset --quiet --set --steps "
+    "--to",
+    "bench sampling": "--batch --device --intervals --model --out --quiet --reference --reuse "
+    "--samplers --samples --spacings --steps --tasks",
     "presets": "--describe",
     "convert": "--dry-run --dtype --force --model --quiet --to --verbose",
     "export": "--as --list --quiet --to --verbose",
