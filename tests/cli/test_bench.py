@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codi.benchmarks import machine
@@ -114,3 +117,10 @@ def test_a_description_breaks_out_what_a_diffuser_has_beside_an_image_model(
 def test_a_recipe_is_described_by_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "--describe", "recipe-tiny"]) == 0
     assert "joint-audio-video" in capsys.readouterr().out
+
+
+def test_the_peak_of_a_program_is_not_that_of_what_started_it() -> None:
+    held = np.ones(300 * 2**20, dtype=np.uint8)
+    code = "from codi.cli.bench import _peak_mib; print(_peak_mib())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < float(told.stdout) < 150 < held.nbytes / 2**20

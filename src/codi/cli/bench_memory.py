@@ -22,7 +22,7 @@ memory is what the process cannot do without; weights that are mapped from their
 of it, and leave memory when something else needs it. Linux only.
 
 examples:
-  codi bench memory --folder /tmp/release
+  codi bench memory --folder models/random
   codi bench memory --to image --steps 1 --compute-dtype bf16
   codi bench memory --preset tiny --to video audio --to text
 """

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from codi.encoders.clap import MEL, ClapAudioConfig
@@ -66,14 +67,22 @@ class ClipExtractor(Extractor):
     @torch.no_grad()
     def __call__(self, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return embeddings of length 1."""
-        if modality == "text":
-            return {"features": float32(self.text.embed(list(items)))}
-        if modality not in ("image", "video"):
-            raise self.refuse(modality, "text", "image", "video")
+        embeds = {"text": self._texts, "image": self._pictures, "video": self._clips}
+        if modality not in embeds:
+            raise self.refuse(modality, *embeds)
+        return {"features": float32(embeds[modality](items))}
+
+    def _texts(self, items: Sequence[Any]) -> Tensor:
+        return self.text.embed(list(items))
+
+    def _pictures(self, items: Sequence[Any]) -> Tensor:
+        return self._clips(items)[:, 0]
+
+    def _clips(self, items: Sequence[Any]) -> Tensor:
+        """Return an embedding for each frame, (n, F, D)."""
         x = pixels_of(items) / 127.5 - 1.0  # (B, 3, F, H, W)
         frames = x.transpose(1, 2).flatten(0, 1)[:, :, None].to(self.device)
-        found = self.vision.embed(frames).unflatten(0, (len(items), -1))
-        return {"features": float32(found[:, 0] if modality == "image" else found)}
+        return self.vision.embed(frames).unflatten(0, (len(items), -1))
 
 
 class ClapExtractor(Extractor):
@@ -112,11 +121,14 @@ class ClapExtractor(Extractor):
     @torch.no_grad()
     def __call__(self, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return embeddings of length 1."""
-        if modality == "audio":
-            x = waveforms_of(items, MEL.sample_rate_hz).to(self.device)
-            return {"features": float32(self.audio.embed(x))}
-        if modality != "text":
-            raise self.refuse(modality, "text", "audio")
+        embeds = {"text": self._texts, "audio": self._sounds}
+        if modality not in embeds:
+            raise self.refuse(modality, *embeds)
+        return {"features": float32(embeds[modality](items))}
+
+    def _sounds(self, items: Sequence[Any]) -> Tensor:
+        return self.audio.embed(waveforms_of(items, MEL.sample_rate_hz).to(self.device))
+
+    def _texts(self, items: Sequence[Any]) -> Tensor:
         words = self.tokenizer(list(items), padding=True, truncation=True, return_tensors="pt")
-        embeds = self.text(**words.to(self.device)).text_embeds
-        return {"features": float32(normalize(embeds, dim=-1))}
+        return normalize(self.text(**words.to(self.device)).text_embeds, dim=-1)
