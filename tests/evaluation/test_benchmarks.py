@@ -7,12 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from codi.cli import main
 from codi.config import ConfigError
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.classifiers import quiet
+from codi.evaluation.items import PublishedItems
 from codi.evaluation.metrics.embeddings import cosines
-from codi.evaluation.runner import evaluate
+from codi.evaluation.runner import Run, evaluate
 from codi.evaluation.scoring import Cell
+from codi.evaluation.suites import Input, Task
+from codi.pipeline import SamplingSettings, load
+from codi.types import Latents
 from codi.weights import save_model
 from tests.data.benchmarks import layouts
 from tests.evaluation.test_runner import Counting
@@ -153,6 +161,53 @@ def test_bridging_is_measured_on_true_scenes(folder: Path, tmp_path: Path) -> No
     for cell in cells:
         assert cell.value is not None
         assert 0.0 <= cell.value <= 1.0
+
+
+def test_facts_of_a_world_stand_beside_the_metrics(folder: Path, tmp_path: Path) -> None:
+    cells = evaluate(
+        folder, "conditions", samples=4, steps=1, out=tmp_path, tasks=["audio-to-image"]
+    )
+    assert [c.fact for c in cells] == ["material", "size", "kid"]
+
+
+def test_a_sweep_of_weights_is_measured_and_drawn(folder: Path, tmp_path: Path) -> None:
+    names = ["1text+0other-image-to-image", "0text+1other-image-to-image"]
+    cells = evaluate(folder, "weights", samples=4, steps=1, out=tmp_path, tasks=names)
+    assert {c.fact for c in cells} >= {"colour of text", "colour of other image"}
+    drawn = (tmp_path / "weights.svg").read_text()
+    assert "text+other-image-to-image: colour of text" in drawn
+
+
+def test_prompts_are_weighed_and_may_be_the_partners(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, contexts = load(folder, device="cpu"), []
+
+    def noted(context: Tensor, *given: object, **settings: object) -> Latents:
+        contexts.append(context)
+        return sample(context, *given, **settings)  # type: ignore[arg-type]
+
+    sample = pipeline.sample
+    monkeypatch.setattr(pipeline, "sample", noted)
+
+    def context_of(*inputs: Input, weights: tuple[float, ...] = ()) -> Tensor:
+        run = Run(pipeline, BounceSuite(), SamplingSettings(steps=1), folder, seed=0)
+        run._made(Task(inputs, ("image",), weights=weights), "trained", [0, 1])
+        return contexts[-1]
+
+    words, other = Input("text", shown_by="image"), Input("image", other=True)
+    said, seen = context_of(words), context_of(Input("image"))
+    torch.testing.assert_close(context_of(words, other, weights=(1.0, 0.0)), said)
+    torch.testing.assert_close(context_of(words, other, weights=(0.0, 1.0)), seen.flip(0))
+    mixed = context_of(words, other, weights=(0.25, 0.75))
+    torch.testing.assert_close(mixed, 0.25 * said + 0.75 * seen.flip(0))
+
+
+def test_published_captions_cannot_be_cut_to_facts(folder: Path, data: Path) -> None:
+    config = load(folder, device="cpu").config
+    items = PublishedItems("coco", data, ["text"], "val2014", 2, config, 0, quiet)
+    with pytest.raises(ConfigError, match="cannot tell just colour"):
+        items.caption(0, ("colour",))
 
 
 @pytest.mark.parametrize(

@@ -31,3 +31,12 @@ def test_one_point_is_enough_and_none_is_too_few() -> None:
 
 def test_ticks_are_round() -> None:
     assert _ticks(9.0, 120.0) == [10.0, 20.0, 50.0, 100.0]
+
+
+def test_an_even_axis_may_begin_at_nothing() -> None:
+    points = [Point("a", x, x) for x in (0.0, 0.25, 1.0)]
+    drawn = ElementTree.fromstring(scatter(points, "x", "y", logarithmic=False))
+    (line,) = drawn.findall(f"{_SVG}polyline")
+    first, second, last = (float(p.split(",")[0]) for p in line.attrib["points"].split())
+    assert second - first == pytest.approx(0.25 * (last - first), abs=0.1)
+    assert {"0", "0.2", "1"} <= {text.text for text in drawn.findall(f"{_SVG}text")}

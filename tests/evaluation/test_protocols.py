@@ -10,6 +10,7 @@ from codi.evaluation.extractors.catalogue import EXTRACTORS, OWN
 from codi.evaluation.items import WORLD
 from codi.evaluation.protocols import load_protocol, protocol_names
 from codi.evaluation.runner import SUITES
+from codi.evaluation.scoring import MEASURES
 
 PRINTED = {
     "table2": [11.26],
@@ -30,17 +31,20 @@ PRINTED = {
 
 
 def test_every_table_is_a_suite() -> None:
-    assert list(protocol_names()) == [*PRINTED, "bridging", "coherence"]
+    claims = ["bridging", "coherence", "conditions", "unseen", "weights"]
+    assert sorted(protocol_names()) == sorted([*PRINTED, *claims])
     assert set(protocol_names()) < set(SUITES)
 
 
 def test_claims_on_the_bounce_world_need_no_data() -> None:
-    for name in ("bridging", "coherence"):
+    for name in set(protocol_names()) - set(PRINTED):
         protocol = load_protocol(name)
         rows = [row for task in protocol.tasks for row in task.metrics]
         assert protocol.data == WORLD
         assert {row.extractor for row in rows} <= {OWN, ""}
         assert all(row.metric in METRICS for row in rows)
+        assert all(measure in MEASURES for task in protocol.tasks for measure in task.measures)
+        assert len({task.task.name for task in protocol.tasks}) == len(protocol.tasks)
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -61,7 +65,7 @@ def test_tables_hold_what_the_paper_prints(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["table11", "coherence"])
+@pytest.mark.parametrize("name", ["table11", "coherence", "unseen"])
 def test_every_joint_task_has_its_independent_one(name: str) -> None:
     tasks = [row.task for row in load_protocol(name).tasks]
     assert [t.name + "-apart" for t in tasks if not t.apart] == [t.name for t in tasks if t.apart]

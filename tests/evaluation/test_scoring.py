@@ -10,7 +10,7 @@ import pytest
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.records import Reading, Record
 from codi.evaluation.scoring import Cell, score
-from codi.evaluation.suites import Input, Task
+from codi.evaluation.suites import Input, Task, partner
 from codi.worlds import bounce
 
 TERMS = BounceSuite.terms
@@ -125,3 +125,22 @@ def test_silence_pairs_with_nothing() -> None:
 
 def test_no_records_no_cells() -> None:
     assert score(Task((TEXT,), ("image",)), TERMS, "trained", []) == []
+
+
+@pytest.mark.parametrize("follows", ["text", "other image"])
+def test_obedience_counts_whose_facts_are_shown_where_two_prompts_differ(follows: str) -> None:
+    scenes = [bounce.sample_scene(i) for i in range(40)]
+    task = Task(
+        (TEXT, Input("image", other=True)), ("image",), measures=("obedience",), weights=(0.5, 0.5)
+    )
+    records = []
+    for i, scene in enumerate(scenes):
+        shown = scenes[partner(i)] if follows == "other image" else scene
+        readings = {"image": perfect(shown, shown, "image")}
+        records.append(Record(i, dict(scene.facts), None, readings))
+    found = {c.fact: c for c in score(task, TERMS, "trained", records)}
+    differ = sum(s.facts["size"] != scenes[partner(i)].facts["size"] for i, s in enumerate(scenes))
+    other = {"text": "other image", "other image": "text"}[follows]
+    assert (found[f"size of {follows}"].value, found[f"size of {other}"].value) == (1.0, 0.0)
+    assert found[f"size of {follows}"].n == differ < len(scenes)
+    assert not any(fact.startswith("tempo") for fact in found)  # no picture shows it

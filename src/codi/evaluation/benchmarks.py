@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,10 +29,11 @@ from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
 from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
+from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
 from codi.evaluation.records import Ledger, Reading
 from codi.evaluation.scoring import Cell
-from codi.evaluation.suites import Input, Suite, Task, Terms, Truth
+from codi.evaluation.suites import Input, Suite, Task, Truth
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings
 
@@ -87,8 +89,6 @@ class BenchmarkSuite(Suite):
         ConfigError: no data (with how to get it), or no metric that can be measured.
     """
 
-    terms = Terms({}, {})
-
     def __init__(
         self,
         name: str,
@@ -124,6 +124,7 @@ class BenchmarkSuite(Suite):
             if protocol.data == WORLD
             else PublishedItems(protocol.data, root, used, split, most, self.config, seed, progress)
         )
+        self.terms = self.items.terms
 
     # --- what is measured ---
 
@@ -138,7 +139,7 @@ class BenchmarkSuite(Suite):
                 self.left_out[f"{task.name} {given.metric}"] = lacking
             else:
                 kept.append(row)
-        if kept:
+        if kept or task.measures:
             self.rows[task] = kept
 
     def _lacking(self, row: _Row) -> str | None:
@@ -219,14 +220,14 @@ class BenchmarkSuite(Suite):
         return self.items.count
 
     def truth(self, split: str, index: int) -> Truth:
-        """Return no facts: nothing is known of real media but their captions."""
-        del split, index
-        return Truth({})
+        """Return the facts of an item; nothing is known of published media but their captions."""
+        del split
+        return self.items.truth(index)
 
     def caption(self, split: str, index: int, given: Input) -> str:
         """Return one of the item's captions, the same one every time."""
-        del split, given
-        return self.items.caption(index)
+        del split
+        return self.items.caption(index, given.tells)
 
     def medium(self, split: str, index: int, modality: str) -> Any:
         """Return an item's medium at the model's sizes and rates."""
@@ -237,12 +238,14 @@ class BenchmarkSuite(Suite):
     # --- what comes out ---
 
     def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
-        """Return the words of texts, and when something happens where a metric asks for it."""
+        """Return what the items' own reader says, and when something happens if a metric asks."""
         timed = any(r.metric.timed for some in self.rows.values() for r in some)
-        if modality_entry(modality).is_caption:
-            return [Reading({}, words=item) for item in items]
+        readings = self.items.read(modality, items)
         when = _TIMES.get(modality) if timed else None
-        return [Reading({}, None if when is None else when(item)) for item in items]
+        if when is None:
+            return readings
+        pairs = zip(readings, items, strict=True)
+        return [dataclasses.replace(found, impacts_s=when(item)) for found, item in pairs]
 
     def features(self, task: Task, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return what extractors say of one batch, by "modality.extractor.kind"."""
@@ -280,9 +283,30 @@ class BenchmarkSuite(Suite):
                 paper=row.row.paper,
             )
 
+    def plot(self, cells: Sequence[Cell]) -> str | None:
+        """Return curves over the weight of the first prompt, where tasks sweep it."""
+        swept = {task.name: task.weights[0] for task in self.tasks if task.weights}
+        points = [
+            Point(f"{_unweighted(cell.task)}: {cell.fact}", swept[cell.task], 100.0 * cell.value)
+            for cell in cells
+            if cell.task in swept and cell.unit == "share" and cell.value is not None
+        ]
+        if not points:
+            return None
+        return scatter(points, "weight of the first prompt", "share, %", logarithmic=False)
+
     def _network(self, row: _Row) -> str | None:
         """Return the name of the network that was really used."""
         return self.networks[row.row.extractor]["name"] if row.metric.kinds else None
+
+
+def _unweighted(task: str) -> str:
+    """Return a task's name without its weights.
+
+    >>> _unweighted("0.7text+0.3other-image-to-image")
+    'text+other-image-to-image'
+    """
+    return re.sub(r"(^|\+)[0-9.]+", r"\1", task)
 
 
 @dataclass

@@ -7,7 +7,7 @@ metric and no network.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,22 @@ from codi.config import ConfigError
 from codi.data.benchmarks import BENCHMARKS, Example
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress
-from codi.evaluation.suites import Input
+from codi.evaluation.records import Reading
+from codi.evaluation.suites import Input, Terms, Truth
+from codi.modalities import modality as modality_entry
 
 WORLD = BounceSuite.name
 """What a protocol calls the bounce world."""
 
 
 class Items(ABC):
-    """Media and captions by number."""
+    """Media and captions by number.
+
+    Attributes:
+        terms: the facts that are known of them; none of published data.
+    """
+
+    terms: Terms = Terms({}, {})
 
     @property
     @abstractmethod
@@ -44,12 +52,22 @@ class Items(ABC):
         """Return all captions of an item."""
 
     @abstractmethod
-    def caption(self, index: int) -> str:
-        """Return one of them, the same one every time."""
+    def caption(self, index: int, tells: tuple[str, ...] | None = None) -> str:
+        """Return one of them, the same one every time; with `tells`, one of these facts alone."""
 
     @abstractmethod
     def medium(self, index: int, modality: str) -> Any:
         """Return an object that is no caption."""
+
+    def truth(self, index: int) -> Truth:
+        """Return what is known to be true of an item."""
+        del index
+        return Truth({})
+
+    def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
+        """Return what can be read off objects without a network."""
+        written = modality_entry(modality).is_caption
+        return [Reading({}, words=item if written else None) for item in items]
 
 
 class PublishedItems(Items):
@@ -109,8 +127,14 @@ class PublishedItems(Items):
         """Return the captions by people."""
         return self.examples[index].captions
 
-    def caption(self, index: int) -> str:
-        """Return one of them, drawn by the seed."""
+    def caption(self, index: int, tells: tuple[str, ...] | None = None) -> str:
+        """Return one of them, drawn by the seed.
+
+        Raises:
+            ConfigError: `tells` is given; nobody knows the facts of published captions.
+        """
+        if tells is not None:
+            raise ConfigError(f"captions by people cannot tell just {', '.join(tells)}")
         captions = self.captions(index)
         return captions[int(np.random.default_rng((self.seed, index)).integers(len(captions)))]
 
@@ -127,6 +151,7 @@ class WorldItems(Items):
     """Scenes of the bounce world that no training saw, with captions that tell all of them."""
 
     count = None
+    terms = BounceSuite.terms
 
     def __init__(self, split: str, config: ModelConfig, seed: int) -> None:
         self.suite, self.split, self.config = BounceSuite(seed), split, config
@@ -140,9 +165,17 @@ class WorldItems(Items):
         """Return the one caption."""
         return (self.caption(index),)
 
-    def caption(self, index: int) -> str:
-        """Return a sentence that tells every fact of the scene."""
-        return self.suite.caption(self.split, index, Input("text", shown_by=_CLIP))
+    def caption(self, index: int, tells: tuple[str, ...] | None = None) -> str:
+        """Return a sentence that tells every fact of the scene, or those that are asked for."""
+        return self.suite.caption(self.split, index, Input("text", tells, shown_by=_CLIP))
+
+    def truth(self, index: int) -> Truth:
+        """Return the facts and impacts of a scene."""
+        return self.suite.truth(self.split, index)
+
+    def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
+        """Return what the world's oracle reads."""
+        return self.suite.read(modality, items)
 
     def medium(self, index: int, modality: str) -> Any:
         """Return a rendered medium."""

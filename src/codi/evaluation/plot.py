@@ -1,9 +1,9 @@
-"""Plots as SVG: points of several series against a logarithmic axis. It knows no measurement."""
+"""Plots as SVG: points of several series against an axis. It knows no measurement."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -25,24 +25,26 @@ class Point:
     label: str = ""
 
 
-def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
+def scatter(points: Sequence[Point], x_title: str, y_title: str, logarithmic: bool = True) -> str:
     """Return an SVG of points, joined within each series in the order of x.
 
     Args:
-        points: with x above 0.
-        x_title: of the horizontal axis, which is logarithmic.
+        points: with x above 0 where the axis is logarithmic.
+        x_title: of the horizontal axis.
         y_title: of the vertical axis.
+        logarithmic: whether equal ratios of x are equally far apart, rather than differences.
 
     Raises:
         ValueError: no points.
     """
     if not points:
         raise ValueError("no points to draw; give at least one")
-    low, high = _span([math.log(p.x) for p in points])
+    along: Callable[[float], float] = math.log if logarithmic else float
+    low, high = _span([along(p.x) for p in points])
     bottom, top = _span([p.y for p in points])
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (math.log(x) - low) / (high - low)
+        across = (along(x) - low) / (high - low)
         up = (y - bottom) / (top - bottom)
         return (
             _LEFT + across * (_WIDTH - _LEFT - _RIGHT),
@@ -54,7 +56,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
     ]
-    for x in _ticks(math.exp(low), math.exp(high)):
+    for x in _ticks(math.exp(low), math.exp(high)) if logarithmic else _fifths(low, high):
         across, _ = at(x, bottom)
         drawn.append(_line(across, _TOP, across, _HEIGHT - _BOTTOM))
         drawn.append(_text(across, _HEIGHT - _BOTTOM + 16, f"{x:g}", "middle"))
@@ -95,6 +97,17 @@ def _ticks(low: float, high: float) -> list[float]:
     """Return round numbers 1, 2, 5, 10 ... within the ends of a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+
+
+def _fifths(low: float, high: float) -> list[float]:
+    """Return tenths or their tenfolds within the ends of an even axis, ten at most.
+
+    >>> _fifths(-0.06, 1.06)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    step = 2.0 * 10.0 ** math.floor(math.log10((high - low) / 2.0))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [round(i * step, 10) for i in range(first, last + 1)]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from codi.config import build
 from codi.evaluation.suites import Input, Task
 from codi.evaluation.suites import Path as MediaPath
+from codi.modalities import modality
 
 FOLDER = Path(__file__).with_name("suites")
 
@@ -38,20 +39,37 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """What goes in, what comes out, and how it is measured; see `codi.evaluation.suites.Task`."""
+    """What goes in, what comes out, and how it is measured; see `codi.evaluation.suites.Task`.
+
+    Attributes:
+        metrics: what compares sets, or outputs with each other.
+        measures: of facts, on data that know them.
+        tells: the facts that written prompts tell; all by default.
+        others: the inputs that come from the item's partner and so conflict with the rest.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    metrics: tuple[MetricRow, ...]
+    metrics: tuple[MetricRow, ...] = ()
     kept: tuple[str, ...] = ()
     apart: bool = False
     path: MediaPath = "model"
+    measures: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    tells: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
-        """Return the task; its metrics are compared sets and not measures of records."""
-        inputs = tuple(Input(name) for name in self.inputs)
-        return Task(inputs, self.outputs, self.kept, self.apart, self.path, measures=())
+        """Return the task."""
+        inputs = tuple(
+            Input(name, self._told(name), other=name in self.others) for name in self.inputs
+        )
+        outputs, kept = self.outputs, self.kept
+        return Task(inputs, outputs, kept, self.apart, self.path, self.measures, self.weights)
+
+    def _told(self, name: str) -> tuple[str, ...] | None:
+        return (self.tells or None) if modality(name).is_caption else None
 
 
 @dataclass(frozen=True)

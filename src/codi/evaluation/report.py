@@ -31,9 +31,16 @@ _PAPER, _GAP_PX, _WIDEST_PX = 255, 6, 1024
 
 
 def write_report(
-    out: Path, suite: str, settings: Mapping[str, Any], cells: Sequence[Cell], splits: Sequence[str]
+    out: Path,
+    suite: str,
+    settings: Mapping[str, Any],
+    cells: Sequence[Cell],
+    splits: Sequence[str],
+    plot: str | None = None,
 ) -> None:
-    """Write `<suite>.json`, `<suite>.md` and `<suite>.html` below `out`, each all or nothing."""
+    """Write `<suite>.json`, `.md`, `.html` and the plot as `.svg` below `out`, each whole."""
+    if plot is not None:
+        atomic_write_text(out / f"{suite}.svg", plot)
     found = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
     atomic_write_text(out / f"{suite}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     atomic_write_text(out / f"{suite}.md", markdown(suite, settings, cells, splits))

@@ -30,7 +30,7 @@ from codi.evaluation.protocols import load_protocol, protocol_names
 from codi.evaluation.records import Ledger, Record
 from codi.evaluation.report import SHOWN, write_report, write_samples
 from codi.evaluation.scoring import Cell, score
-from codi.evaluation.suites import Input, Suite, Task
+from codi.evaluation.suites import Input, Suite, Task, partner
 from codi.modalities import modality
 from codi.pipeline import Pipeline, SamplingSettings, load
 from codi.types import Latents
@@ -322,7 +322,8 @@ class Run:
         write_samples(folder, self.pipeline.config, task, split, prompts, outputs)
 
     def _given(self, given: Input, split: str, index: int) -> Any:
-        """Return the prompt of an item: a sentence or a medium."""
+        """Return the prompt of an item, or of its partner: a sentence or a medium."""
+        index = partner(index) if given.other else index
         if modality(given.modality).is_caption:
             return self.suite.caption(split, index, given)
         return self.suite.medium(split, index, given.modality)
@@ -351,8 +352,7 @@ class Run:
             arrays = self._fitted(given.modality, prompts)
             contexts.append(pipeline.encode_prompts(given.modality, arrays))
             against.append(pipeline.encode_unprompted(given.modality, arrays))
-        equal = [1.0 / len(contexts)] * len(contexts)
-        context, empty = interpolated(contexts, equal), interpolated(against, equal)
+        context, empty = interpolated(contexts, task.shares), interpolated(against, task.shares)
         kept = {
             name: pipeline.encode(
                 name, self._fitted(name, [self.suite.medium(split, i, name) for i in indices])
@@ -394,7 +394,7 @@ class Run:
         own = {"suite": self.suite.name, "note": self.suite.note, **self.suite.described}
         left_out = {**said["left_out"], **self.suite.left_out}
         settings = {**own, **described, **said, "left_out": left_out}
-        write_report(self.out, self.suite.name, settings, cells, splits)
+        write_report(self.out, self.suite.name, settings, cells, splits, self.suite.plot(cells))
         return [cell for task in tasks for cell in by_task[task.name]]
 
     def _cells(self, task: Task, splits: Sequence[str], samples: int) -> list[Cell]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from codi.evaluation.records import Record
 from codi.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
-from codi.evaluation.suites import Task, Terms
+from codi.evaluation.suites import Task, Terms, partner
 from codi.modalities import modality
 
 Unit = Literal["share", "number"]
@@ -201,10 +201,33 @@ def measure_agreement(task: Task, terms: Terms, records: Sequence[Record]) -> It
                 yield _share(f"{a}+{b}", f"same {fact}", same, 1.0 / len(terms.values[fact]))
 
 
+def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield which of two conflicting prompts each output follows, fact by fact.
+
+    Only pairs of items that differ in a fact say something about it; `n` counts those.
+    """
+    by_index = {record.index: record for record in records}
+    pairs = [(r, by_index[partner(r.index)]) for r in records if partner(r.index) in by_index]
+    for output in task.outputs:
+        for fact in terms.shows[output]:
+            told = [g for g in task.inputs if fact in terms.told(replace(task, inputs=(g,)))]
+            differ = [(r, o) for r, o in pairs if r.facts[fact] != o.facts[fact]]
+            if len(told) < len(task.inputs) or not differ:
+                continue
+            for given in task.inputs:
+                right = [
+                    r.readings[output].facts.get(fact) == (o if given.other else r).facts[fact]
+                    for r, o in differ
+                ]
+                source = f"other {given.modality}" if given.other else given.modality
+                yield _share(output, f"{fact} of {source}", right, 1.0 / len(terms.values[fact]))
+
+
 MEASURES: dict[str, Measure] = {
     "facts": measure_facts,
     "captions": measure_captions,
     "impacts": measure_impacts,
     "agreement": measure_agreement,
+    "obedience": measure_obedience,
 }
 """Every measure that a task can name."""

@@ -34,11 +34,13 @@ class Input:
         modality: what is given.
         tells: the facts that a written prompt tells; None for all that can be told.
         shown_by: for a written prompt, the modality that it is a caption of.
+        other: whether the prompt is of the item's partner (`partner`), so that prompts conflict.
     """
 
     modality: str
     tells: tuple[str, ...] | None = None
     shown_by: str | None = None
+    other: bool = False
 
     @property
     def shows(self) -> str:
@@ -51,7 +53,8 @@ class Task:
     """What is asked of a model, many times over.
 
     Attributes:
-        inputs: prompts, mixed with equal weights.
+        inputs: prompts.
+        weights: of the prompts, with the sum 1; equal by default.
         outputs: modalities that are generated (or coded, or left as they are) and read.
         kept: streams that are given; each is among the inputs as well.
         apart: generate every output on its own: the control of a joint task.
@@ -65,6 +68,12 @@ class Task:
     apart: bool = False
     path: Path = "model"
     measures: tuple[str, ...] = ("facts", "captions", "impacts", "agreement")
+    weights: tuple[float, ...] = ()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Return the weight of every prompt."""
+        return self.weights or (1.0 / len(self.inputs),) * len(self.inputs)
 
     @property
     def name(self) -> str:
@@ -72,13 +81,28 @@ class Task:
 
         >>> Task((Input("text"), Input("audio")), ("image",)).name
         'text+audio-to-image'
+        >>> Task((Input("text"), Input("image", other=True)), ("image",), weights=(0.7, 0.3)).name
+        '0.7text+0.3other-image-to-image'
         """
         outputs = "+".join(self.outputs)
         if self.path != "model":
             return f"{self.path}-{outputs}"
         held = "keep-" if self.kept else ""
-        inputs = "+".join(given.modality for given in self.inputs)
+        weights = [f"{weight:g}" for weight in self.weights] or [""] * len(self.inputs)
+        inputs = "+".join(
+            f"{weight}{'other-' if given.other else ''}{given.modality}"
+            for weight, given in zip(weights, self.inputs, strict=True)
+        )
         return f"{held}{inputs}-to-{outputs}" + ("-apart" if self.apart else "")
+
+
+def partner(index: int) -> int:
+    """Return the item that conflicting prompts of an item come from: 0 and 1 are a pair, 2 and 3.
+
+    >>> partner(4), partner(5)
+    (5, 4)
+    """
+    return index ^ 1
 
 
 @dataclass(frozen=True)
@@ -187,6 +211,11 @@ class Suite(ABC):
         """Return cells that need all `count` records of a task, or those of other tasks."""
         del task, split, count, ledger_of
         return ()
+
+    def plot(self, cells: Sequence[Cell]) -> str | None:
+        """Return an SVG of what was measured, where a suite has one."""
+        del cells
+        return None
 
 
 # --- the tables ---
