@@ -25,8 +25,8 @@ OPTIONS = {
     "--spacing --steps --text --to --unconditional --video --weights",
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --no-bf16 "
     "--only --out --quiet --sample-every --set --threads",
-    "evaluate": "--batch --data --device --extractors --model --num --out --quiet --samples "
-    "--steps --suite --tasks",
+    "evaluate": "--batch --data --device --extractors --guidance --guidance-interval --model --num "
+    "--out --quiet --reuse --sampler --samples --seed --spacing --splits --steps --suite --tasks",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data tokenizer": "--clips --data --out --quiet --shards --vocabulary",
     "bench generate": "--device --model --no-cold --repeat --steps",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from codi.cli.options import add_device, whole_number
+from codi.cli.sampling import add_sampling, read_guidance, read_interval
 
 SUMMARY = "measure what a model makes"
 
@@ -13,8 +14,9 @@ _DESCRIPTION = """\
 Generate samples for every task of a suite and measure them: do they say what was asked for, and do
 sound and picture agree? The suite `bounce` reads facts and impacts back out of the samples with
 plain signal processing; `digits` uses held-out recordings and pictures. `table2` to `table11`
-measure what CoDi's paper measures, on the data sets that it names; `bridging` and `coherence` test
-its claims on the bounce world. See docs/howto/evaluate.md.
+measure what CoDi's paper measures, on the data sets that it names; `bridging`, `coherence`,
+`conditions`, `weights` and `unseen` test its claims on the bounce world. See
+docs/howto/evaluate.md.
 
 examples:
   codi evaluate --suite bounce --samples 200 --out eval
@@ -34,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--suite",
         default="bounce",
         metavar="S",
-        help="bounce, digits, bridging, coherence, or a table of the paper: table2 ... table11 "
-        "(default: bounce)",
+        help="bounce, digits, a claim (bridging, coherence, conditions, weights, unseen), or a "
+        "table of the paper: table2 ... table11 (default: bounce)",
     )
     parser.add_argument(
         "--samples",
@@ -55,7 +57,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tasks", nargs="+", metavar="T", help="names of tasks of the suite (default: all)"
     )
     parser.add_argument(
-        "--steps", type=whole_number(1), metavar="N", help="denoising steps (default: the model's)"
+        "--splits", nargs="+", metavar="S", help="of the items, such as trained or held-out"
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="S",
+        help="of the choice of items and of their noise (default: 0)",
     )
     parser.add_argument(
         "--batch",
@@ -77,6 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "codi instead of a path takes the model's own prompt encoders",
     )
     add_device(parser)
+    add_sampling(parser, "the suite's own settings, or the model's, by default")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -92,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do `codi evaluate`."""
     from codi.cli.progress import Display
     from codi.evaluation.runner import evaluate
+    from codi.modalities import names
 
     with Display(arguments.quiet) as display:
         evaluate(
@@ -100,7 +111,14 @@ def run(arguments: argparse.Namespace) -> int:
             samples=arguments.samples,
             out=arguments.out,
             tasks=arguments.tasks,
+            splits=arguments.splits,
+            seed=arguments.seed,
             steps=arguments.steps,
+            sampler=arguments.sampler,
+            spacing=arguments.spacing,
+            guidance=read_guidance(arguments.guidance, names()),
+            guidance_interval=read_interval(arguments.guidance_interval),
+            reuse=arguments.reuse,
             batch=arguments.batch,
             device=arguments.device,
             data=arguments.data,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codi.cli.options import add_device, whole_number
 from codi.cli.request import Prompt, Request, Source, read_request, source_type
+from codi.cli.sampling import add_sampling
 from codi.config import ConfigError, unknown
 from codi.modalities.base import Modality, modality, names
 
@@ -61,34 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     entries = [modality(name) for name in names()]
     _add_conditions(parser, entries)
     _add_outputs(parser, entries)
-    group = parser.add_argument_group("sampling (the model's own settings by default)")
-    group.add_argument(
-        "--steps", type=whole_number(1), metavar="N", help="denoising steps; more is slower, finer"
-    )
-    group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, unipc, euler, heun, ddpm")
-    group.add_argument(
-        "--spacing", metavar="NAME", help="of the steps: trailing, leading, linspace, ldm"
-    )
-    group.add_argument(
-        "--guidance",
-        nargs="+",
-        metavar="G",
-        help="how strongly the conditions are followed: one number, or image=3 audio=2.5",
-    )
-    group.add_argument(
-        "--guidance-interval",
-        nargs=2,
-        type=whole_number(0),
-        metavar=("LOW", "HIGH"),
-        help="guide only the steps t from LOW to HIGH, of 1000; the others take half the time",
-    )
-    group.add_argument(
-        "--reuse",
-        type=whole_number(1),
-        metavar="N",
-        help="compute the inside of the diffusers at every N-th step only, and their outermost "
-        "layers at each; 1 reuses nothing",
-    )
+    group = add_sampling(parser)
     group.add_argument(
         "--batch",
         type=whole_number(1),

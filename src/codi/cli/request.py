@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codi.config import ConfigError, unknown
+from codi.cli.sampling import read_guidance, read_interval
+from codi.config import ConfigError
 from codi.modalities.base import Modality, modality, names
 
 Source = str | Path
@@ -71,8 +72,8 @@ def read_request(arguments: argparse.Namespace) -> Request:
         keep,
         to,
         tuple(range(arguments.seed, arguments.seed + arguments.num)),
-        _read_guidance(arguments.guidance, to),
-        tuple(arguments.guidance_interval) if arguments.guidance_interval else None,
+        read_guidance(arguments.guidance, to),
+        read_interval(arguments.guidance_interval),
     )
 
 
@@ -119,33 +120,3 @@ def _read_weights(given: Sequence[float] | None, conditions: Sequence[Prompt]) -
     if total == 0:
         raise ConfigError(f"--weights {shown}: expected at least one number above 0")
     return tuple(weight / total * len(given) for weight in given)
-
-
-def _read_guidance(
-    given: Sequence[str] | None, to: Sequence[str]
-) -> float | dict[str, float] | None:
-    if given is None:
-        return None
-    wanted = "expected one number, or numbers by modality such as image=3 audio=2.5"
-    refusal = ConfigError(f"--guidance {' '.join(given)}: {wanted}")
-    if len(given) == 1 and "=" not in given[0]:
-        return _finite(given[0], refusal)
-    scales: dict[str, float] = {}
-    for text in given:
-        name, equals, number = text.partition("=")
-        if not equals or name in scales:
-            raise refusal
-        if name not in to:
-            raise ConfigError("--guidance: " + unknown("modality to guide:", name, to))
-        scales[name] = _finite(number, refusal)
-    return scales
-
-
-def _finite(text: str, refusal: ConfigError) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise refusal from None
-    if not math.isfinite(value):
-        raise refusal
-    return value
