@@ -36,6 +36,7 @@ OPTIONS = {
     "--repeat --size --stream --tokens",
     "bench memory": "--compute-dtype --dtype --folder --offload --preset --quiet --set --steps "
     "--to",
+    "bench growth": "--order --plot",
     "bench sampling": "--batch --device --intervals --model --out --quiet --reference --reuse "
     "--samplers --samples --spacings --steps --tasks",
     "presets": "--describe",

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codi.cli import bench_memory, bench_sampling, bench_unet
+from codi.cli import bench_growth, bench_memory, bench_sampling, bench_unet
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
 from codi.cli.plugins import OPTION
 
@@ -30,6 +30,7 @@ examples:
   codi bench train recipe-tiny-cpu
   codi bench memory --preset release
   codi bench sampling --samples 100
+  codi bench growth recipe-tiny
 """
 _PROMPT = "a red ball bounces"
 _JOINT: tuple[tuple[str, ...], ...] = (("video", "audio"),)
@@ -79,6 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     bench_unet.configure(kinds)
     bench_memory.configure(kinds)
     bench_sampling.configure(kinds)
+    bench_growth.configure(kinds)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from torch import nn
@@ -169,10 +170,13 @@ def _named(model: Model, tasks: list[Task]) -> nn.Module:
 
 
 def _objective(objective: Objective, where: str) -> str:
-    config = objective.config(where)
-    streams = getattr(config, "streams", None) or (config.modality,)
     share = f" ({objective.share:g})" if objective.share != 1 else ""
-    return f"{objective.task} {' + '.join(streams)}{share}"
+    return f"{objective.task} {' + '.join(streams_of(objective.config(where)))}{share}"
+
+
+def streams_of(config: Any) -> tuple[str, ...]:
+    """Return the modalities that a task's settings are about."""
+    return getattr(config, "streams", None) or (config.modality,)
 
 
 def source_lines(recipe: Recipe, config: ModelConfig, data: str | None) -> list[str]:

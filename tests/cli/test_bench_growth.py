@@ -1,0 +1,42 @@
+"""`codi bench growth`: a further modality costs what the ones before it cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codi.benchmarks.networks import model_of_shapes
+from codi.cli import main
+from codi.cli.bench_growth import growth
+from codi.config import ConfigError
+from codi.training.recipe import load_recipe
+
+ORDER = ["text", "image", "audio", "video"]
+
+
+def test_pairs_grow_by_two_a_modality_and_parameters_add_up_to_the_model() -> None:
+    recipe = load_recipe("recipe-tiny")
+    grown = growth([recipe], ORDER)
+    assert [g.modality for g in grown] == ORDER
+    assert [g.pairs for g in grown] == [0, 1, 1, 2]
+    assert sum(g.stages for g in grown) == len(recipe.stage)
+    model = model_of_shapes(recipe.model_config())
+    assert sum(g.parameters for g in grown) == sum(p.numel() for p in model.parameters())
+    assert all(g.flops > 0 for g in grown)
+
+
+def test_the_table_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plot = tmp_path / "growth.svg"
+    assert main(["bench", "growth", "recipe-tiny", "--order", *ORDER, "--plot", str(plot)]) == 0
+    assert "video adds 4 stages, 2 pairs" in capsys.readouterr().out
+    assert "all pairs" in plot.read_text()
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [(["text", "imgae"], "did you mean 'image'"), (["text", "image"], "name each of text, image")],
+)
+def test_an_order_names_every_modality(order: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        growth([load_recipe("recipe-tiny")], order)
