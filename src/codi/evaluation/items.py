@@ -141,8 +141,9 @@ class PublishedItems(Items):
     def medium(self, index: int, modality: str) -> Any:
         """Return a file's medium; a picture may be a frame, a sound a track, of the video."""
         files, kind = self.examples[index].files, self.config.media(modality)
-        if modality == _STILL and modality not in files:
-            clip = self.config.media(_CLIP).load(files[_CLIP])[0]
+        whole = modality_entry(modality).part_of
+        if whole is not None and modality not in files:
+            clip = self.config.media(whole).load(files[whole])[0]
             return kind.load(Image.fromarray(clip.frames[len(clip.frames) // 2]))[0]
         return kind.load(files.get(modality, files.get(_CLIP)))[0]
 
@@ -183,7 +184,7 @@ class WorldItems(Items):
         return self.config.media(modality).load(rendered)[0]
 
 
-_STILL, _CLIP = "image", "video"
+_CLIP = "video"
 
 
 def _in_clip(example: Example) -> bool:

@@ -19,14 +19,15 @@ from codi.evaluation.page import html
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text, save_image
+from codi.modalities import modality
 
 SHOWN = 8
 """Samples of a task on its sheet."""
 
 SAVED = 3
-"""Samples of a task whose sounds and clips are written as files."""
+"""Samples of a task that are written as files, where a sheet cannot play them."""
 
-_PLAYED = ("audio", "video")
+_SHEET = "png"
 _PAPER, _GAP_PX, _WIDEST_PX = 255, 6, 1024
 
 
@@ -165,13 +166,13 @@ def write_samples(
             if side
         ]
         rows.append(_beside(sides))
-    save_image(folder / f"{task.name}-{split}.png", Image.fromarray(_stack(rows)))
+    save_image(folder / f"{task.name}-{split}.{_SHEET}", Image.fromarray(_stack(rows)))
     for i in range(min(SAVED, count)):
         beside = {name: items[i] for name, items in (*prompts.items(), *outputs.items())}
-        for name in _PLAYED:
-            if name in outputs:
-                suffix = {"audio": "wav", "video": "mp4"}[name]
-                path = folder / f"{task.name}-{split}-{i}.{suffix}"
+        for name in outputs:
+            entry = modality(name)
+            if entry.suffix != _SHEET and not entry.is_caption:
+                path = folder / f"{task.name}-{split}-{i}.{entry.suffix}"
                 config.media(name).save(outputs[name][i], path, beside)
 
 
