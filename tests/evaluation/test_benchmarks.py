@@ -175,7 +175,8 @@ def test_a_sweep_of_weights_is_measured_and_drawn(folder: Path, tmp_path: Path) 
     cells = evaluate(folder, "weights", samples=4, steps=1, out=tmp_path, tasks=names)
     assert {c.fact for c in cells} >= {"colour of text", "colour of other image"}
     drawn = (tmp_path / "weights.svg").read_text()
-    assert "text+other-image-to-image: colour of text" in drawn
+    assert "text+other-image-to-image: other image" in drawn
+    assert drawn.count("<polyline") == 2
 
 
 def test_prompts_are_weighed_and_may_be_the_partners(

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -286,14 +287,17 @@ class BenchmarkSuite(Suite):
     def plot(self, cells: Sequence[Cell]) -> str | None:
         """Return curves over the weight of the first prompt, where tasks sweep it."""
         swept = {task.name: task.weights[0] for task in self.tasks if task.weights}
-        points = [
-            Point(f"{_unweighted(cell.task)}: {cell.fact}", swept[cell.task], 100.0 * cell.value)
-            for cell in cells
-            if cell.task in swept and cell.unit == "share" and cell.value is not None
-        ]
+        curves: dict[tuple[str, float], list[float]] = defaultdict(list)
+        for cell in cells:
+            if cell.task in swept and cell.unit == "share" and cell.value is not None:
+                _, of, whose = cell.fact.partition(" of ")
+                series = _unweighted(cell.task) + (f": {whose}" if of else "")
+                curves[series, swept[cell.task]].append(100.0 * cell.value)
+        points = [Point(series, x, float(np.mean(ys))) for (series, x), ys in curves.items()]
         if not points:
             return None
-        return scatter(points, "weight of the first prompt", "share, %", logarithmic=False)
+        titles = ("weight of the first prompt", "mean over the facts, %")
+        return scatter(points, *titles, logarithmic=False)
 
     def _network(self, row: _Row) -> str | None:
         """Return the name of the network that was really used."""
