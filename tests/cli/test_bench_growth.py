@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from codi.cli.bench_growth import growth
 from codi.config import ConfigError
 from codi.training.recipe import load_recipe
 
+ROOT = Path(__file__).parents[2]
 ORDER = ["text", "image", "audio", "video"]
 
 
@@ -40,3 +43,16 @@ def test_the_table_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_order_names_every_modality(order: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         growth([load_recipe("recipe-tiny")], order)
+
+
+def test_a_fifth_modality_comes_last() -> None:
+    words = ["bench", "growth", "--plugin", "examples/depth.py"]
+
+    def told(*recipes: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "codi", *words, *recipes]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    wrong = told("examples/depth.toml", "recipe-tiny")
+    assert wrong.returncode == 2
+    assert "name the recipe of the largest model last" in wrong.stderr
+    assert "depth adds 4 stages, 2 pairs" in told("recipe-tiny", "examples/depth.toml").stdout

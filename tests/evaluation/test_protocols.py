@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from codi.config import ConfigError
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.comparing import METRICS
 from codi.evaluation.extractors.catalogue import EXTRACTORS, OWN
 from codi.evaluation.items import WORLD
-from codi.evaluation.protocols import load_protocol, protocol_names
+from codi.evaluation.protocols import TaskRow, load_protocol, protocol_names
 from codi.evaluation.runner import SUITES
 from codi.evaluation.scoring import MEASURES
 
@@ -69,3 +72,16 @@ def test_tables_hold_what_the_paper_prints(name: str) -> None:
 def test_every_joint_task_has_its_independent_one(name: str) -> None:
     tasks = [row.task for row in load_protocol(name).tasks]
     assert [t.name + "-apart" for t in tasks if not t.apart] == [t.name for t in tasks if t.apart]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": (0.5,)}, "1 weights for 2 inputs"),
+        ({"weights": (3.0, 4.0)}, "with the sum 1"),
+        ({"others": ("audio",)}, "unknown input"),
+    ],
+)
+def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TaskRow(("text", "image"), ("image",), **settings)

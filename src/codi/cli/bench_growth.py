@@ -112,6 +112,13 @@ def growth(recipes: Sequence[Recipe], order: Sequence[str] | None = None) -> lis
     from codi.cli.plan import Planner
 
     names = _ordered(recipes[-1].model_config(), order)
+    for recipe in recipes[:-1]:
+        for name in recipe.model_config().modalities:
+            if name not in names:
+                raise ConfigError(
+                    f"{name} of recipe {recipe.name} is none of the last recipe's modalities; "
+                    "name the recipe of the largest model last"
+                )
     stages: dict[str, int] = defaultdict(int)
     flops: dict[str, float] = defaultdict(float)
     pairs: dict[str, set[frozenset[str]]] = defaultdict(set)
@@ -122,7 +129,8 @@ def growth(recipes: Sequence[Recipe], order: Sequence[str] | None = None) -> lis
             newest = max(about, key=names.index)
             stages[newest] += 1
             flops[newest] += planner.plan(stage).flops * stage.steps
-            pairs[newest] |= {frozenset(pair) for pair in itertools.combinations(about, 2)}
+            met = {frozenset(pair) for pair in itertools.combinations(about, 2)}
+            pairs[newest] |= met.difference(*pairs.values())
     parameters = _parameters(recipes[-1].model_config(), names)
     return [Growth(n, stages[n], len(pairs[n]), parameters[n], flops[n]) for n in names]
 

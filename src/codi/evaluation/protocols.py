@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from codi.config import build
+from codi.config import ConfigError, build, unknown
 from codi.evaluation.suites import Input, Task
 from codi.evaluation.suites import Path as MediaPath
 from codi.modalities import modality
@@ -58,6 +58,16 @@ class TaskRow:
     weights: tuple[float, ...] = ()
     tells: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or be ignored, after the sampling."""
+        if self.weights and len(self.weights) != len(self.inputs):
+            raise ConfigError(f"{len(self.weights)} weights for {len(self.inputs)} inputs")
+        if self.weights and (min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6):
+            raise ConfigError(f"weights {list(self.weights)}: give shares from 0 with the sum 1")
+        for name in self.others:
+            if name not in self.inputs:
+                raise ConfigError(unknown("input that is another item's:", name, self.inputs))
 
     @property
     def task(self) -> Task:

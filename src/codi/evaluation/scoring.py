@@ -204,7 +204,8 @@ def measure_agreement(task: Task, terms: Terms, records: Sequence[Record]) -> It
 def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
     """Yield which of two conflicting prompts each output follows, fact by fact.
 
-    Only pairs of items that differ in a fact say something about it; `n` counts those.
+    Only items that differ from their partner in a fact say something about it; `n` counts those.
+    An item without its partner's record is left out.
     """
     by_index = {record.index: record for record in records}
     pairs = [(r, by_index[partner(r.index)]) for r in records if partner(r.index) in by_index]
