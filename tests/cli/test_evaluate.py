@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
-from codi.cli import build_parser
+from codi.cli import build_parser, main
 
 
 def test_the_runner_takes_every_option() -> None:
@@ -14,3 +15,36 @@ def test_the_runner_takes_every_option() -> None:
     taken = inspect.signature(runner.evaluate).parameters
     options = vars(build_parser().parse_args(["evaluate"])).keys() - {"run", "quiet", "plugin"}
     assert options | {"progress"} <= taken.keys()
+
+
+def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = pytest.importorskip("codi.evaluation.runner")
+    given: dict[str, object] = {}
+    monkeypatch.setattr(runner, "evaluate", lambda **settings: given.update(settings))
+    words = (
+        "evaluate --model m --suite weights --samples 4 --out o --tasks t --seed 3 "
+        "--splits held-out --steps 5 --sampler ddim --spacing ldm --guidance image=3 "
+        "--guidance-interval 100 900 --reuse 2 --batch 6 --device cpu "
+        "--data d --extractors clip=codi --quiet"
+    )
+    assert main(words.split()) == 0
+    del given["progress"]
+    assert given == {
+        "model": "m",
+        "suite": "weights",
+        "samples": 4,
+        "out": Path("o"),
+        "tasks": ["t"],
+        "splits": ["held-out"],
+        "seed": 3,
+        "steps": 5,
+        "sampler": "ddim",
+        "spacing": "ldm",
+        "guidance": {"image": 3.0},
+        "guidance_interval": (100, 900),
+        "reuse": 2,
+        "batch": 6,
+        "device": "cpu",
+        "data": "d",
+        "extractors": {"clip": "codi"},
+    }
