@@ -30,6 +30,7 @@ from codi.encoders.mixing import interpolated, of_one_length
 from codi.generation import Condition, Conditions, Generation, SamplingSettings
 from codi.memory import return_freed_memory
 from codi.nn.compiling import compile_network
+from codi.nn.graphs import replay
 from codi.nn.packing import pack
 from codi.nn.precision import cpu_compute_dtype
 from codi.types import Latents
@@ -410,7 +411,8 @@ class Pipeline:
                 if role == "diffusers" and self.compile:
                     compile_network(opened, self.device)
                 elif role in ("diffusers", "environments") and not self.offload:
-                    pack(opened)  # they run at every step
+                    make_ready = replay if self.device.type == "cuda" else pack
+                    make_ready(opened)  # they run at every step
                 self.model.role(role)[name] = opened
 
     def _look_for(self, parts: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from codi.build import PRESETS, load_config
 from codi.cli import main
-from codi.cli.train import ShownStages
-from codi.config import to_toml
+from codi.cli.train import ShownStages, workers_of
+from codi.config import ConfigError, to_toml
 from codi.training.recipe import load_recipe
 from codi.weights import part_files
 
@@ -167,3 +167,21 @@ def test_a_mistake_is_one_line(
     assert line.count("\n") == 1
     for part in parts:
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "cores", "found"),
+    [(None, "cpu", 16, 0), (None, "cuda", 16, 8), (None, "cuda", 4, 3), (3, "cpu", 2, 3)],
+)
+def test_a_gpu_is_fed_by_other_processes(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, device: str, cores: int, found: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert workers_of(asked, device) == found
+
+
+def test_workers_need_a_platform_that_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    assert workers_of(None, "cuda") == 0
+    with pytest.raises(ConfigError, match="cannot fork processes; give 0"):
+        workers_of(2, "cuda")

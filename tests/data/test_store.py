@@ -57,6 +57,15 @@ def test_a_store_holds_every_item(tmp_path: Path) -> None:
     assert store.arrays["audio"].tolist() == [[0] * 4, [1] * 4, [4] * 4]
 
 
+def test_several_processes_build_the_same_store(tmp_path: Path) -> None:
+    one = open_store(Squares(150), tmp_path / "one")
+    two = open_store(Squares(150), tmp_path / "two", workers=2)
+    assert one.records == two.records
+    assert np.array_equal(one.arrays["audio"], two.arrays["audio"])
+    with pytest.raises(ConfigError, match="item 70 has audio, video"):
+        open_store(Squares(150, odd=70), tmp_path / "three", workers=2)
+
+
 def test_a_store_is_built_once(tmp_path: Path) -> None:
     open_store(Squares(), tmp_path)
     again = Squares()

@@ -355,7 +355,7 @@ def test_losses_that_depend_on_nothing_trained_are_an_error(tmp_path: Path, cach
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path, cache: Path) -> None:
     wild = stage(steps=30, learning_rate=1e30, warmup=0, weight_decay=0.0)
     with pytest.raises(
-        ConfigError, match=r"stage 'codec': .* not finite at step .*; lower learning_rate"
+        ConfigError, match=r"stage 'codec': .* not finite by step .*; lower learning_rate"
     ):
         _run(recipe(wild), tmp_path, cache).run()
 

@@ -47,6 +47,12 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int
     assert (mixed - mixed.diag().diag()).abs().max() < 1e-3
 
 
+def test_a_matrix_is_updated_as_if_it_were_alone() -> None:
+    several = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    for one, found in zip(several, orthogonalised(several), strict=True):
+        torch.testing.assert_close(found, orthogonalised(one), rtol=1e-4, atol=1e-5)
+
+
 def test_a_gradient_of_zero_changes_nothing() -> None:
     assert torch.equal(orthogonalised(torch.zeros(20, 30)), torch.zeros(20, 30))
 

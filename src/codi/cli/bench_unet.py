@@ -60,7 +60,11 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="turns, of which the median counts (default: 5)",
     )  # fmt: skip
     unet.add_argument("--compile", action="store_true", help="translate the networks first")
-    unet.add_argument("--plain", action="store_true", help="leave weights as they are trained")
+    unet.add_argument(
+        "--plain",
+        action="store_true",
+        help="leave weights as they are trained, and record nothing on a GPU",
+    )
     unet.add_argument(
         "--against", choices=("diffusers",), help="time the first stream's peer as well"
     )

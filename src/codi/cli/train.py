@@ -66,6 +66,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_device(group)
     group.add_argument("--threads", type=whole_number(1), metavar="N", help="CPU threads")
     group.add_argument(
+        "--workers",
+        type=whole_number(0),
+        metavar="N",
+        help="processes that prepare data and draw batches ahead (default: 0 on a CPU, which is "
+        "busy enough; up to 8 beside a GPU)",
+    )
+    group.add_argument(
+        "--graphs",
+        action=argparse.BooleanOptionalAction,
+        help="replay recorded evaluations, as CUDA graphs (default: on a GPU)",
+    )
+    group.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
         help="compute in bfloat16, keep weights in float32 (default: on a GPU)",
@@ -132,6 +144,8 @@ def _train(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16:
         bfloat16=bfloat16,
         checkpoint_every=arguments.checkpoint_every,
         sample_every=arguments.sample_every,
+        workers=workers_of(arguments.workers, device),
+        graphs=arguments.graphs if arguments.graphs is not None else device != "cpu",
     )
     with Display(arguments.quiet) as display:
         shown = ShownStages(display)
@@ -146,6 +160,23 @@ def _train(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16:
         )
         training.run(arguments.only or ())
         display.say(f"the model is in {training.folder}")
+
+
+def workers_of(asked: int | None, device: str) -> int:
+    """Return how many processes work beside the one that trains.
+
+    Raises:
+        ConfigError: some are asked for on a platform that cannot share the open data with them.
+    """
+    import multiprocessing
+    import os
+
+    can = "fork" in multiprocessing.get_all_start_methods()
+    if asked and not can:
+        raise ConfigError("--workers: this platform cannot fork processes; give 0")
+    if asked is not None:
+        return asked
+    return min(8, (os.cpu_count() or 1) - 1) if can and device != "cpu" else 0
 
 
 class ShownStages:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from codi.build import ModelConfig
 from codi.config import ConfigError
-from codi.data.source import Caption, Record
+from codi.data.source import Caption, Record, Source
 from codi.data.store import Store
 from codi.modalities import modality
 from codi.types import Latents, Media
@@ -40,17 +41,26 @@ class Wanted:
 
 @dataclass
 class Batch:
-    """B samples: media and latents by modality name, captions, and the means to write more."""
+    """B samples: media and latents by modality name, captions, and the means to write more.
+
+    Attributes:
+        records: of the samples; origins: the index in `sources` of each one's source.
+    """
 
     media: dict[str, Media] = field(default_factory=dict)
     latents: Latents = field(default_factory=dict)
     captions: list[Caption] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
-    stores: list[Store] = field(default_factory=list)
+    origins: list[int] = field(default_factory=list)
+    sources: Sequence[Source] = ()
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process gets: all but the sources, which it has."""
+        return self.__dict__ | {"sources": ()}
 
     @property
     def texts(self) -> list[str]:
@@ -65,19 +75,20 @@ class Batch:
         drawn = [shown_by[i] for i in self.rng.integers(len(shown_by), size=len(self))]
         whole = (self.rng.random(len(self)) < complete).tolist()
         return [
-            store.source.caption(record, shown, self.rng, everything)
-            for store, record, shown, everything in zip(
-                self.stores, self.records, drawn, whole, strict=True
+            self.sources[origin].caption(record, shown, self.rng, everything)
+            for origin, record, shown, everything in zip(
+                self.origins, self.records, drawn, whole, strict=True
             )
         ]
 
     def matches(self, captions: Sequence[Caption]) -> Tensor:
         """Return bool (B, B): whether caption i is true of sample j."""
         out = np.zeros((len(self), len(self)), dtype=bool)
-        for store in {id(s): s for s in self.stores}.values():
-            rows = [i for i, s in enumerate(self.stores) if s is store]
-            claims = [captions[i].claim for i in rows]
-            out[np.ix_(rows, rows)] = store.source.matches(claims, [self.records[i] for i in rows])
+        for origin, source in enumerate(self.sources):
+            rows = [i for i, o in enumerate(self.origins) if o == origin]
+            if rows:
+                claims = [captions[i].claim for i in rows]
+                out[np.ix_(rows, rows)] = source.matches(claims, [self.records[i] for i in rows])
         return torch.from_numpy(out)
 
 
@@ -106,6 +117,7 @@ class Mixture:
         self.wanted = wanted
         self.seed = seed
         self.stores = [stores[name] for name in present]
+        self.sources = [store.source for store in self.stores]
         total = sum(present.values())
         self.shares = [share / total for share in present.values()]
         self.containers = [
@@ -125,11 +137,14 @@ class Mixture:
         position = rng.random(size)
         out = Batch(
             records=[self.stores[c].records[i] for c, i in rows],
-            stores=[self.stores[c] for c in choice],
+            origins=choice.tolist(),
+            sources=self.sources,
             rng=rng,
         )
         for name in self.wanted.media:
-            taken = [self._take(c, name, i, at) for (c, i), at in zip(rows, position, strict=True)]
+            taken = [
+                self._take(c, name, i, at, rng) for (c, i), at in zip(rows, position, strict=True)
+            ]
             out.media[name] = self.config.media(name).to_tensor(taken)
         for name in self.wanted.latents:
             latents = [
@@ -155,13 +170,15 @@ class Mixture:
             raise ConfigError(f"{store.folder}: no cached latents of {name}; cache them first")
         return latents
 
-    def _take(self, choice: int, name: str, index: int, at: float) -> np.ndarray:
+    def _take(
+        self, choice: int, name: str, index: int, at: float, rng: np.random.Generator
+    ) -> np.ndarray:
         container = self.containers[choice][name]
         array = self.stores[choice].arrays[container][index]  # (F, H, W, 3) or (S,)
-        if container == name:
-            return array
-        frame = int(at * len(array))
-        return array[frame : frame + 1]
+        if container != name:
+            frame = int(at * len(array))
+            array = array[frame : frame + 1]
+        return self.sources[choice].varied(name, array, rng)
 
     def _take_latent(self, choice: int, name: str, index: int, at: float) -> np.ndarray:
         latent = self.latents[choice][name][index]  # (C, F, H, W)

@@ -25,6 +25,7 @@ from codi import media, worlds
 from codi.build import ModelConfig
 from codi.config import ConfigError, build, unknown
 from codi.data.shards import Item, index_shard
+from codi.data.variation import VARIATIONS
 
 Record = dict[str, Any]
 
@@ -62,6 +63,11 @@ class Source(ABC):
     @abstractmethod
     def matches(self, claims: Sequence[Any], records: Sequence[Record]) -> np.ndarray:
         """Return bool (n, m): whether claim i is true of record j."""
+
+    def varied(self, modality: str, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return an item's array as another take of the same thing could be; here as it is."""
+        del modality, rng
+        return array
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,6 @@ class WorldSource(Source):
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
-        self.world = importlib.import_module(f"codi.worlds.{config.world}")
         self.codes = {
             fact: {value: i for i, value in enumerate(values)}
             for fact, values in self.world.FACTS.items()
@@ -113,6 +118,11 @@ class WorldSource(Source):
 
     def __len__(self) -> int:
         return self.config.clips
+
+    @property
+    def world(self) -> Any:
+        """Return the world's module, which is no attribute so that sources can be pickled."""
+        return importlib.import_module(f"codi.worlds.{self.config.world}")
 
     @property
     def sizes(self) -> dict[str, dict[str, Any]]:
@@ -180,12 +190,28 @@ class ShardsConfig:
         files: glob patterns, absolute or below the data folder (`--data` or CODI_DATA).
         captions: for a modality, a regular expression that picks the captions it shows. Without
             one they are those of `captions_of` in the item's JSON, or all.
+        vary: by modality, how strongly media that a task reads are varied at random, against
+            learning few items by heart: about 0.15 for drawings and voices (`codi.data.variation`).
+            Cached latents are of the media as they are.
         optional: leave the source out, with a note, where no file matches.
     """
 
     files: tuple[str, ...]
     captions: dict[str, str] = field(default_factory=dict)
+    vary: dict[str, float] = field(default_factory=dict)
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the variations.
+
+        Raises:
+            ValueError: a modality that cannot be varied, or a strength outside 0 ... 0.5.
+        """
+        for name, strength in self.vary.items():
+            if name not in VARIATIONS:
+                raise ValueError("vary: " + unknown("modality", name, VARIATIONS))
+            if not 0.0 <= strength <= 0.5:
+                raise ValueError(f"vary: {name} is {strength:g}; give 0 to 0.5")
 
     def build(self, config: ModelConfig, root: Path | None) -> Source | None:
         """Return the source, or None for an optional one without files.
@@ -269,6 +295,10 @@ class ShardSource(Source):
         choices = choices or record["captions"] or [""]  # wordless items prompt with nothing
         text = str(choices[rng.integers(len(choices))])
         return Caption(text, text)
+
+    def varied(self, modality: str, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        strength = self.config.vary.get(modality, 0.0)
+        return VARIATIONS[modality](array, strength, rng) if strength else array
 
     def matches(self, claims: Sequence[Any], records: Sequence[Record]) -> np.ndarray:
         known = [set(r["captions"]) for r in records]

@@ -7,10 +7,13 @@ several processes that want the same store or latents, the first makes them and 
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -94,13 +97,20 @@ class Store:
         return self.folder / f"latents-{modality}-{codec}.npy"
 
 
-def open_store(source: Source, cache: Path, progress: Progress = quiet) -> Store:
-    """Return the store of a source below `cache`, building it the first time."""
+def open_store(source: Source, cache: Path, progress: Progress = quiet, workers: int = 1) -> Store:
+    """Return the store of a source below `cache`, building it the first time.
+
+    Args:
+        source: what is read.
+        cache: folder of stores.
+        progress: shows the items.
+        workers: processes that read items side by side.
+    """
     folder = cache / source.fingerprint
     if not (folder / "records.json").is_file():
         with _alone(folder, progress):
             if not (folder / "records.json").is_file():  # nor did another process make it meanwhile
-                _build(source, folder, progress)
+                _build(source, folder, progress, workers)
     return Store(folder, source)
 
 
@@ -109,33 +119,46 @@ def _alone(target: Path, progress: Progress) -> AbstractContextManager[None]:
     return locked(target.with_name(f"{target.name}.lock"), progress)
 
 
-def _build(source: Source, folder: Path, progress: Progress) -> None:
+def _build(source: Source, folder: Path, progress: Progress, workers: int) -> None:
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    arrays: dict[str, np.memmap] = {}
-    records = []
-    for index in progress(f"preparing {source.fingerprint}", len(source)):
-        item, record = source.read(index)
-        records.append(record)
-        if index and item.keys() != arrays.keys():
-            raise ConfigError(
-                f"{source.fingerprint}: item {index} has {', '.join(item)}, and the first has "
-                f"{', '.join(arrays)}; keep items with other media in a source of their own"
-            )
-        for name, value in item.items():
-            if name not in arrays:
-                arrays[name] = open_memmap(
-                    partial / f"{name}.npy",
-                    mode="w+",
-                    dtype=value.dtype,
-                    shape=(len(source), *value.shape),
-                )
-            arrays[name][index] = value
-    if not records:
+    if not len(source):
         raise ConfigError(f"{source.fingerprint}: the data source has no items; leave it out")
-    for array in arrays.values():
-        array.flush()
+    partial.mkdir(parents=True)
+    for name, value in source.read(0)[0].items():
+        shape = (len(source), *value.shape)
+        open_memmap(partial / f"{name}.npy", mode="w+", dtype=value.dtype, shape=shape)
+    chunks = [range(i, min(i + _CHUNK, len(source))) for i in range(0, len(source), _CHUNK)]
+    with ExitStack() as stack:
+        write = functools.partial(_write, source, partial)
+        written: Iterator[list[Record]] = map(write, chunks)
+        if workers > 1:
+            pool = stack.enter_context(multiprocessing.get_context("fork").Pool(workers))
+            written = pool.imap(write, chunks)
+        found = itertools.chain.from_iterable(written)
+        records = [next(found) for _ in progress(f"preparing {source.fingerprint}", len(source))]
     atomic_write_text(partial / "records.json", json.dumps(records))
     partial.replace(folder)
+
+
+_CHUNK = 32
+"""Items that a process writes before it says so."""
+
+
+def _write(source: Source, folder: Path, rows: range) -> list[Record]:
+    """Read some items into the arrays of a store that is being built; return their records."""
+    arrays = {path.stem: np.load(path, mmap_mode="r+") for path in folder.glob("*.npy")}
+    records = []
+    for index in rows:
+        item, record = source.read(index)
+        if item.keys() != arrays.keys():
+            raise ConfigError(
+                f"{source.fingerprint}: item {index} has {', '.join(sorted(item))}, and the first "
+                f"has {', '.join(sorted(arrays))}; keep items with other media in a source of "
+                "their own"
+            )
+        for name, value in item.items():
+            arrays[name][index] = value
+        records.append(record)
+    return records

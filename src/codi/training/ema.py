@@ -20,8 +20,8 @@ class MovingAverage:
     def update(self, parameters: Mapping[str, nn.Parameter], step: int) -> None:
         """Move towards the parameters; early steps use a smaller decay (as in Adam's debiasing)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in self.values.items():
-            value.lerp_(parameters[name].detach(), 1.0 - decay)
+        own = [parameters[name].detach() for name in self.values]
+        torch._foreach_lerp_(list(self.values.values()), own, 1.0 - decay)
 
     @torch.no_grad()
     def copy_to(self, parameters: Mapping[str, nn.Parameter]) -> None:

@@ -173,7 +173,8 @@ class Joint(Task):
         texts = batch.texts
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}
         device = next(iter(z0.values())).device
-        t = {name: steps.to(device) for name, steps in self.steps(len(batch), draws).items()}
+        steps = self.steps(len(batch), draws)
+        t = {name: own.to(device) for name, own in steps.items()}
         noise = {name: draws.normal(*z.shape).to(z) for name, z in z0.items()}
         z_t = {n: model.schedule.add_noise(z0[n], noise[n], t[n]) for n in c.streams}
 
@@ -185,7 +186,7 @@ class Joint(Task):
         prompts = truncated(texts, draws) if c.truncate else texts
         context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
         for name in c.denoised:
-            rows = t[name].nonzero()[:, 0]  # a clean stream has nothing to predict
+            rows = steps[name].nonzero()[:, 0].to(device)  # a clean stream has nothing to predict
             if len(rows):
                 beside = codi.beside(name, environments)
                 output = codi.diffusers[name](

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ from codi.locking import Progress, locked
 from codi.media import atomic_write_text
 from codi.memory import keep_freed_memory
 from codi.modalities import modality
+from codi.nn.graphs import replay
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
+from codi.training.drawing import draw_ahead
 from codi.training.ema import MovingAverage
 from codi.training.optimiser import OPTIMISERS
 from codi.training.preview import preview, save_pictures
@@ -73,6 +75,8 @@ class RunSettings:
         data: folder of data sets.
         bfloat16: compute in bf16 (weights and optimiser stay fp32).
         sample_every: steps between samples of the streams in training; 0 for none.
+        workers: processes that prepare data and draw batches ahead; with 0 that is done in turn.
+        graphs: whether diffusers replay recorded evaluations (`codi.nn.graphs`), on a GPU.
     """
 
     out: Path
@@ -83,6 +87,8 @@ class RunSettings:
     checkpoint_every: int = 200
     log_every: int = 20
     sample_every: int = 500
+    workers: int = 0
+    graphs: bool = False
 
 
 def select_parameters(
@@ -193,6 +199,7 @@ class Run:
             if name not in names:
                 raise ConfigError(unknown("stage", name, names))
         keep_freed_memory()
+        torch.set_float32_matmul_precision("high")  # what is not in bf16 may be in TF32 on a GPU
         self.settings.out.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.settings.out / "recipe.toml", to_toml(self.recipe))
         self._begin()
@@ -230,6 +237,9 @@ class Run:
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
         parameters = select_parameters(trainable, globs, stage.name)
         self._name_untrained(stage, model, parameters)
+        if self.settings.graphs:
+            for network in model.role("diffusers").values():
+                replay(network)
         optimiser = OPTIMISERS[stage.optimiser](
             trainable,
             list(parameters.values()),
@@ -296,13 +306,21 @@ class Run:
 
         try:
             with _between_steps() as interrupted:
+                drawn = draw_ahead(self.recipe.seed, stage, mixtures, first, settings.workers)
                 for step in self.show_steps(stage, range(first, stage.steps)):
-                    values = self._gradients(stage, step, tasks, mixtures, parameters, optimiser)
+                    log_now = step % settings.log_every == 0 or step + 1 == stage.steps
+                    # Reading numbers makes a GPU wait, so it is not done at every step.
+                    read = log_now or (step + 1) % settings.checkpoint_every == 0
+                    which, batches = next(drawn)
+                    values = self._gradients(stage, step, tasks[which], batches, parameters, read)
+                    for group in optimiser.param_groups:
+                        group["lr"] = learning_rate(stage, step)
                     whole = False
                     optimiser.step()
                     average.update(parameters, step)
                     done, whole = step + 1, True
-                    if step % settings.log_every == 0 or done == stage.steps:
+                    optimiser.zero_grad(set_to_none=True)
+                    if log_now:
                         values |= _update_norms(parameters, initial)
                         log.scalars(step, values)
                         self.report(values)
@@ -328,33 +346,24 @@ class Run:
         self,
         stage: Stage,
         step: int,
-        tasks: list[Task],
-        mixtures: list[Mixture],
+        task: Task,
+        batches: list[Batch],
         parameters: dict[str, nn.Parameter],
-        optimiser: torch.optim.Optimizer,
+        read: bool,
     ) -> dict[str, float]:
-        """Compute the gradients of a step and return the numbers worth logging."""
-        seed = self.recipe.seed
-        rate = learning_rate(stage, step)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        shares = np.array([o.share for o in stage.objectives])
-        which = int(
-            keyed_generator(seed, stage.name, step, "objective").choice(
-                len(tasks), p=shares / shares.sum()
-            )
-        )
-        size = stage.objectives[which].batch or stage.batch
-        optimiser.zero_grad(set_to_none=True)
-        values: dict[str, float] = {"rate": rate}
-        for part in range(stage.accumulate):
+        """Add up and clip the gradients of a step; return the numbers to log where they are read.
+
+        Raises:
+            ConfigError: nothing that is trained is in the losses, or a number is not finite.
+        """
+        values: dict[str, Tensor] = {}
+        for part, batch in enumerate(batches):
             key = (stage.name, step, part)
-            batch = _to_device(mixtures[which].batch(size, *key), self.settings.device)
             generator = torch.Generator().manual_seed(
-                int(keyed_generator(seed, *key, "draws").integers(2**62))
+                int(keyed_generator(self.recipe.seed, *key, "draws").integers(2**62))
             )
             with self._autocast():
-                losses = tasks[which](batch, Draws(generator))
+                losses = task(_to_device(batch, self.settings.device), Draws(generator))
             total = torch.stack([v.float() for v in losses.values()]).sum()
             if not total.requires_grad:
                 raise ConfigError(
@@ -362,17 +371,19 @@ class Run:
                     f"is trained, {', '.join(sorted({_part(name) for name in parameters}))}"
                 )
             (total / stage.accumulate).backward()
-            values |= {f"loss/{name}": float(v.detach()) for name, v in losses.items()}
-        values |= _gradient_norms(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
-        values["gradient"] = float(norm)
-        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
+            values |= {f"loss/{name}": v.detach() for name, v in losses.items()}
+        norms = _gradient_norms(parameters) if read else {}
+        values["gradient"] = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
+        if not read:
+            return {}
+        found = norms | {name: float(value) for name, value in values.items()}
+        wrong = {name: value for name, value in found.items() if not math.isfinite(value)}
         if wrong:
             raise ConfigError(
-                f"stage {stage.name!r}: {', '.join(wrong)} not finite at step {step}; "
+                f"stage {stage.name!r}: {', '.join(wrong)} not finite by step {step}; "
                 "lower learning_rate and resume from the last checkpoint"
             )
-        return values
+        return found | {"rate": learning_rate(stage, step)}
 
     def _show_samples(
         self,
@@ -442,7 +453,8 @@ class Run:
                 self.say(f"data source {name!r} is not there; training goes on without it")
                 return None
             cache = self.settings.cache or self.settings.out / "cache"
-            self._stores[name] = open_store(source, cache, self.progress)
+            workers = max(self.settings.workers, 1)
+            self._stores[name] = open_store(source, cache, self.progress, workers)
         return self._stores[name]
 
     def _mixtures(self, stage: Stage, tasks: list[Task]) -> list[Mixture]:
@@ -573,11 +585,12 @@ def _update_norms(
     return _norms("update", {n: p.detach() - initial[n] for n, p in parameters.items()})
 
 
-def _norms(kind: str, tensors: dict[str, Any]) -> dict[str, float]:
+def _norms(kind: str, tensors: dict[str, Tensor]) -> dict[str, float]:
     squares: dict[str, float] = {}
-    for name, tensor in tensors.items():
+    norms = torch.stack(torch._foreach_norm(list(tensors.values()))).tolist()  # one wait for all
+    for name, norm in zip(tensors, norms, strict=True):
         key = f"{kind}/{_part(name)}"
-        squares[key] = squares.get(key, 0.0) + float(tensor.square().sum())
+        squares[key] = squares.get(key, 0.0) + norm**2
     return {key: math.sqrt(value) for key, value in squares.items()}
 
 

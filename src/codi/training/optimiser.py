@@ -17,20 +17,20 @@ _ITERATIONS = 5
 _SMALLEST_SIDE = 16
 
 
-def orthogonalised(update: Tensor) -> Tensor:
-    """Return the matrix (rows, columns) with all singular values brought near 1.
+def orthogonalised(updates: Tensor) -> Tensor:
+    """Return matrices (..., rows, columns) with all their singular values brought near 1.
 
     Five steps of a Newton-Schulz iteration (Jordan et al., 2024, "Muon: An optimizer for hidden
     layers in neural networks"); directions stay, magnitudes go.
     """
     a, b, c = NEWTON_SCHULZ
-    tall = update.shape[0] > update.shape[1]
-    x = update.T if tall else update
-    x = x / x.norm().clamp(min=1e-12)
+    tall = updates.shape[-2] > updates.shape[-1]
+    x = updates.mT if tall else updates
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.AdamW):
@@ -72,23 +72,36 @@ class Muon(torch.optim.AdamW):
         """Update all parameters that have a gradient; those of matrices are used up."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and id(p) in self._matrices:
-                    self._step_matrix(p, p.grad, group["lr"], group["weight_decay"])
+            for alike in self._alike(group["params"]):
+                self._step_matrices(alike, group["lr"], group["weight_decay"])
+                for p in alike:
                     p.grad = None  # nothing is left of it for AdamW
         super().step()
         return loss
 
-    def _step_matrix(self, p: nn.Parameter, gradient: Tensor, lr: float, decay: float) -> None:
-        state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["step"] = torch.zeros(())  # which AdamW looks for when a state is loaded
-            state["momentum_buffer"] = torch.zeros_like(p)
-        past = state["momentum_buffer"]
-        past.mul_(self.momentum).add_(gradient)
-        ahead = gradient.add(past, alpha=self.momentum).flatten(1)
-        size = 0.2 * max(ahead.shape) ** 0.5
-        p.mul_(1.0 - lr * decay).add_(orthogonalised(ahead).view_as(p), alpha=-lr * size)
+    def _alike(self, parameters: Iterable[nn.Parameter]) -> list[list[Tensor]]:
+        """Return the matrices that have a gradient, those of one shape together: one product."""
+        groups: dict[tuple[int, int], list[Tensor]] = {}
+        for p in parameters:
+            if p.grad is not None and id(p) in self._matrices:
+                groups.setdefault((p.shape[0], p[0].numel()), []).append(p)
+        return list(groups.values())
+
+    def _step_matrices(self, parameters: list[Tensor], lr: float, decay: float) -> None:
+        for p in parameters:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["step"] = torch.zeros(())  # which AdamW looks for in a loaded state
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        past = [self.state[p]["momentum_buffer"] for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_mul_(past, self.momentum)
+        torch._foreach_add_(past, gradients)
+        ahead = torch._foreach_add(gradients, past, alpha=self.momentum)
+        moves = orthogonalised(torch.stack([x.flatten(1) for x in ahead]))
+        size = 0.2 * max(moves.shape[1:]) ** 0.5
+        torch._foreach_mul_(parameters, 1.0 - lr * decay)
+        steps = [move.view_as(p) for move, p in zip(moves, parameters, strict=True)]
+        torch._foreach_add_(parameters, steps, alpha=-lr * size)
 
 
 def _matrices(module: nn.Module) -> set[int]:
