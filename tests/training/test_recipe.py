@@ -185,6 +185,15 @@ def test_a_stage_may_have_other_sizes() -> None:
         wrong.check()
 
 
+def test_all_batches_of_a_stage_can_be_made_smaller() -> None:
+    of_its_own = Objective("align", {"bounce": 1.0}, {"modality": "audio"}, batch=96)
+    stage_ = stage("s", reconstruct(), of_its_own, batch=16, batch_scale=0.25)
+    assert [stage_.size(o) for o in stage_.objectives] == [4, 24]
+    assert dataclasses.replace(stage_, batch_scale=0.001).size(of_its_own) == 1
+    with pytest.raises(ValueError, match="batch_scale is 0; give a number above 0"):
+        dataclasses.replace(stage_, batch_scale=0.0)
+
+
 def test_overrides_reach_the_model() -> None:
     changed = dataclasses.replace(recipe(), overrides=("codecs.image.channels=24",))
     assert changed.model == str(PRESET)

@@ -17,6 +17,7 @@ from codi.cli.plugins import OPTION
 
 if TYPE_CHECKING:
     from codi.pipeline import Pipeline
+    from codi.training.recipe import Stage
 
 SUMMARY = "measure speed, memory and operations"
 
@@ -235,10 +236,17 @@ def run_train(arguments: argparse.Namespace) -> int:
             table.add_row(
                 stage.name,
                 f"{taken_s * 1e3:.0f}",
-                f"{stage.batch * stage.accumulate / taken_s:.1f}",
+                f"{_samples(stage) / taken_s:.1f}",
                 f"{plan.flops / taken_s / peak:.0%}",
             )
     print_table(table)
     name = str(dtype).removeprefix("torch.")
     print_line(f"matrix multiplication here: {peak / 1e9:.1f} GFLOP/s ({name}, {device})")
     return 0
+
+
+def _samples(stage: Stage) -> float:
+    """Return how many samples a step of a stage has in the mean over its objectives."""
+    shares = sum(objective.share for objective in stage.objectives)
+    drawn = sum(objective.share * stage.size(objective) for objective in stage.objectives)
+    return drawn / shares * stage.accumulate

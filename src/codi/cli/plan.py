@@ -118,7 +118,7 @@ class StagePlan:
         total = sum(objective.share for objective in stage.objectives)
         flops = sum(
             costs.training_flops(task, trained)
-            * (objective.batch or stage.batch)
+            * stage.size(objective)
             * stage.accumulate
             * objective.share
             / total
@@ -137,7 +137,7 @@ class StagePlan:
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of the table, without the time."""
-        batch = f"{self.stage.batch}"
+        batch = "\n".join(str(self.stage.size(o)) for o in self.stage.objectives)
         if self.stage.accumulate > 1:
             batch += f" x {self.stage.accumulate}"
         return (

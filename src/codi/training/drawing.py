@@ -37,7 +37,7 @@ class _Steps(Dataset[tuple[int, list[Batch]]]):
         shares = np.array([objective.share for objective in stage.objectives])
         chance = keyed_generator(self.seed, stage.name, step, "objective")
         which = int(chance.choice(len(shares), p=shares / shares.sum()))
-        size = stage.objectives[which].batch or stage.batch
+        size = stage.size(stage.objectives[which])
         mixture = self.mixtures[which]
         return which, [mixture.batch(size, stage.name, step, i) for i in range(stage.accumulate)]
 

@@ -500,7 +500,13 @@ class Run:
     ) -> Callable[[], Iterator[Batch]]:
         def batches() -> Iterator[Batch]:
             for i in range(16):
-                batch = mixture.batch(min(stage.batch, 64), stage.name, index, "calibration", i)
+                batch = mixture.batch(
+                    min(stage.size(stage.objectives[index]), 64),
+                    stage.name,
+                    index,
+                    "calibration",
+                    i,
+                )
                 yield _to_device(batch, self.settings.device)
 
         return batches

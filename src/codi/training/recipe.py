@@ -82,6 +82,8 @@ class Stage:
         train: globs over parameter names ("diffusers.audio.*"); "!glob" takes some out again. What
             the tasks train by default when empty. A glob without a match is an error.
         starts_from: parts that begin as a copy of another, {"encoders.video" = "encoders.image"}.
+        batch, batch_scale: samples in a step, of objectives without a number of their own; and what
+            all of these are multiplied by, for a smaller machine.
         optimiser: "adamw" or "muon" (`codi.training.optimiser`); a step of "muon" is dearer, and
             for convolutions worth about two of the others.
         warmup, decay: linear warm-up steps, then "cosine" to a tenth or "constant".
@@ -105,6 +107,7 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.995
     accumulate: int = 1
+    batch_scale: float = 1.0
     overrides: tuple[str, ...] = ()
     note: str = ""
 
@@ -121,6 +124,12 @@ class Stage:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.batch_scale <= 0:
+            raise ValueError(f"batch_scale is {self.batch_scale:g}; give a number above 0")
+
+    def size(self, objective: Objective) -> int:
+        """Return how many samples a step of an objective has, 1 at least."""
+        return max(round((objective.batch or self.batch) * self.batch_scale), 1)
 
     def where(self, recipe: str, index: int) -> str:
         """Return the place of an objective, for error messages."""
