@@ -167,7 +167,7 @@ class SceneClassifier(Classifier):
 
     SIZE_PX = 32
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96), classes: int = len(CLASSES)) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
         super().__init__(widths, classes=classes, channels=3)
 
     @staticmethod
@@ -189,7 +189,7 @@ class MotionClassifier(Classifier):
     SIZE_PX = 32
     FRAMES = 8
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96), classes: int = len(CLASSES)) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
         super().__init__(widths, classes=classes, channels=MotionClassifier.FRAMES)
 
     @staticmethod
@@ -236,9 +236,9 @@ class VoiceClassifier(Classifier):
 class SoundClassifier(Classifier):
     """Hear what sounds in recordings (B, S) of 16 kHz, of any length from half a second."""
 
-    MEL = MelConfig(hop=400, bins=64)
+    MEL = MelConfig(hop=640, bins=48)
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96), classes: int = len(CLASSES)) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
         super().__init__(widths, columns=SoundClassifier.MEL.bins, classes=classes)
 
     @staticmethod

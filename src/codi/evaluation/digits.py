@@ -7,7 +7,7 @@ from pathlib import Path
 from codi.build import ModelConfig
 from codi.evaluation import parts
 from codi.evaluation.classifiers import CLASSES, Progress, quiet
-from codi.evaluation.real import TRAINED, TRAINING_STEPS, PartSuite, shards_of
+from codi.evaluation.real import TRAINED, PartSuite, shards_of
 from codi.evaluation.suites import DIGITS, MEDIA, Terms
 
 FILES = {TRAINED: "digits-train*.tar", "held-out": "digits-val*.tar"}
@@ -29,7 +29,7 @@ class DigitsSuite(PartSuite):
         root: Path | None,
         cache: Path,
         progress: Progress = quiet,
-        steps: int = TRAINING_STEPS,
+        steps: int | None = None,
     ) -> None:
         shards = {split: shards_of(parts.DIGITS, file) for split, file in FILES.items()}
         super().__init__(parts.DIGITS, config, root, shards, cache, progress, steps)

@@ -40,11 +40,13 @@ class JudgeKind:
         make: a fresh network for so many classes.
         learns: from the arrays of an item, by modality, to what is learned from it (k, ...).
         looks: for each modality it can read, from an object to what is looked at (v, ...).
+        steps: of training; some minutes at most on one core.
     """
 
     make: Callable[[int], Classifier]
     learns: Callable[[Arrays], Tensor]
     looks: Mapping[str, Callable[[Any], Tensor]]
+    steps: int = 900
 
     def read(self, classifier: Classifier, modality: str, items: Sequence[Any]) -> list[int]:
         """Return the class that most looks at each object see."""
@@ -83,11 +85,14 @@ def _recording(arrays: Arrays) -> Tensor:
 
 JUDGES: dict[str, JudgeKind] = {
     "glyph": JudgeKind(lambda n: PictureClassifier(classes=n), _pictures, _LOOKS_AT_PICTURES),
-    "scene": JudgeKind(lambda n: SceneClassifier(classes=n), _pictures, _LOOKS_AT_PICTURES),
+    "scene": JudgeKind(
+        lambda n: SceneClassifier(classes=n), _pictures, _LOOKS_AT_PICTURES, steps=500
+    ),
     "motion": JudgeKind(
         lambda n: MotionClassifier(classes=n),
         lambda arrays: _as_tensor(arrays["video"])[None],
         {"video": lambda clip: _as_tensor(clip.frames)[None]},
+        steps=500,
     ),
     "voice": JudgeKind(lambda n: VoiceClassifier(classes=n), _recording, _LISTENS),
     "sound": JudgeKind(lambda n: SoundClassifier(classes=n), _recording, _LISTENS),

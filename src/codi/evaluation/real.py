@@ -41,9 +41,6 @@ from codi.weights import load_part, missing_parts, save_part
 
 NAME = "real"
 
-TRAINING_STEPS = 900
-"""Of each judge; a minute or two on one core."""
-
 RANKS = (1, 5, 10)
 """Among how many of the nearest the right one is looked for."""
 
@@ -69,7 +66,7 @@ class PartSuite(Suite):
         shards: of every split; those of `TRAINED` teach the judges.
         cache: folder of trained judges.
         progress: shows their training.
-        steps: of it.
+        steps: of it; those of each kind of judge by default.
         seed: of the order of items, which are those of the shards without one.
     """
 
@@ -81,7 +78,7 @@ class PartSuite(Suite):
         shards: Mapping[str, ShardsConfig],
         cache: Path,
         progress: Progress = quiet,
-        steps: int = TRAINING_STEPS,
+        steps: int | None = None,
         seed: int | None = None,
     ) -> None:
         self.part, self.config, self.root, self.shards = part, config, root, dict(shards)
@@ -250,7 +247,12 @@ class PartSuite(Suite):
             inputs, labels = self._lesson(name, kind, classifier)
             what = f"training the judge of {self.part.name}: {name} ({kind})"
             fit_classifier(
-                classifier, inputs, labels, steps=self.steps, what=what, progress=self.progress
+                classifier,
+                inputs,
+                labels,
+                steps=JUDGES[kind].steps if self.steps is None else self.steps,
+                what=what,
+                progress=self.progress,
             )
             save_part(classifier, folder, f"classifiers.{judge}")
         return classifier.eval()
@@ -302,7 +304,7 @@ class RealPart(PartSuite):
         encoders: Extractor,
         encodable: Collection[str],
         progress: Progress = quiet,
-        steps: int = TRAINING_STEPS,
+        steps: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(part, config, root, shards, cache, progress, steps, seed)
