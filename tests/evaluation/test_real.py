@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codi.config import ConfigError
 from codi.data.source import ShardsConfig, ShardSource
+from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.parts import PARTS, Fact, said
 from codi.evaluation.real import TRAINED, PartSuite, found_shards, shards_of
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Input
+from codi.pipeline import load
 from codi.weights import save_model
 from tests.real_shards import write_real_shard
 from tests.small import small_config, small_model, speaking
@@ -147,3 +150,9 @@ def test_media_of_every_part_are_fitted(tmp_path: Path) -> None:
 def test_words_are_whole() -> None:
     assert said("Someone says one.", "one")
     assert not said("someone", "one")
+
+
+def test_a_model_may_say_nothing(folder: Path) -> None:
+    rows = OwnExtractor(load(folder))("text", ["", "a dog"])["features"]
+    assert rows.shape[0] == 2
+    assert np.isfinite(rows).all()
