@@ -323,3 +323,46 @@ def test_the_folder_of_data_is_given_or_set(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CODI_DATA", "/somewhere")
     assert data_root() == Path("/somewhere")
     assert data_root("/else") == Path("/else")
+
+
+# --- layouts of real data ---
+
+
+def test_a_clip_that_loops_begins_again(tmp_path: Path) -> None:
+    record = {"captions": ["x"], "video": {"n": 4, "fps": 8.0}}
+    members = {"a.json": json.dumps(record).encode(), "a.video.webp": _filmstrip(4, 32)}
+    _tar(tmp_path / "x.tar", members)
+    held, looped = (_shards(tmp_path, loop=loop).read(0)[0]["video"] for loop in (False, True))
+    assert (held[:, 0, 0, 0] / 10).tolist() == [0, 1, 2, *[3] * 13]
+    assert (looped[:, 0, 0, 0] / 10).tolist() == [0, 1, 2, 3] * 4
+    assert _shards(tmp_path, loop=True).fingerprint != _shards(tmp_path).fingerprint
+    members["a.json"] = json.dumps(record | {"loop": True}).encode()  # it may say so itself
+    _tar(tmp_path / "x.tar", members)
+    assert np.array_equal(_shards(tmp_path).read(0)[0]["video"], looped)
+
+
+def test_a_frame_may_serve_as_the_picture(tmp_path: Path) -> None:
+    record = {"captions": ["x"], "video": {"n": 4, "fps": 8.0}, "image_frame": 2}
+    members = {"a.json": json.dumps(record).encode(), "a.video.webp": _filmstrip(4, 32)}
+    _tar(tmp_path / "x.tar", members)
+    arrays, _ = _shards(tmp_path).read(0)
+    assert arrays["image"].shape == (1, 64, 64, 3)
+    assert (arrays["image"] == 20).all()
+    members["a.json"] = json.dumps(record | {"image_frame": 4}).encode()
+    _tar(tmp_path / "x.tar", members)
+    with pytest.raises(ConfigError, match=r"x.tar: item 'a': frame 4 .* strip of 4 frames; name"):
+        _shards(tmp_path).read(0)
+
+
+def test_items_are_parted_by_their_keys(tmp_path: Path) -> None:
+    _tar(tmp_path / "x.tar", {f"item{i}.txt": b"x" for i in range(80)})
+    keys = {
+        split: [item.key for item in _shards(tmp_path, split=split).items]
+        for split in ("all", "trained", "held-out")
+    }
+    assert set(keys["trained"]) | set(keys["held-out"]) == set(keys["all"])
+    assert not set(keys["trained"]) & set(keys["held-out"])
+    assert 3 <= len(keys["held-out"]) <= 20
+    table = {"kind": "shards", "files": ["x.tar"], "split": "heldout"}
+    with pytest.raises(ConfigError, match="did you mean 'held-out'"):
+        source_config("x", table, "mine")

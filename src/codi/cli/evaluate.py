@@ -13,13 +13,15 @@ SUMMARY = "measure what a model makes"
 _DESCRIPTION = """\
 Generate samples for every task of a suite and measure them: do they say what was asked for, and do
 sound and picture agree? The suite `bounce` reads facts and impacts back out of the samples with
-plain signal processing; `digits` uses held-out recordings and pictures. `table2` to `table11`
+plain signal processing; `digits` uses held-out recordings and pictures, `real` all parts of the
+real data that are in --data (PART-test*.tar, or else PART-val*.tar). `table2` to `table11`
 measure what CoDi's paper measures, on the data sets that it names; `bridging`, `coherence`,
 `conditions`, `weights` and `unseen` test its claims on the bounce world. See
 docs/howto/evaluate.md.
 
 examples:
   codi evaluate --suite bounce --samples 200 --out eval
+  codi evaluate --suite real --data DIR --samples 40 --out eval
   codi evaluate --suite table5 --data DIR --extractors panns=FILE vggish=FILE --out eval
   codi evaluate --model runs/mine/model --suite bounce --samples 16 --tasks text-to-image --out eval
 """
@@ -36,15 +38,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--suite",
         default="bounce",
         metavar="S",
-        help="bounce, digits, a claim (bridging, coherence, conditions, weights, unseen), or a "
-        "table of the paper: table2 ... table11 (default: bounce)",
+        help="bounce, digits, real, a claim (bridging, coherence, conditions, weights, unseen), or "
+        "a table of the paper: table2 ... table11 (default: bounce)",
     )
     parser.add_argument(
         "--samples",
         "--num",
         type=whole_number(1),
         metavar="N",
-        help="a task (default: the suite's own number; 100 for bounce and digits)",
+        help="a task (default: the suite's own number; 100 for bounce, digits and real)",
     )
     parser.add_argument(
         "--out",

@@ -12,12 +12,13 @@ import importlib
 import os
 import pkgutil
 import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from codi.build import ModelConfig
 from codi.config import ConfigError, build, unknown
 from codi.data.shards import Item, index_shard
 from codi.data.variation import VARIATIONS
+from codi.modalities import modality
 
 Record = dict[str, Any]
 
@@ -194,12 +196,18 @@ class ShardsConfig:
             learning few items by heart: about 0.15 for drawings and voices (`codi.data.variation`).
             Cached latents are of the media as they are.
         optional: leave the source out, with a note, where no file matches.
+        loop: begin a film strip again where the model's clips are longer, as animations do, instead
+            of holding its last frame; a record may say it for its own item (`"loop": true`).
+        split: "held-out" takes every eighth item, by a hash of its key, and "trained" the others:
+            for shards that came without a part to judge by.
     """
 
     files: tuple[str, ...]
     captions: dict[str, str] = field(default_factory=dict)
     vary: dict[str, float] = field(default_factory=dict)
     optional: bool = False
+    loop: bool = False
+    split: Literal["all", "trained", "held-out"] = "all"
 
     def __post_init__(self) -> None:
         """Check the variations.
@@ -255,7 +263,9 @@ class ShardSource(Source):
     @cached_property
     def items(self) -> list[Item]:
         """Return the items of all shards: where their members lie, and not what is in them."""
-        return [item for file in self.files for item in index_shard(file)]
+        takes = _SPLITS[self.config.split]
+        found = [item for file in self.files for item in index_shard(file)]
+        return [item for item in found if takes(zlib.crc32(item.key.encode()) % _HELD_OUT_OF == 0)]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -264,24 +274,40 @@ class ShardSource(Source):
     def fingerprint(self) -> str:
         settings = {name: m.media for name, m in self.model.modalities.items()}
         sizes = [(path.name, path.stat().st_size) for path in self.files]
-        digest = hashlib.sha256(repr((sorted(settings.items()), sizes)).encode()).hexdigest()
+        depends = (sorted(settings.items()), sizes, self.config.loop, self.config.split)
+        digest = hashlib.sha256(repr(depends).encode()).hexdigest()
         return f"{self.files[0].stem}-{digest[:12]}"
 
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
         item = self.items[index]
         record = item.record()
+        told = {"loop": self.config.loop} | record
         arrays = {}
-        for name, decode in DECODERS.items():
-            member = item.named(name, ENDINGS.get(name, ()))
-            if member is not None and name in self.model.modalities:
-                try:
-                    arrays[name] = decode(member.read(), record, self.model.modality(name).media)
-                except media.MediaError as error:
-                    raise ConfigError(f"{item.file}: item {item.key!r}: {error}") from error
+        try:
+            for name, decode in DECODERS.items():
+                member = item.named(name, ENDINGS.get(name, ()))
+                if member is not None and name in self.model.modalities:
+                    arrays[name] = decode(member.read(), told, self.model.modality(name).media)
+            arrays |= self._frames(item, record, arrays)
+        except media.MediaError as error:
+            raise ConfigError(f"{item.file}: item {item.key!r}: {error}") from error
         labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
         of = record.get("captions_of") or {}
         kept = {"captions": captions_in(record), "captions_of": of, "labels": labels}
         return arrays, kept
+
+    def _frames(
+        self, item: Item, record: Record, arrays: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return media without a file that are a frame of another: `"image_frame": 0`."""
+        found = {}
+        for name in self.model.modalities:
+            whole, at = modality(name).part_of, record.get(f"{name}_frame")
+            member = item.named(whole, ENDINGS.get(whole, ())) if whole else None
+            if name not in arrays and at is not None and member is not None:
+                settings = self.model.modality(name).media
+                found[name] = _decode_frame(member.read(), record, int(at), settings)
+        return found
 
     def caption(
         self, record: Record, shown_by: str, rng: np.random.Generator, complete: bool = False
@@ -318,9 +344,21 @@ def _decode_video(encoded: bytes, record: Record, settings: dict[str, Any]) -> n
         return media.decode_video(encoded, **settings).frames
     frames = media.decode_filmstrip(encoded, record["video"]["n"])
     wanted, own_fps = settings["frames"], float(record["video"]["fps"])
-    times = np.arange(wanted) / settings["fps"]
-    index = np.minimum((times * own_fps).round().astype(int), len(frames) - 1)
+    index = (np.arange(wanted) / settings["fps"] * own_fps).round().astype(int)
+    index = index % len(frames) if record.get("loop") else np.minimum(index, len(frames) - 1)
     return media.resize_frames(frames[index], settings["size_px"])
+
+
+def _decode_frame(encoded: bytes, record: Record, at: int, settings: dict[str, Any]) -> np.ndarray:
+    """Return one frame (1, H, W, 3) of a film strip."""
+    count = (record.get("video") or {}).get("n", 0)
+    if not 0 <= at < count:
+        raise media.MediaError(
+            f"frame {at} is to be its picture, of a film strip of {count} frames; name one that "
+            "is there"
+        )
+    frames = media.decode_filmstrip(encoded, count)
+    return media.resize_frames(frames[at : at + 1], settings["size_px"])
 
 
 def _decode_image(encoded: bytes, record: Record, settings: dict[str, Any]) -> np.ndarray:
@@ -351,6 +389,14 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "audio": ("flac", "wav", "mp3", "ogg"),
 }
 """Bare endings (`KEY.jpg`) that say which modality a member is of."""
+
+_HELD_OUT_OF = 8
+_SPLITS: dict[str, Callable[[bool], bool]] = {
+    "all": lambda _held_out: True,
+    "trained": lambda held_out: not held_out,
+    "held-out": lambda held_out: held_out,
+}
+"""Which items a split takes, by whether the hash of their key holds them out."""
 
 SOURCES: dict[str, Any] = {"world": WorldConfig, "shards": ShardsConfig}
 """Configuration class of every kind of source, by the `kind` a recipe names. Add your own here."""

@@ -1,7 +1,7 @@
-"""Which digit is drawn or spoken: two small networks, trained on real data within the evaluation.
+"""What is drawn, shown, done or heard: small networks, trained on real data within the evaluation.
 
-They judge a model without having seen it: real recordings and handwriting teach them, distorted at
-random so that small faults of a generator do not decide. They know no file and no suite.
+They judge a model without having seen it: real media teach them, distorted at random so that small
+faults of a generator do not decide. They know no file and no suite.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,22 +30,27 @@ def quiet(what: str, total: int) -> Iterable[int]:
 
 
 class Classifier(nn.Module, ABC):
-    """A convolutional network on prepared inputs (B, 1, H, W).
+    """A convolutional network on prepared inputs (B, C, H, W).
 
     Args:
         widths: channels of each layer; each halves H and W.
         columns: W, where its place tells something; None where only presence does.
         classes: how many there are.
+        channels: C.
     """
 
     def __init__(
-        self, widths: Sequence[int], columns: int | None = None, classes: int = len(CLASSES)
+        self,
+        widths: Sequence[int],
+        columns: int | None = None,
+        classes: int = len(CLASSES),
+        channels: int = 1,
     ) -> None:
         super().__init__()
         self.pooled = (2, 3) if columns is None else (2,)
         places = 1 if columns is None else columns >> len(widths)
         layers: list[nn.Module] = []
-        before = 1
+        before = channels
         for width in widths:
             layers += [
                 nn.Conv2d(before, width, 3, padding=1, bias=False),
@@ -59,7 +65,7 @@ class Classifier(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def prepare(x: Tensor) -> Tensor:
-        """Return the network's input (B, 1, H, W) for a batch of media."""
+        """Return the network's input (B, C, H, W) for a batch of media."""
 
     @staticmethod
     @abstractmethod
@@ -94,8 +100,8 @@ def _hidden(size: int, length: int, most: int, generator: torch.Generator) -> Te
 class PictureClassifier(Classifier):
     """Read the digit in pictures (B, 3, H, W) in [-1, 1], whatever its colour and place."""
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64)) -> None:
-        super().__init__(widths)
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
+        super().__init__(widths, classes=classes)
 
     @staticmethod
     def prepare(x: Tensor) -> Tensor:
@@ -115,22 +121,89 @@ class PictureClassifier(Classifier):
     @staticmethod
     def distort(x: Tensor, generator: torch.Generator) -> Tensor:
         """Turn, stretch, slant, move, blur and dim; add noise."""
-        size = len(x)
-        angle = _uniform(generator, size, -0.25, 0.25)
-        across, down = (_uniform(generator, size, 0.85, 1.2) for _ in range(2))
-        slant = _uniform(generator, size, -0.25, 0.25)
-        moved = [_uniform(generator, size, -0.15, 0.15) for _ in range(2)]
-        cos, sin = angle.cos(), angle.sin()
-        matrix = torch.stack(
-            [across * cos, slant - sin, moved[0], sin, down * cos, moved[1]], dim=1
-        ).view(size, 2, 3)
-        grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-        x = F.grid_sample(x, grid, align_corners=False)
-        soft = F.avg_pool2d(x, 3, 1, 1)
-        x = torch.lerp(x, soft, _uniform(generator, size, 0.0, 1.0)[:, None, None, None])
+        x = _blurred(_moved(x, generator, 0.25, (0.85, 1.2), 0.15, "zeros"), generator)
         noise = torch.randn(x.shape, generator=generator)
-        light = _uniform(generator, size, 0.7, 1.1)[:, None, None, None]
+        light = _uniform(generator, len(x), 0.7, 1.1)[:, None, None, None]
         return light * x + 0.06 * noise
+
+
+def _moved(
+    x: Tensor,
+    generator: torch.Generator,
+    turn: float,
+    stretch: tuple[float, float],
+    move: float,
+    beyond: str = "border",
+) -> Tensor:
+    """Return pictures (B, C, H, W) turned and slanted by up to `turn`, stretched and moved.
+
+    `beyond` says what comes in from beyond the edge, as `padding_mode` of `grid_sample`.
+    """
+    size = len(x)
+    angle = _uniform(generator, size, -turn, turn)
+    across, down = (_uniform(generator, size, *stretch) for _ in range(2))
+    slant = _uniform(generator, size, -turn, turn)
+    moved = [_uniform(generator, size, -move, move) for _ in range(2)]
+    cos, sin = angle.cos(), angle.sin()
+    matrix = torch.stack([across * cos, slant - sin, moved[0], sin, down * cos, moved[1]], dim=1)
+    grid = F.affine_grid(matrix.view(size, 2, 3), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode=beyond, align_corners=False)
+
+
+def _blurred(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return pictures (B, C, H, W), each somewhere between sharp and soft."""
+    soft = F.avg_pool2d(x, 3, 1, 1)
+    return torch.lerp(x, soft, _uniform(generator, len(x), 0.0, 1.0)[:, None, None, None])
+
+
+def _small(x: Tensor, size_px: int) -> Tensor:
+    """Return pictures (B, C, H, W) at a size."""
+    x = x.float()
+    return x if x.shape[2:] == (size_px, size_px) else F.interpolate(x, size_px, mode="area")
+
+
+class SceneClassifier(Classifier):
+    """See one thing of whole pictures (B, 3, H, W) in [-1, 1], in colour: a hair, a hand."""
+
+    SIZE_PX = 32
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
+        super().__init__(widths, classes=classes, channels=3)
+
+    @staticmethod
+    def prepare(x: Tensor) -> Tensor:
+        """Return the pictures at 32 px."""
+        return _small(x, SceneClassifier.SIZE_PX)
+
+    @staticmethod
+    def distort(x: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn, stretch and move a little, blur, tint; add noise. Left stays left."""
+        x = _blurred(_moved(x, generator, turn=0.1, stretch=(0.85, 1.15), move=0.12), generator)
+        tint = 0.9 + 0.2 * torch.rand((len(x), 3, 1, 1), generator=generator)
+        return tint * x + 0.05 * torch.randn(x.shape, generator=generator)
+
+
+class MotionClassifier(Classifier):
+    """See what is done in clips (B, F, 3, H, W) in [-1, 1], whatever its colour."""
+
+    SIZE_PX = 32
+    FRAMES = 8
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
+        super().__init__(widths, classes=classes, channels=MotionClassifier.FRAMES)
+
+    @staticmethod
+    def prepare(x: Tensor) -> Tensor:
+        """Return the light of eight frames, spread over the clip, less what does not change."""
+        at = torch.linspace(0, x.shape[1] - 1, MotionClassifier.FRAMES).round().long()
+        grey = _small(x[:, at].float().mean(2), MotionClassifier.SIZE_PX)  # (B, 8, H, W)
+        return grey - grey[:, :, :1, :1]  # the background, as the corner has it
+
+    @staticmethod
+    def distort(x: Tensor, generator: torch.Generator) -> Tensor:
+        """Turn, stretch, move and blur all frames alike; add noise."""
+        x = _blurred(_moved(x, generator, turn=0.1, stretch=(0.85, 1.15), move=0.12), generator)
+        return x + 0.05 * torch.randn(x.shape, generator=generator)
 
 
 class VoiceClassifier(Classifier):
@@ -139,15 +212,14 @@ class VoiceClassifier(Classifier):
     MEL = MelConfig(hop=400, bins=40)
     SECONDS = 1.5
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64)) -> None:
-        super().__init__(widths, columns=VoiceClassifier.MEL.bins)  # a pitch is a place
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
+        columns = VoiceClassifier.MEL.bins  # a pitch is a place
+        super().__init__(widths, columns=columns, classes=classes)
 
     @staticmethod
     def prepare(x: Tensor) -> Tensor:
         """Return the log-mel spectrogram (B, 1, T, M) of the loudest 1.5 s, quiet cut away."""
-        mel = log_mel(x, VoiceClassifier.MEL)  # (B, 1, T, M)
-        top = mel.flatten(1).amax(1)[:, None, None, None]
-        level = ((mel - top) / 8.0 + 1.0).clamp_min(0.0)  # 8 nats below the loudest is silence
+        level = _levels(x, VoiceClassifier.MEL)
         columns = int(VoiceClassifier.SECONDS * 16_000 / VoiceClassifier.MEL.hop)
         level = F.pad(level, (0, 0, 0, max(columns - level.shape[2], 0)))
         sums = F.pad(level.sum((1, 3)).cumsum(1), (1, 0))  # (B, T + 1)
@@ -158,29 +230,74 @@ class VoiceClassifier(Classifier):
     @staticmethod
     def distort(x: Tensor, generator: torch.Generator) -> Tensor:
         """Shift in time and pitch, stretch, hide a few columns and bands; add noise."""
-        size = len(x)
-        matrix = torch.zeros(size, 2, 3)
-        matrix[:, 0, 0] = _uniform(generator, size, 0.94, 1.06)
-        matrix[:, 0, 2] = _uniform(generator, size, -0.06, 0.06)
-        matrix[:, 1, 1] = _uniform(generator, size, 0.85, 1.15)
-        matrix[:, 1, 2] = _uniform(generator, size, -0.3, 0.3)
-        grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-        x = F.grid_sample(x, grid, align_corners=False)
-        for axis, most in ((2, 8), (3, 5)):
-            first = _uniform(generator, size, 0.0, x.shape[axis])[:, None]
-            length = _uniform(generator, size, 0.0, most)[:, None]
-            at = torch.arange(x.shape[axis])[None]
-            hidden = (at >= first) & (at < first + length)
-            x = x.masked_fill(hidden[:, None, :, None] if axis == 2 else hidden[:, None, None], 0.0)
-        gain = _uniform(generator, size, -0.1, 0.1)[:, None, None, None]
-        return (x + gain * (x > 0) + 0.05 * torch.randn(x.shape, generator=generator)).clamp_min(
-            0.0
-        )
+        return _reheard(x, generator)
+
+
+class SoundClassifier(Classifier):
+    """Hear what sounds in recordings (B, S) of 16 kHz, of any length from half a second."""
+
+    MEL = MelConfig(hop=640, bins=48)
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = len(CLASSES)) -> None:
+        super().__init__(widths, columns=SoundClassifier.MEL.bins, classes=classes)
+
+    @staticmethod
+    def prepare(x: Tensor) -> Tensor:
+        """Return the log-mel spectrogram (B, 1, T, M) from silence (0) to the loudest (1)."""
+        return _levels(x, SoundClassifier.MEL)
+
+    @staticmethod
+    def distort(x: Tensor, generator: torch.Generator) -> Tensor:
+        """Begin elsewhere, shift in pitch, stretch, hide columns and bands; add noise."""
+        first = int(torch.randint(x.shape[2], (1,), generator=generator))
+        return _reheard(x.roll(first, 2), generator)
+
+
+def _levels(x: Tensor, mel: MelConfig) -> Tensor:
+    """Return log-mel spectrograms (B, 1, T, M), 1 at the loudest and 0 at 8 nats below it."""
+    spectrum = log_mel(x, mel)
+    top = spectrum.flatten(1).amax(1)[:, None, None, None]
+    return ((spectrum - top) / 8.0 + 1.0).clamp_min(0.0)
+
+
+def _reheard(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return spectrograms (B, 1, T, M) as another speaker or place might have made them."""
+    size = len(x)
+    matrix = torch.zeros(size, 2, 3)
+    matrix[:, 0, 0] = _uniform(generator, size, 0.94, 1.06)
+    matrix[:, 0, 2] = _uniform(generator, size, -0.06, 0.06)
+    matrix[:, 1, 1] = _uniform(generator, size, 0.85, 1.15)
+    matrix[:, 1, 2] = _uniform(generator, size, -0.3, 0.3)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, align_corners=False)
+    for axis, most in ((2, 8), (3, 5)):
+        hidden = _hidden(size, x.shape[axis], most, generator)
+        x = x.masked_fill(hidden[:, None, :, None] if axis == 2 else hidden[:, None, None], 0.0)
+    gain = _uniform(generator, size, -0.1, 0.1)[:, None, None, None]
+    return (x + gain * (x > 0) + 0.05 * torch.randn(x.shape, generator=generator)).clamp_min(0.0)
+
+
+@torch.no_grad()
+def prepared(classifier: Classifier, media: Tensor | Iterable[Tensor]) -> Tensor:
+    """Return the inputs (n, C, H, W) of one batch of media, or of several that are joined."""
+    parts = [media] if isinstance(media, Tensor) else media
+    some = [classifier.prepare(x[i : i + 64]) for x in parts for i in range(0, len(x), 64)]
+    return torch.cat(some)
 
 
 def train_classifier(
     classifier: Classifier,
-    media: Tensor | Sequence[Tensor],
+    media: Tensor | Iterable[Tensor],
+    labels: Sequence[int],
+    **settings: Any,
+) -> Classifier:
+    """Train on media with known classes; see `fit_classifier`, which takes prepared inputs."""
+    return fit_classifier(classifier, prepared(classifier, media), labels, **settings)
+
+
+def fit_classifier(
+    classifier: Classifier,
+    inputs: Tensor,
     labels: Sequence[int],
     *,
     steps: int = 800,
@@ -190,27 +307,22 @@ def train_classifier(
     what: str = "training a classifier",
     progress: Progress = quiet,
 ) -> Classifier:
-    """Train on media with known classes, the same way every time, and return the classifier.
+    """Train on inputs with known classes, the same way every time, and return the classifier.
 
     Args:
         classifier: fresh weights.
-        media: one batch of all media (n, ...), or several that are joined once prepared.
+        inputs: of `prepared` (n, C, H, W).
         labels: n class numbers.
         steps: of training.
-        batch: media in a step.
+        batch: inputs in a step.
         learning_rate: the highest one; it rises and falls once.
         seed: of the order of samples and of all distortions.
         what: the words beside the progress.
         progress: wraps the steps, e.g. to show a bar.
 
     Raises:
-        ValueError: another number of labels than of media.
+        ValueError: another number of labels than of inputs.
     """
-    parts = [media] if isinstance(media, Tensor) else media
-    with torch.no_grad():
-        inputs = torch.cat(
-            [classifier.prepare(x[i : i + 64]) for x in parts for i in range(0, len(x), 64)]
-        )
     if len(inputs) != len(labels):
         raise ValueError(f"{len(inputs)} media and {len(labels)} labels; give one for each")
     targets = torch.tensor(list(labels))

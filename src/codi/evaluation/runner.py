@@ -27,6 +27,7 @@ from codi.evaluation.digits import DigitsSuite
 from codi.evaluation.extractors.base import file_digest
 from codi.evaluation.extractors.catalogue import Extractors
 from codi.evaluation.protocols import load_protocol, protocol_names
+from codi.evaluation.real import open_real
 from codi.evaluation.records import Ledger, Record
 from codi.evaluation.report import SHOWN, write_report, write_samples
 from codi.evaluation.scoring import Cell, score
@@ -50,24 +51,47 @@ class _Opening:
     pipeline: Pipeline
 
 
-def _open_bounce(opening: _Opening) -> Suite:
-    return BounceSuite(opening.seed)
+@dataclass(frozen=True)
+class Opened:
+    """What a name of `SUITES` stands for: one suite, or the parts of one that share a report.
+
+    Attributes:
+        suites: with task names of their own.
+        left_out: parts that are not there, and why.
+    """
+
+    suites: tuple[Suite, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def _open_digits(opening: _Opening) -> Suite:
+def _open_bounce(opening: _Opening) -> Opened:
+    return Opened((BounceSuite(opening.seed),))
+
+
+def _open_digits(opening: _Opening) -> Opened:
     cache = opening.out / "classifiers"
-    return DigitsSuite(opening.config, opening.root, cache, opening.progress)
+    return Opened((DigitsSuite(opening.config, opening.root, cache, opening.progress),))
 
 
-def _open_protocol(name: str, opening: _Opening) -> Suite:
+def _open_real(opening: _Opening) -> Opened:
+    cache, progress = opening.out / "classifiers", opening.progress
+    found, missing = open_real(opening.pipeline, opening.root, cache, opening.seed, progress)
+    return Opened(tuple(found), missing)
+
+
+def _open_protocol(name: str, opening: _Opening) -> Opened:
     extractors = Extractors(opening.extractors, opening.pipeline)
     protocol = load_protocol(name)
-    return BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, opening.progress)
+    progress = opening.progress
+    return Opened(
+        (BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, progress),)
+    )
 
 
-SUITES: dict[str, Callable[[_Opening], Suite]] = {
+SUITES: dict[str, Callable[[_Opening], Opened]] = {
     "bounce": _open_bounce,
     "digits": _open_digits,
+    "real": _open_real,
     **{name: partial(_open_protocol, name) for name in protocol_names()},
 }
 """How to open every suite."""
@@ -99,7 +123,7 @@ def evaluate(
 
     Args:
         model: a shipped model's name or a folder.
-        suite: a key of `SUITES`: "bounce", "digits", a claim, or a table of the paper.
+        suite: a key of `SUITES`: "bounce", "digits", "real", a claim, or a table of the paper.
         samples: items of each task and split; a suite with fewer items uses all of them. The
             suite's own number by default.
         out: folder of the report; finished batches are kept in its `partial`.
@@ -140,24 +164,93 @@ def evaluate(
     given = {name: value for name, value in asked.items() if value is not None}
     if sampler is not None:
         given["eta"] = None  # a suite's own belongs to the sampler that it names
-    run = Run(pipeline, opened, replace(opened.sampling, **given), folder, seed)
-    wanted = _splits(opened, splits)
-    count = opened.samples if samples is None else samples
-    chosen, left_out = run.choose(tasks)
-    said = {"model": Path(model).name, "samples": count, "seed": seed, "left_out": left_out}
+    runs = [
+        Run(pipeline, one, replace(one.sampling, **given), folder, seed) for one in opened.suites
+    ]
+    _refuse_strange_splits(opened.suites, splits)
+    chosen, left_out = choose(runs, suite, tasks)
+    most = max(one.samples for one in opened.suites)
+    said = {
+        "model": Path(model).name,
+        "samples": samples or most,
+        "seed": seed,
+        "left_out": {**opened.left_out, **left_out},
+    }
     cells: list[Cell] = []
-    for task in chosen:
-        for one in (*opened.needs(task), task):
-            run.measure(one, wanted, count, batch, progress)
-        cells = run.report(chosen, wanted, count, said)
+    for run, task in chosen:
+        count = run.asked(samples)
+        for one in (*run.suite.needs(task), task):
+            run.measure(one, run.splits(splits), count, batch, progress)
+        cells = report(runs, suite, chosen, splits, samples, said)
     return cells
 
 
-def _splits(suite: Suite, splits: Sequence[str] | None) -> tuple[str, ...]:
+def _refuse_strange_splits(suites: Sequence[Suite], splits: Sequence[str] | None) -> None:
+    available = list(dict.fromkeys(split for suite in suites for split in suite.available))
     for split in splits or ():
-        if split not in suite.available:
-            raise ConfigError(unknown("split", split, suite.available))
-    return suite.splits if splits is None else tuple(splits)
+        if split not in available:
+            raise ConfigError(unknown("split", split, available))
+
+
+def choose(
+    runs: Sequence[Run], suite: str, names: Sequence[str] | None
+) -> tuple[list[tuple[Run, Task]], dict[str, str]]:
+    """Return the tasks to do, and why others of the suites are left out.
+
+    Raises:
+        ConfigError: a task that does not exist, or that was named and cannot be done.
+    """
+    every = {task.name: (run, task) for run in runs for task in run.suite.tasks}
+    for name in names or ():
+        if name not in every:
+            raise ConfigError(unknown(f"task of suite {suite!r}:", name, every))
+    chosen, left_out = [], {}
+    for name, (run, task) in every.items():
+        if names is not None and name not in names:
+            continue
+        lacking = run.lacking(task)
+        if lacking:
+            left_out[name] = "the model has no " + ", ".join(lacking)
+        else:
+            chosen.append((run, task))
+    if (left_out and names is not None) or not chosen:
+        task_name, why = next(iter(left_out.items()))
+        raise ConfigError(f"task {task_name}: {why}; train it first, or leave the task out")
+    return chosen, left_out
+
+
+def report(
+    runs: Sequence[Run],
+    name: str,
+    tasks: Sequence[tuple[Run, Task]],
+    splits: Sequence[str] | None,
+    samples: int | None,
+    said: Mapping[str, Any],
+) -> list[Cell]:
+    """Write the report of all finished tasks, and return the cells of `tasks`.
+
+    Tasks of earlier runs that are as complete are in the files as well.
+    """
+    by_task = {
+        task.name: run.cells(task, run.splits(splits), run.asked(samples))
+        for run in runs
+        for task in run.suite.tasks
+    }
+    cells = [cell for found in by_task.values() for cell in found]
+    first = runs[0]
+    described = first.pipeline.describe(SamplingSettings(), first.pipeline.config.generated)
+    described |= {k: v for k, v in asdict(first.settings).items() if v is not None}
+    del described["to"]
+    own: dict[str, Any] = {"suite": name, "note": " ".join(run.suite.note for run in runs)}
+    left_out = dict(said["left_out"])
+    for run in runs:
+        own |= run.suite.described
+        left_out |= run.suite.left_out
+    settings = {**own, **described, **said, "left_out": left_out}
+    columns = list(dict.fromkeys(split for run in runs for split in run.splits(splits)))
+    plots = [plot for run in runs if (plot := run.suite.plot(cells)) is not None]
+    write_report(first.out, name, settings, cells, columns, plots[0] if plots else None)
+    return [cell for _, task in tasks for cell in by_task[task.name]]
 
 
 @dataclass
@@ -181,23 +274,18 @@ class Run:
         Raises:
             ConfigError: a task that does not exist, or that was named and cannot be done.
         """
-        every = {task.name: task for task in self.suite.tasks}
-        for name in names or ():
-            if name not in every:
-                raise ConfigError(unknown(f"task of suite {self.suite.name!r}:", name, every))
-        chosen, left_out = [], {}
-        for name, task in every.items():
-            if names is not None and name not in names:
-                continue
-            lacking = self._lacking(task)
-            if lacking:
-                left_out[name] = "the model has no " + ", ".join(lacking)
-            else:
-                chosen.append(task)
-        if (left_out and names is not None) or not chosen:
-            task_name, why = next(iter(left_out.items()))
-            raise ConfigError(f"task {task_name}: {why}; train it first, or leave the task out")
-        return chosen, left_out
+        chosen, left_out = choose([self], self.suite.name, names)
+        return [task for _, task in chosen], left_out
+
+    def splits(self, asked: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the splits to measure: the suite's own choice, or what it has of those asked."""
+        if asked is None:
+            return self.suite.splits
+        return tuple(split for split in asked if split in self.suite.available)
+
+    def asked(self, samples: int | None) -> int:
+        """Return the number of samples: the suite's own, if none is given."""
+        return self.suite.samples if samples is None else samples
 
     def _parts(self, task: Task) -> list[str]:
         """Return the parts ("role.name") that a task's outputs come through."""
@@ -212,7 +300,8 @@ class Run:
             found += config.parts(("environments",), streams)
         return found + config.parts(("codecs",), streams)
 
-    def _lacking(self, task: Task) -> list[str]:
+    def lacking(self, task: Task) -> list[str]:
+        """Return what the model has not that a task needs."""
         config = self.pipeline.config
         used = [*task.outputs, *task.kept, *(given.modality for given in task.inputs)]
         strange = [name for name in used if name not in config.modalities]
@@ -378,27 +467,9 @@ class Run:
         """Return what was read from the first samples of a task, which `measure` made."""
         return self._ledger(task, split).first(self._count(split, samples))
 
-    def report(
-        self, tasks: Sequence[Task], splits: Sequence[str], samples: int, said: Mapping[str, Any]
-    ) -> list[Cell]:
-        """Write the report of all finished tasks, and return the cells of `tasks`.
-
-        Tasks of earlier runs that are as complete are in the files as well.
-        """
-        by_task = {task.name: self._cells(task, splits, samples) for task in self.suite.tasks}
-        cells = [cell for found in by_task.values() for cell in found]
-        described = self.pipeline.describe(SamplingSettings(), self.pipeline.config.generated)
-        s = self.settings
-        described |= {k: v for k, v in asdict(s).items() if v is not None}
-        del described["to"]
-        own = {"suite": self.suite.name, "note": self.suite.note, **self.suite.described}
-        left_out = {**said["left_out"], **self.suite.left_out}
-        settings = {**own, **described, **said, "left_out": left_out}
-        write_report(self.out, self.suite.name, settings, cells, splits, self.suite.plot(cells))
-        return [cell for task in tasks for cell in by_task[task.name]]
-
-    def _cells(self, task: Task, splits: Sequence[str], samples: int) -> list[Cell]:
-        if self._lacking(task):
+    def cells(self, task: Task, splits: Sequence[str], samples: int) -> list[Cell]:
+        """Return what is measured of a task, where it is complete."""
+        if self.lacking(task):
             return []
         cells = []
         for split in splits:

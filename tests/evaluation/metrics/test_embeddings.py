@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codi.evaluation.metrics.embeddings import clipsim, cosines, retrieval
+from codi.evaluation.metrics.embeddings import (
+    chance_within,
+    clipsim,
+    cosines,
+    found_within,
+    retrieval,
+)
 
 
 def rows(n: int, width: int = 8, seed: int = 0) -> np.ndarray:
@@ -45,3 +51,14 @@ def test_unrelated_embeddings_are_found_by_chance() -> None:
 
 def test_more_is_within_ten_than_there_are() -> None:
     assert [(r.value, r.chance) for r in retrieval(rows(3), rows(3, seed=1))][2] == (1.0, 1.0)
+
+
+def test_any_right_target_counts_and_chance_counts_them() -> None:
+    x = rows(12)
+    alike = np.arange(12)[:, None] % 3 == np.arange(12)[None] % 3
+    assert chance_within(alike, (1, 12)) == pytest.approx([4 / 12, 1.0])
+    blind = found_within(np.ones((12, 3)), np.ones((12, 3)), (1, 5), alike)
+    assert blind.mean(1) == pytest.approx(chance_within(alike, (1, 5)))
+    shifted = np.roll(x, 3, axis=0)  # the nearest is another item, of the same kind
+    assert found_within(x, shifted, (1,), alike).mean() == 1.0
+    assert found_within(x, shifted, (1,)).mean() == 0.0

@@ -13,8 +13,12 @@ import numpy as np
 import torch
 
 from codi.evaluation.extractors.base import Extractor, float32, tensors_digest
+from codi.modalities import modality as modality_entry
 from codi.pipeline import Pipeline
 from codi.weights import missing_parts
+
+_SPEECHLESS = "."
+"""What stands for an empty sentence, which a model may make and no prompt may be."""
 
 
 class OwnExtractor(Extractor):
@@ -45,7 +49,9 @@ class OwnExtractor(Extractor):
 
     @torch.no_grad()
     def __call__(self, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
-        """Return embeddings of length 1."""
+        """Return embeddings of length 1; a sentence without words counts as a full stop."""
+        if modality_entry(modality).is_caption:
+            items = [item if item.strip() else _SPEECHLESS for item in items]
         media = self.pipeline.config.media(modality)
         self.pipeline.require([], [modality], {})
         x: Any = media.to_tensor([media.to_array(media.load(item)[0]) for item in items])

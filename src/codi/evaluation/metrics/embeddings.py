@@ -6,6 +6,7 @@ encoder and no modality.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,19 +52,50 @@ class Recall:
     ci95: Interval
 
 
-def found_within(queries: np.ndarray, targets: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Return (len(ks), n): how sure target i is among the first k of all targets for query i.
+def found_within(
+    queries: np.ndarray,
+    targets: np.ndarray,
+    ks: Sequence[int],
+    matches: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return (len(ks), n): how sure a right target is among the first k of all for query i.
 
     It is 0 or 1, or between where targets are exactly as near: any order of those is as likely, so
     that encoders which tell nothing apart come out at chance.
+
+    Args:
+        queries: (n, D).
+        targets: (m, D).
+        ks: how many of the nearest are looked at.
+        matches: bool (n, m), which targets are right for a query; target i for query i by default.
     """
     q, t = unit(queries), unit(targets)
+    right = np.eye(len(q), dtype=bool) if matches is None else matches
     found = np.empty((len(ks), len(q)))
     for i, row in enumerate(q):
         near = t @ row
-        before, level = int((near > near[i]).sum()), int((near == near[i]).sum())
-        found[:, i] = [min(max(k - before, 0) / level, 1.0) for k in ks]
+        best = near[right[i]].max()
+        before, level = int((near > best).sum()), near == best
+        rights = int((level & right[i]).sum())
+        found[:, i] = [_drawn(k - before, rights, int(level.sum())) for k in ks]
     return found
+
+
+def chance_within(matches: np.ndarray, ks: Sequence[int]) -> list[float]:
+    """Return how often a right target is among k drawn at random, for every k.
+
+    Args:
+        matches: bool (n, m), as in `found_within`.
+        ks: how many are drawn.
+    """
+    m = matches.shape[1]
+    return [float(np.mean([_drawn(k, int(row.sum()), m) for row in matches])) for k in ks]
+
+
+def _drawn(k: int, rights: int, among: int) -> float:
+    """Return the probability that k of `among`, drawn without replacement, hold a right one."""
+    k = min(max(k, 0), among)
+    return 1.0 - math.comb(among - rights, k) / math.comb(among, k)
 
 
 def retrieval(

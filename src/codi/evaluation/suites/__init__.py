@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,6 +60,7 @@ class Task:
         apart: generate every output on its own: the control of a joint task.
         path: what the outputs come through; without "model" there are no inputs.
         measures: names of measures (`codi.evaluation.scoring.MEASURES`).
+        part: of the data, where a suite measures several.
     """
 
     inputs: tuple[Input, ...]
@@ -69,6 +70,7 @@ class Task:
     path: Path = "model"
     measures: tuple[str, ...] = ("facts", "captions", "impacts", "agreement")
     weights: tuple[float, ...] = ()
+    part: str = field(default="", repr=False)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -85,15 +87,16 @@ class Task:
         '0.7text+0.3other-image-to-image'
         """
         outputs = "+".join(self.outputs)
+        part = f"{self.part}-" if self.part else ""
         if self.path != "model":
-            return f"{self.path}-{outputs}"
+            return f"{part}{self.path}-{outputs}"
         held = "keep-" if self.kept else ""
         weights = [f"{weight:g}" for weight in self.weights] or [""] * len(self.inputs)
         inputs = "+".join(
             f"{weight}{'other-' if given.other else ''}{given.modality}"
             for weight, given in zip(weights, self.inputs, strict=True)
         )
-        return f"{held}{inputs}-to-{outputs}" + ("-apart" if self.apart else "")
+        return f"{part}{held}{inputs}-to-{outputs}" + ("-apart" if self.apart else "")
 
 
 def partner(index: int) -> int:
@@ -232,14 +235,20 @@ def _single(written: Mapping[str, str]) -> tuple[Task, ...]:
     """Return every single input to every single output; `written` says what prompts describe."""
     return tuple(
         Task((_told(shown_by=written[made]) if given == "text" else _GIVEN[given],), (made,))
-        for given in MEDIA
-        for made in MEDIA
+        for given in written
+        for made in written
     )
 
 
 def _oracle(*measured: str) -> tuple[Task, ...]:
     """Return the oracle's own cells: true media, and media through the codecs."""
     return tuple(Task((), (name,), path=path) for path in ("true", "codec") for name in measured)
+
+
+def part_tasks(part: str, modalities: Sequence[str], measures: Sequence[str]) -> tuple[Task, ...]:
+    """Return what can be asked of a part of real data: the oracle's cells, and all single pairs."""
+    found = (*_oracle(*modalities), *_single({name: name for name in modalities}))
+    return tuple(replace(task, part=part, measures=tuple(measures)) for task in found)
 
 
 _EVERYTHING = _told(shown_by="video")

@@ -1,0 +1,494 @@
+"""The suite "real": recordings, drawings, photographs and animations of shards, part by part.
+
+Facts are read by judges trained on the part's own training shards; where there are none, retrieval
+with the model's prompt encoders is all that is measured. What belongs together by class alone is
+judged by class alone: nothing here asks when something happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from codi import media
+from codi.build import ModelConfig
+from codi.config import ConfigError
+from codi.data.shards import Item
+from codi.data.source import Record as ItemRecord
+from codi.data.source import ShardsConfig, ShardSource, find_files
+from codi.evaluation.classifiers import Classifier, Progress, fit_classifier, prepared, quiet
+from codi.evaluation.extractors.base import Extractor
+from codi.evaluation.extractors.own import OwnExtractor
+from codi.evaluation.judges import JUDGES
+from codi.evaluation.metrics.embeddings import chance_within, found_within
+from codi.evaluation.parts import PARTS, Fact, Part, looked_up, said
+from codi.evaluation.records import Ledger, Reading
+from codi.evaluation.scoring import Cell
+from codi.evaluation.statistics import wilson_interval
+from codi.evaluation.suites import Input, Suite, Task, Terms, Truth, part_tasks
+from codi.modalities import modality as modality_entry
+from codi.pipeline import Pipeline
+from codi.weights import load_part, missing_parts, save_part
+
+NAME = "real"
+
+RANKS = (1, 5, 10)
+"""Among how many of the nearest the right one is looked for."""
+
+TRAINED = "trained"
+"""What the shards are called that judges learn from."""
+
+_JUDGED = ("test", "val")
+"""Splits by which a model is judged: the first that is there, unless others are asked for."""
+
+_TAUGHT = "train"
+"""The split whose shards are the `TRAINED` ones."""
+
+_OWN_CODE = ("real.py", "digits.py", "parts.py", "judges.py", "classifiers.py")
+
+
+class PartSuite(Suite):
+    """The items of one part, and judges of their facts.
+
+    Args:
+        part: what they are.
+        config: of the model, whose sizes and rates media get.
+        root: folder of the shards.
+        shards: of every split; those of `TRAINED` teach the judges.
+        cache: folder of trained judges.
+        progress: shows their training.
+        steps: of it; those of each kind of judge by default.
+        seed: of the order of items, which are those of the shards without one.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        config: ModelConfig,
+        root: Path | None,
+        shards: Mapping[str, ShardsConfig],
+        cache: Path,
+        progress: Progress = quiet,
+        steps: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.part, self.config, self.root, self.shards = part, config, root, dict(shards)
+        self.cache, self.progress, self.steps, self.seed = cache, progress, steps, seed
+        self._open: dict[str, ShardSource] = {}
+        self._order: dict[str, list[int]] = {}
+        self._items: dict[tuple[str, int], tuple[dict[str, np.ndarray], ItemRecord]] = {}
+        self._judges: dict[tuple[str, str], Classifier] = {}
+        self._lessons: tuple[str, Tensor, list[int]] | None = None
+
+    # --- facts ---
+
+    @cached_property
+    def facts(self) -> dict[str, Fact]:
+        """Return the facts that can be judged, by name: none where no shards teach a judge."""
+        return {f.name: f for f in self.part.facts} if TRAINED in self.shards else {}
+
+    @cached_property
+    def words(self) -> dict[str, dict[str, str]]:
+        """Return, for every fact, the words of every value that records have."""
+        return {n: dict(fact.values) or self._learned(fact) for n, fact in self.facts.items()}
+
+    def _learned(self, fact: Fact) -> dict[str, str]:
+        """Return the words of every value that training records have."""
+        found = {
+            str(self._says(item, fact, fact.at)): str(self._says(item, fact, fact.said_at)).lower()
+            for item in self.source(TRAINED).items
+        }
+        return dict(sorted(found.items()))
+
+    def _says(self, item: Item, fact: Fact, path: str) -> Any:
+        """Return what an item's record has at a path.
+
+        Raises:
+            ConfigError: nothing.
+        """
+        value = looked_up(item.record(), path)
+        if value is None:
+            raise ConfigError(
+                f"{item.file}: item {item.key!r}: its record has no {path!r}, the {fact.name} of "
+                f"{self.part.name}; mend or leave out the item"
+            )
+        return value
+
+    def known_terms(self) -> Terms:
+        """Return the facts with their values, and what shows them; reads the training records."""
+        values = {name: tuple(words.values()) for name, words in self.words.items()}
+        shows = {
+            m: tuple(name for name, fact in self.facts.items() if fact.shown_by(m))
+            for m in self.part.modalities
+        }
+        return Terms(values, shows)
+
+    # --- items ---
+
+    def source(self, split: str) -> ShardSource:
+        """Return the shards of a split.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if split not in self._open:
+            source = self.shards[split].build(self.config, self.root)
+            assert isinstance(source, ShardSource)
+            self._open[split] = source
+        return self._open[split]
+
+    def _at(self, split: str, index: int) -> int:
+        """Return the place of an item in the shards, whose order may be by class."""
+        if split not in self._order:
+            count = len(self.source(split))
+            rng = None if self.seed is None else np.random.default_rng(self.seed)
+            order = np.arange(count) if rng is None else rng.permutation(count)
+            self._order[split] = [int(place) for place in order]
+        return self._order[split][index]
+
+    def item(self, split: str, index: int) -> tuple[dict[str, np.ndarray], ItemRecord]:
+        """Return the arrays and captions of an item."""
+        if (split, index) not in self._items:
+            if len(self._items) > 512:
+                self._items.clear()
+            self._items[split, index] = self.source(split).read(self._at(split, index))
+        return self._items[split, index]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a digest of the shards, of their order and of the judges' own source."""
+        shards = [self.source(split).fingerprint for split in self.shards]
+        order = [] if self.seed is None else [str(self.seed)]
+        return "-".join([*shards, _code(), *order])
+
+    def count(self, split: str) -> int:
+        """Return how many items the shards of a split hold."""
+        return len(self.source(split))
+
+    def truth(self, split: str, index: int) -> Truth:
+        """Return the facts of an item; a value that no judge knows stays as its record has it."""
+        item = self.source(split).items[self._at(split, index)]
+        found = {n: str(self._says(item, fact, fact.at)) for n, fact in self.facts.items()}
+        return Truth({name: self.words[name].get(value, value) for name, value in found.items()})
+
+    def caption(self, split: str, index: int, given: Input) -> str:
+        """Return one of the item's captions that describe what `given` is shown by."""
+        rng = np.random.default_rng((index, *given.shows.encode()))
+        _, record = self.item(split, index)
+        return self.source(split).caption(record, given.shows, rng).text
+
+    def medium(self, split: str, index: int, modality: str) -> Any:
+        """Return a picture, a clip, a sound, or a caption.
+
+        Raises:
+            ConfigError: the item has none.
+        """
+        if modality_entry(modality).is_caption:
+            return self.caption(split, index, Input(modality))
+        arrays, _ = self.item(split, index)
+        if modality not in arrays:
+            item = self.source(split).items[self._at(split, index)]
+            raise ConfigError(
+                f"{item.file}: item {item.key!r} has no {modality}; leave out tasks with it"
+            )
+        found: Any = _OBJECTS[modality](arrays[modality], self.config)
+        return found
+
+    # --- reading ---
+
+    def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
+        """Return what each object shows, by the judges of its modality, or says."""
+        if modality_entry(modality).is_caption:
+            return [Reading(self._stated(item), words=item) for item in items]
+        found: list[dict[str, str]] = [{} for _ in items]
+        for name, fact in self.facts.items():
+            if modality in fact.judges:
+                kind, values = fact.judges[modality], list(self.words[name].values())
+                seen = JUDGES[kind].read(self.judge(name, kind), modality, items)
+                for facts, value in zip(found, seen, strict=True):
+                    facts[name] = values[value]
+        return [Reading(facts) for facts in found]
+
+    def _stated(self, sentence: str) -> dict[str, str]:
+        """Return what a sentence says; of a fact with several values it says nothing."""
+        found = {}
+        for name, fact in self.facts.items():
+            named = {w for w in self.words[name].values() if fact.told and said(sentence, w)}
+            whole = {a for a in named if not any(a != b and said(b, a) for b in named)}
+            if len(whole) == 1:
+                found[name] = whole.pop()
+        return found
+
+    def judge(self, name: str, kind: str) -> Classifier:
+        """Return a fact's judge of a kind, trained where none is kept."""
+        if (name, kind) not in self._judges:
+            self._judges[name, kind] = self._opened(name, kind)
+        return self._judges[name, kind]
+
+    def _opened(self, name: str, kind: str) -> Classifier:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same judge every time
+            classifier = JUDGES[kind].make(len(self.words[name]))
+        judge = f"{self.part.name}-{name}-{kind}"
+        depends = f"{self.source(TRAINED).fingerprint} {_code()}"
+        folder = self.cache / f"{judge}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}"
+        try:
+            load_part(classifier, folder, f"classifiers.{judge}")
+        except ConfigError:  # not there yet, or of another shape: both are mended by training
+            inputs, labels = self._lesson(name, kind, classifier)
+            what = f"training the judge of {self.part.name}: {name} ({kind})"
+            fit_classifier(
+                classifier,
+                inputs,
+                labels,
+                steps=JUDGES[kind].steps if self.steps is None else self.steps,
+                what=what,
+                progress=self.progress,
+            )
+            save_part(classifier, folder, f"classifiers.{judge}")
+        return classifier.eval()
+
+    def _lesson(self, name: str, kind: str, classifier: Classifier) -> tuple[Tensor, list[int]]:
+        """Return what a judge learns from (n, ...), and the number of its fact's value."""
+        if self._lessons is None or self._lessons[0] != kind:  # facts of one kind share it
+            self._lessons = None
+            places: list[int] = []
+            inputs = prepared(classifier, self._learned_from(kind, places))
+            self._lessons = (kind, inputs, places)
+        _, inputs, places = self._lessons
+        numbers = {value: number for number, value in enumerate(self.words[name])}
+        fact = self.facts[name]
+        said_of = [
+            numbers.get(str(self._says(item, fact, fact.at))) for item in self.source(TRAINED).items
+        ]
+        labels = [(row, said_of[place]) for row, place in enumerate(places)]
+        known = [(row, label) for row, label in labels if label is not None]
+        return inputs[[row for row, _ in known]], [label for _, label in known]
+
+    def _learned_from(self, kind: str, places: list[int]) -> Iterator[Tensor]:
+        """Yield what training items teach; `places` gets the item of every row."""
+        source = self.source(TRAINED)
+        for index in self.progress(f"reading {self.part.name} for its judges", len(source)):
+            seen = JUDGES[kind].learns(source.read(index)[0])
+            places += [index] * len(seen)
+            yield seen
+
+
+class RealPart(PartSuite):
+    """One part of the suite "real": every single input to every single output, and the codecs.
+
+    Args:
+        part, config, root, cache, progress, steps, seed: as of `PartSuite`.
+        shards: of the splits to judge by, first the one that is used, and of `TRAINED`, if any.
+        encoders: the model's own prompt encoders.
+        encodable: the modalities that it has encoders of.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        config: ModelConfig,
+        root: Path | None,
+        shards: Mapping[str, ShardsConfig],
+        cache: Path,
+        *,
+        encoders: Extractor,
+        encodable: Collection[str],
+        progress: Progress = quiet,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(part, config, root, shards, cache, progress, steps, seed)
+        self.name = f"{NAME}/{part.name}"
+        self.encoders, self.encodable = encoders, tuple(encodable)
+        self.available = tuple(split for split in shards if split != TRAINED)
+        self.splits = self.available[:1]
+        self.terms = self.known_terms()
+        self.tasks = part_tasks(
+            part.name, part.modalities, ("facts", "captions") if self.facts else ()
+        )
+        how = f"facts ({', '.join(self.facts)}) and retrieval" if self.facts else "retrieval alone"
+        taught = part.facts and TRAINED not in shards
+        why = f", as there are no shards {part.name}-{_TAUGHT} to train judges on" if taught else ""
+        self.note = (
+            f"{part.name}: {self.splits[0]}, {self.count(self.splits[0])} items, {how}{why}."
+        )
+        self._embedded: dict[tuple[str, Input, int], np.ndarray] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a digest of the items, the judges and the encoders."""
+        return f"{super().fingerprint}-{self.encoders.digest[:12]}"
+
+    def features(self, task: Task, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return embeddings (n, D) by the model's own prompt encoder of the modality."""
+        del task
+        if modality not in self.encodable:
+            return {}
+        return {_KIND.format(modality): self.encoders(modality, items)["features"]}
+
+    def compare(
+        self, task: Task, split: str, count: int, ledger_of: Callable[[Task], Ledger]
+    ) -> Iterator[Cell]:
+        """Yield how often an output is found among all outputs by its own prompt.
+
+        True and coded media are found by their captions, and captions by them. Where a caption is
+        true of several items, any of these is right, and chance counts them.
+        """
+        [made] = task.outputs
+        given = task.inputs[0] if task.inputs else Input("text", shown_by=made)
+        itself = task.path == "true" and made == given.modality
+        if itself or not {made, given.modality} <= {*self.encodable}:
+            return
+        asked = self._asked(split, given, count)
+        found = ledger_of(task).rows(_KIND.format(made), count)
+        matches = self._matches(split, given, count)
+        pairs = [((given.modality, made), asked, found, matches)]
+        if not task.inputs and made != given.modality:
+            pairs.append(((made, given.modality), found, asked, matches.T))
+        for names, queries, targets, right in pairs:
+            hits = found_within(queries, targets, RANKS, right)
+            for k, hit, chance in zip(RANKS, hits, chance_within(right, RANKS), strict=True):
+                yield Cell(
+                    task=task.name,
+                    output=made,
+                    fact=f"{'+'.join(names)} recall_at_{k}",
+                    split=split,
+                    value=float(hit.mean()),
+                    n=count,
+                    chance=chance,
+                    ci95=wilson_interval(float(hit.sum()), count),
+                    extractor=self.encoders.name,
+                )
+
+    def _asked(self, split: str, given: Input, count: int) -> np.ndarray:
+        """Return the embeddings (n, D) of the prompts that `given` makes of the first items."""
+        key = (split, given, count)
+        if key not in self._embedded:
+            rows = [
+                self.encoders(given.modality, [self._prompt(split, i, given) for i in some])
+                for some in np.array_split(np.arange(count), max(count // 32, 1))
+            ]
+            self._embedded[key] = np.concatenate([found["features"] for found in rows])
+        return self._embedded[key]
+
+    def _prompt(self, split: str, index: int, given: Input) -> Any:
+        if modality_entry(given.modality).is_caption:
+            return self.caption(split, int(index), given)
+        return self.medium(split, int(index), given.modality)
+
+    def _matches(self, split: str, given: Input, count: int) -> np.ndarray:
+        """Return bool (n, n): whether prompt i is true of item j, by the captions of both."""
+        known = [set(self.item(split, index)[1]["captions"]) for index in range(count)]
+        told = known
+        if modality_entry(given.modality).is_caption:
+            told = [{self.caption(split, index, given)} for index in range(count)]
+        return np.array([[not some.isdisjoint(others) for others in known] for some in told])
+
+
+def found_shards(part: Part, root: Path | None) -> dict[str, ShardsConfig]:
+    """Return the shards of a part that are there, those by which it is judged first.
+
+    Without a split to judge by, a share of the training items is held out, by a hash of their keys.
+    """
+    patterns = {split: f"{part.name}-{split}*.tar" for split in (*_JUDGED, _TAUGHT)}
+    there = {split: p for split, p in patterns.items() if find_files(p, root)}
+    taught = there.pop(_TAUGHT, None)
+    if there or taught is None:
+        named = {**there, **({} if taught is None else {TRAINED: taught})}
+        return {split: shards_of(part, pattern) for split, pattern in named.items()}
+    held_out = {split: shards_of(part, taught) for split in ("held-out", TRAINED)}
+    return {
+        "held-out": replace(held_out["held-out"], split="held-out"),
+        TRAINED: replace(held_out[TRAINED], split="trained"),
+    }
+
+
+def shards_of(part: Part, *patterns: str) -> ShardsConfig:
+    """Return the configuration of some of a part's shards."""
+    return ShardsConfig(patterns, dict(part.captions), loop=part.loop)
+
+
+def open_real(
+    pipeline: Pipeline, root: Path | None, cache: Path, seed: int, progress: Progress = quiet
+) -> tuple[list[RealPart], dict[str, str]]:
+    """Return the parts whose shards are below `root`, and what is missing of the others.
+
+    Raises:
+        ConfigError: there are none of any part.
+    """
+    config, folder = pipeline.config, pipeline.folder
+    absent = [] if folder is None else missing_parts(folder, config)
+    encodable = [
+        name
+        for name in config.modalities
+        if config.parts(("encoders",), [name])
+        and not {*config.parts(("encoders",), [name])} & {*absent}
+    ]
+    encoders, opened, missing = OwnExtractor(pipeline), [], {}
+    for part in PARTS.values():
+        shards = found_shards(part, root)
+        if shards:
+            opened.append(
+                RealPart(
+                    part,
+                    config,
+                    root,
+                    shards,
+                    cache,
+                    encoders=encoders,
+                    encodable=encodable,
+                    progress=progress,
+                    seed=seed,
+                )
+            )
+        else:
+            names = ", ".join(f"{part.name}-{split}*.tar" for split in (*_JUDGED, _TAUGHT))
+            missing[part.name] = f"no {names} below {root or 'the current folder'}"
+    if not opened:
+        raise ConfigError(
+            f"{root or 'the current folder'}: no shards of real data; they are called "
+            f"PART-SPLIT*.tar, PART one of {', '.join(PARTS)}, SPLIT one of "
+            f"{', '.join((*_JUDGED, _TAUGHT))}; give their folder with --data or CODI_DATA"
+        )
+    return opened, missing
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the judges' own source: a changed judge is a changed measure."""
+    own = [Path(__file__).with_name(name) for name in _OWN_CODE]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in own)).hexdigest()[:12]
+
+
+def _picture(array: np.ndarray, config: ModelConfig) -> Image.Image:
+    del config
+    return Image.fromarray(array[0])
+
+
+def _clip(array: np.ndarray, config: ModelConfig) -> media.Video:
+    return media.Video(array, config.modality("video").media["fps"])
+
+
+def _sound(array: np.ndarray, config: ModelConfig) -> media.Audio:
+    samples = array.astype(np.float32) / 32767.0
+    return media.Audio(samples, config.modality("audio").media["sample_rate_hz"])
+
+
+_KIND = "{}.codi.features"
+"""Under which name a ledger keeps the embeddings of a modality."""
+
+_OBJECTS: dict[str, Callable[[np.ndarray, ModelConfig], Any]] = {
+    "image": _picture,
+    "video": _clip,
+    "audio": _sound,
+}

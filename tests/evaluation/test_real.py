@@ -1,0 +1,158 @@
+"""The suite of real data on tiny shards of its layouts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codi.config import ConfigError
+from codi.data.source import ShardsConfig, ShardSource
+from codi.evaluation.extractors.own import OwnExtractor
+from codi.evaluation.parts import PARTS, Fact, said
+from codi.evaluation.real import TRAINED, PartSuite, found_shards, shards_of
+from codi.evaluation.runner import evaluate
+from codi.evaluation.scoring import Cell
+from codi.evaluation.suites import Input
+from codi.pipeline import load
+from codi.weights import save_model
+from tests.real_shards import write_real_shard
+from tests.small import small_config, small_model, speaking
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(speaking(small_model()), folder)
+    return folder
+
+
+def measured(folder: Path, data: Path, out: Path, *tasks: str) -> list[Cell]:
+    return evaluate(folder, "real", samples=4, out=out, tasks=tasks, steps=1, data=str(data))
+
+
+def test_a_part_without_training_shards_is_judged_by_retrieval(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_real_shard(tmp_path, "esc", "test", 6)
+    cells = measured(folder, tmp_path, tmp_path / "out", "esc-true-audio", "esc-text-to-audio")
+    assert {cell.split for cell in cells} == {"test"}
+    assert {cell.fact for cell in cells if cell.task == "esc-true-audio"} == {
+        f"{pair} recall_at_{k}" for pair in ("text+audio", "audio+text") for k in (1, 5, 10)
+    }
+    assert all(cell.n == 4 and cell.chance is not None and cell.ci95 for cell in cells)
+    settings = json.loads((tmp_path / "out/real.json").read_text())["settings"]
+    assert "esc: test, 6 items, retrieval alone, as there are no shards" in settings["note"]
+    assert "no digits-test*.tar" in settings["left_out"]["digits"]
+
+
+def test_captions_tell_facts_and_rights_are_counted(folder: Path, tmp_path: Path) -> None:
+    write_real_shard(tmp_path, "sprites", "train", 12)
+    write_real_shard(tmp_path, "sprites", "val", 6)
+    cells = measured(folder, tmp_path, tmp_path / "out", "sprites-true-text", "sprites-codec-text")
+    true = {cell.fact: cell for cell in cells if cell.task == "sprites-true-text"}
+    assert {"hair", "top", "direction", "action"} <= true.keys()
+    assert "shoes" not in true  # the short caption does not tell them
+    assert true["hair"].value == 1.0
+    assert true["hair"].chance == 0.1
+
+
+def test_a_caption_of_several_items_finds_any_of_them(folder: Path, tmp_path: Path) -> None:
+    write_real_shard(tmp_path, "esc", "val", 6)
+    cells = measured(folder, tmp_path, tmp_path / "out", "esc-true-audio")
+    chance = {cell.fact: cell.chance for cell in cells}
+    # two classes among four items: more than the quarter that single items would have
+    assert 0.25 <= (chance["text+audio recall_at_1"] or 0.0) < 1.0
+    assert chance["text+audio recall_at_5"] == 1.0
+
+
+def test_judges_learn_the_values_of_the_records(tmp_path: Path) -> None:
+    for split, count in (("train", 6), ("val", 3)):
+        write_real_shard(tmp_path, "esc", split, count)
+    part = PARTS["esc"]
+    shards = found_shards(part, tmp_path)
+    suite = PartSuite(part, small_config(), tmp_path, shards, tmp_path / "cache", steps=2)
+    assert suite.words == {"class": {"dog": "a dog barking", "rain": "rain falling"}}
+    assert suite.truth("val", 1).facts == {"class": "rain falling"}
+    reading = suite.read("audio", [suite.medium("val", 0, "audio")])[0]
+    assert reading.facts["class"] in suite.words["class"].values()
+    assert suite.read("text", ["the sound of rain falling", "nothing"])[1].facts == {}
+    assert suite.caption("val", 0, Input("text", shown_by="audio")) == "the sound of a dog barking"
+
+
+def test_pictures_and_clips_have_their_judges(tmp_path: Path) -> None:
+    for split, count in (("train", 10), ("val", 2)):
+        write_real_shard(tmp_path, "sprites", split, count)
+    part = PARTS["sprites"]
+    shards = found_shards(part, tmp_path)
+    suite = PartSuite(part, small_config(), tmp_path, shards, tmp_path / "cache", steps=1)
+    clip = suite.read("video", [suite.medium("val", 0, "video")])[0]
+    assert set(clip.facts) == {fact.name for fact in part.facts}
+    picture = suite.read("image", [suite.medium("val", 0, "image")])[0]
+    assert set(picture.facts) == set(clip.facts) - {"action"}
+
+
+def test_a_test_split_goes_first_and_train_alone_is_parted(tmp_path: Path) -> None:
+    part = PARTS["handsign"]
+    assert found_shards(part, tmp_path) == {}
+    write_real_shard(tmp_path, "handsign", "train", 40)
+    alone = found_shards(part, tmp_path)
+    assert {name: config.split for name, config in alone.items()} == {
+        "held-out": "held-out",
+        TRAINED: "trained",
+    }
+    keys = [
+        {item.key for item in built.items}
+        for config in alone.values()
+        if isinstance(built := config.build(small_config(), tmp_path), ShardSource)
+    ]
+    assert keys[0]
+    assert not keys[0] & keys[1]
+    assert len(keys[0] | keys[1]) == 40
+    for split in ("val", "test"):
+        write_real_shard(tmp_path, "handsign", split, 2)
+    assert list(found_shards(part, tmp_path)) == ["test", "val", TRAINED]
+
+
+def test_nothing_at_all_is_one_clear_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"PART-SPLIT\*.tar, PART one of digits, esc") as caught:
+        evaluate(folder, "real", out=tmp_path / "out", data=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_without_its_fact_is_named(tmp_path: Path) -> None:
+    write_real_shard(tmp_path, "noto", "val", 2)
+    part = PARTS["noto"]
+    strange = type(part)("noto", part.modalities, (Fact("mood", "mood", {"image": "scene"}),))
+    shards = {"val": shards_of(part, "noto-val*.tar"), TRAINED: shards_of(part, "noto-val*.tar")}
+    suite = PartSuite(strange, small_config(), tmp_path, shards, tmp_path)
+    with pytest.raises(ConfigError, match=r"noto-val.tar: item '0000': .* no 'mood', the mood of"):
+        _ = suite.words
+
+
+def test_media_of_every_part_are_fitted(tmp_path: Path) -> None:
+    shapes = {"video": (16, 64, 64, 3), "image": (1, 64, 64, 3), "audio": (32_000,)}
+    for name, part in PARTS.items():
+        write_real_shard(tmp_path, name, "val", 1)
+        source = ShardsConfig((f"{name}-val.tar",), loop=part.loop).build(small_config(), tmp_path)
+        assert source is not None
+        arrays, _ = source.read(0)
+        assert {n: a.shape for n, a in arrays.items()} == {
+            n: shapes[n] for n in part.modalities if n != "text"
+        }
+        if name == "sprites":  # eight frames at ten a second begin again after 0.8 s
+            assert (arrays["video"][0] == arrays["image"][0]).all()
+            assert not (arrays["video"][8] == arrays["video"][15]).all()
+
+
+def test_words_are_whole() -> None:
+    assert said("Someone says one.", "one")
+    assert not said("someone", "one")
+
+
+def test_a_model_may_say_nothing(folder: Path) -> None:
+    rows = OwnExtractor(load(folder))("text", ["", "a dog"])["features"]
+    assert rows.shape[0] == 2
+    assert np.isfinite(rows).all()
