@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def evaluate(
         splits: of the items, "trained" and "held-out"; the suite's own choice by default.
         steps: denoising steps; those of the suite or the model by default, like the next five.
         sampler: name of a sampler.
-        guidance: scale of the guidance, one number or one for each modality.
+        guidance: scale of the guidance, one number, or one for each modality; the suite's own
+            scales of other modalities stay.
         spacing: of the steps, as in `Pipeline.generate`, like the next two.
         guidance_interval: steps t that are guided.
         reuse: evaluations that share the inside of the diffusers.
@@ -132,7 +133,7 @@ def evaluate(
     asked: dict[str, Any] = {
         "sampler": sampler,
         "steps": steps,
-        "guidance": guidance,
+        "guidance": _merged(opened.sampling.guidance, guidance, pipeline.config),
         "spacing": spacing,
         "guidance_interval": guidance_interval,
         "reuse": reuse,
@@ -153,10 +154,25 @@ def evaluate(
     return cells
 
 
+_Guidance = float | Mapping[str, float] | None
+
+
+def _merged(own: _Guidance, given: _Guidance, config: ModelConfig) -> _Guidance:
+    """Return a suite's guidance with what is given of it for some modalities in its place."""
+    if not isinstance(given, Mapping):
+        return given
+    for name in given:
+        if name not in config.modalities:
+            raise ConfigError(unknown("modality to guide:", name, config.modalities))
+    return {**own, **given} if isinstance(own, Mapping) else given
+
+
 def _splits(suite: Suite, splits: Sequence[str] | None) -> tuple[str, ...]:
     for split in splits or ():
         if split not in suite.available:
-            raise ConfigError(unknown("split", split, suite.available))
+            alone = f"; suite {suite.name} has one split, that of its data"
+            why = alone if len(suite.available) == 1 else ""
+            raise ConfigError(unknown("split", split, suite.available) + why)
     return suite.splits if splits is None else tuple(splits)
 
 
@@ -231,7 +247,8 @@ class Run:
         files = [path for part in self._parts(task) for path in part_files(folder, part)]
         depends = [
             self.suite.fingerprint,
-            repr(task),
+            task.key,
+            self.suite.depends(task),
             self.seed,
             {str(path.relative_to(folder)): self._digest(path) for path in files},
             self._sampling(task),
@@ -295,11 +312,12 @@ class Run:
         self, task: Task, split: str, indices: Sequence[int]
     ) -> tuple[list[Record], dict[str, np.ndarray]]:
         """Return the records of one batch, and the features that are kept beside them."""
-        outputs = _PATHS[task.path](self, task, split, indices)
+        numbers = [task.first + index for index in indices]
+        outputs = _PATHS[task.path](self, task, split, numbers)
         readings = {name: self.suite.read(name, items) for name, items in outputs.items()}
-        truths = [self.suite.truth(split, index) for index in indices]
+        truths = [self.suite.truth(split, number) for number in numbers]
         if indices[0] == 0:
-            self._show(task, split, indices[:SHOWN], outputs)
+            self._show(task, split, numbers[:SHOWN], outputs)
         records = [
             Record(
                 index, truth.facts, truth.impacts_s, {n: found[i] for n, found in readings.items()}
@@ -314,16 +332,16 @@ class Run:
     def _show(
         self, task: Task, split: str, indices: Sequence[int], outputs: Mapping[str, Sequence[Any]]
     ) -> None:
-        prompts = {
-            given.modality: [self._given(given, split, index) for index in indices]
+        prompts = [
+            (given.modality, [self._given(given, split, index) for index in indices])
             for given in task.inputs
-        }
+        ]
         folder = self.out / "samples" / self.suite.name
         write_samples(folder, self.pipeline.config, task, split, prompts, outputs)
 
     def _given(self, given: Input, split: str, index: int) -> Any:
         """Return the prompt of an item, or of its partner: a sentence or a medium."""
-        index = partner(index) if given.other else index
+        index = partner(index, self.suite.count(split)) if given.other else index
         if modality(given.modality).is_caption:
             return self.suite.caption(split, index, given)
         return self.suite.medium(split, index, given.modality)
@@ -387,13 +405,13 @@ class Run:
         """
         by_task = {task.name: self._cells(task, splits, samples) for task in self.suite.tasks}
         cells = [cell for found in by_task.values() for cell in found]
-        described = self.pipeline.describe(SamplingSettings(), self.pipeline.config.generated)
-        s = self.settings
-        described |= {k: v for k, v in asdict(s).items() if v is not None}
+        sampled = {n for task in self.suite.tasks if task.path == "model" for n in task.outputs}
+        made = [name for name in self.pipeline.config.generated if name in sampled]
+        described = self.pipeline.describe(self._settings(made), made)
         del described["to"]
         own = {"suite": self.suite.name, "note": self.suite.note, **self.suite.described}
         left_out = {**said["left_out"], **self.suite.left_out}
-        settings = {**own, **described, **said, "left_out": left_out}
+        settings = {**own, **described, **said, "splits": [*splits], "left_out": left_out}
         write_report(self.out, self.suite.name, settings, cells, splits, self.suite.plot(cells))
         return [cell for task in tasks for cell in by_task[task.name]]
 
