@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,28 +14,22 @@ from torch import Tensor
 
 from codi.cli import main
 from codi.config import ConfigError
+from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
-from codi.evaluation.classifiers import quiet
-from codi.evaluation.items import PublishedItems
+from codi.evaluation.extractors.catalogue import Extractors
+from codi.evaluation.metrics import java
 from codi.evaluation.metrics.embeddings import cosines
+from codi.evaluation.protocols import InputRow, Protocol, TaskRow, load_protocol
 from codi.evaluation.runner import Run, evaluate
 from codi.evaluation.scoring import Cell
-from codi.evaluation.suites import Input, Task
+from codi.evaluation.suites import REFERENCES_FROM, Input, Task
 from codi.pipeline import SamplingSettings, load
 from codi.types import Latents
-from codi.weights import save_model
+from codi.worlds import bounce
 from tests.data.benchmarks import layouts
 from tests.evaluation.test_runner import Counting
-from tests.small import small_model, speaking
 
 OWN = ("inception", "clip", "i3d", "panns", "vggish", "clap")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(speaking(small_model()), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +173,79 @@ def test_a_sweep_of_weights_is_measured_and_drawn(folder: Path, tmp_path: Path) 
     drawn = (tmp_path / "weights.svg").read_text()
     assert "text+other-image-to-image: other image" in drawn
     assert drawn.count("<polyline") == 2
+    assert 'src="weights.svg"' in (tmp_path / "weights.html").read_text()
+
+
+def claim(folder: Path, name: str, **changes: object) -> BenchmarkSuite:
+    protocol = dataclasses.replace(load_protocol(name), **changes)  # type: ignore[arg-type]
+    return BenchmarkSuite(name, protocol, Extractors({}, load(folder, device="cpu")), None)
+
+
+def test_claims_are_measured_on_held_out_scenes_too(folder: Path, tmp_path: Path) -> None:
+    splits = ["trained", "held-out"]
+    cells = evaluate(
+        folder, "bridging", samples=2, out=tmp_path, tasks=["true-text+image"], splits=splits
+    )
+    assert {cell.split for cell in cells} == {*splits}
+    assert json.loads((tmp_path / "bridging.json").read_text())["settings"]["splits"] == splits
+    suite = claim(folder, "weights")
+    for split in splits:
+        facts = bounce.parse_caption(suite.caption(split, 0, Input("text")))
+        assert facts == suite.truth(split, 0).facts
+    found = [
+        Cell("1text+0other-image-to-image", "image", "x", s, 1.0, 1, 0.5, None) for s in splits
+    ]
+    assert "image-to-image, held-out" in (suite.plot(found) or "")
+
+
+def test_sets_are_compared_with_scenes_that_prompt_nothing(folder: Path, data: Path) -> None:
+    suite = claim(folder, "conditions")
+    (needed,) = suite.needs(suite.tasks[0])
+    assert (needed.name, needed.first) == ("reference-image", REFERENCES_FROM)
+    extractors = Extractors(dict.fromkeys(OWN, "codi"), load(folder, device="cpu"))
+    table = BenchmarkSuite("table2", load_protocol("table2"), extractors, data)
+    assert {task.name for task in table.needs(table.tasks[0])} == {"true-image", "true-text"}
+
+
+def test_onsets_and_peaks_stand_beside_the_oracles_impacts(folder: Path) -> None:
+    suite, oracle = claim(folder, "coherence"), BounceSuite()
+    for modality in ("audio", "video"):
+        item = suite.medium("trained", 0, modality)
+        (found,), (read,) = suite.read(modality, [item]), oracle.read(modality, [item])
+        assert found.peaks_s
+        assert dataclasses.replace(found, peaks_s=None) == read
+
+
+def test_one_task_more_changes_nothing_for_the_others(folder: Path) -> None:
+    whole = claim(folder, "conditions")
+    first = claim(folder, "conditions", tasks=load_protocol("conditions").tasks[:1])
+    task = first.tasks[0]
+    assert whole.fingerprint == first.fingerprint
+    assert whole.depends(task) == first.depends(task)
+    assert whole.depends(task) != claim(folder, "unseen").depends(task)  # where nobody looks at it
+
+
+def test_a_written_prompt_describes_what_it_is_told_to(folder: Path) -> None:
+    suite = claim(folder, "conditions")
+    for shown_by in (None, "video", "image", "audio"):
+        sentence = suite.caption("trained", 0, Input("text", shown_by=shown_by))
+        told = bounce.parse_caption(sentence)
+        assert told is not None
+        assert set(told) == set(bounce.SHOWS[shown_by or "video"])
+
+
+def test_guidance_of_one_modality_leaves_the_others(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    def said(**settings: object) -> dict[str, float]:
+        measured(folder, "table2", data, tmp_path, samples=1, **settings)
+        found: dict[str, float] = json.loads((tmp_path / "table2.json").read_text())["settings"]
+        return found["guidance"]  # type: ignore[return-value]
+
+    assert said(guidance={"video": 9.0}) == {"image": 2.0}
+    assert said(guidance={"image": 3.0}) == {"image": 3.0}
+    with pytest.raises(ConfigError, match="did you mean 'image'"):
+        said(guidance={"imag": 3.0})
 
 
 def test_prompts_are_weighed_and_may_be_the_partners(
@@ -204,11 +273,37 @@ def test_prompts_are_weighed_and_may_be_the_partners(
     torch.testing.assert_close(mixed, 0.25 * said + 0.75 * seen.flip(0))
 
 
-def test_published_captions_cannot_be_cut_to_facts(folder: Path, data: Path) -> None:
-    config = load(folder, device="cpu").config
-    items = PublishedItems("coco", data, ["text"], "val2014", 2, config, 0, quiet)
-    with pytest.raises(ConfigError, match="cannot tell just colour"):
-        items.caption(0, ("colour",))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "bonce"}, "did you mean 'bounce'"),
+        ({"split": "train"}, "did you mean 'trained'"),
+        ({"data": "coco", "split": "val2014"}, "nobody knows the facts of coco"),
+        ({"tells": ("color",)}, "did you mean 'colour'"),
+        ({"tells": ("tempo",), "shown_by": "image"}, "unknown fact of image 'tempo'"),
+    ],
+)
+def test_facts_that_the_data_do_not_know_are_refused(
+    changes: dict[str, Any], message: str, folder: Path
+) -> None:
+    given = {key: changes.pop(key) for key in ("tells", "shown_by") if key in changes}
+    rows = (TaskRow((InputRow("text", **given),), ("image",), measures=("facts",)),)
+    protocol = Protocol("x", "bounce", "trained", 1, rows)
+    with pytest.raises(ConfigError, match=message):
+        BenchmarkSuite(
+            "mine",
+            dataclasses.replace(protocol, **changes),
+            Extractors({}, load(folder, device="cpu")),
+            None,
+        )
+
+
+def test_a_folder_of_programs_without_the_tokenizer_is_refused(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(java.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(ConfigError, match=r"no stanford-corenlp-3\.4\.1\.jar below"):
+        measured(folder, "table6", data, tmp_path, extractors={"java": str(tmp_path)})
 
 
 @pytest.mark.parametrize(
@@ -216,7 +311,7 @@ def test_published_captions_cannot_be_cut_to_facts(folder: Path, data: Path) -> 
     [
         ("table2", {"extractors": {}}, r"nothing can be measured; .*pt_inception-2015-12-05"),
         ("table4", {"extractors": {"i3d": "codi"}}, r"no ucf101 in .*get UCF101\.rar"),
-        ("table2", {"splits": ["trained"]}, "unknown split 'trained'"),
+        ("table2", {"splits": ["trained"]}, "unknown split 'trained'.*table2 has one split"),
         ("table2", {"extractors": {"inceptoin": "x"}}, "did you mean 'inception'"),
     ],
 )

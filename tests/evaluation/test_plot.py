@@ -33,6 +33,12 @@ def test_ticks_are_round() -> None:
     assert _ticks(9.0, 120.0) == [10.0, 20.0, 50.0, 100.0]
 
 
+def test_the_vertical_axis_is_round_too() -> None:
+    drawn = ElementTree.fromstring(scatter([Point("a", 1, 71.3), Point("a", 9, 98.9)], "", ""))
+    ends = [t.text for t in drawn.findall(f"{_SVG}text") if t.attrib["text-anchor"] == "end"]
+    assert ends == ["70", "80", "90", "100"]
+
+
 def test_an_even_axis_may_begin_at_nothing() -> None:
     points = [Point("a", x, x) for x in (0.0, 0.25, 1.0)]
     drawn = ElementTree.fromstring(scatter(points, "x", "y", logarithmic=False))

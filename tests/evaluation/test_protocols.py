@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +12,19 @@ from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.comparing import METRICS
 from codi.evaluation.extractors.catalogue import EXTRACTORS, OWN
 from codi.evaluation.items import WORLD
-from codi.evaluation.protocols import TaskRow, load_protocol, protocol_names
+from codi.evaluation.protocols import (
+    InputRow,
+    MetricRow,
+    Protocol,
+    SamplingRow,
+    TaskRow,
+    load_protocol,
+    protocol_names,
+)
 from codi.evaluation.runner import SUITES
 from codi.evaluation.scoring import MEASURES
 
+ROW = TaskRow(("text",), ("image",))
 PRINTED = {
     "table2": [11.26],
     "table3": [0.2890],
@@ -79,9 +89,40 @@ def test_every_joint_task_has_its_independent_one(name: str) -> None:
     [
         ({"weights": (0.5,)}, "1 weights for 2 inputs"),
         ({"weights": (3.0, 4.0)}, "with the sum 1"),
-        ({"others": ("audio",)}, "unknown input"),
+        ({"kept": ("audio",)}, "unknown input that is kept: 'audio'"),
+        ({"measures": ("obedence",)}, "did you mean 'obedience'"),
+        ({"outputs": ("imag",)}, "did you mean 'image'"),
+        ({"inputs": ("text", "vdeo")}, "did you mean 'video'"),
+        ({"inputs": ("text", "text")}, "text, text: one twice"),
+        ({"inputs": ()}, "0 inputs with path 'model'"),
+        ({"path": "codec"}, "2 inputs with path 'codec'"),
     ],
 )
 def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        TaskRow(("text", "image"), ("image",), **settings)
+        TaskRow(**{"inputs": ("text", "image"), "outputs": ("image",)} | settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MetricRow("kidd", "codi"), "did you mean 'kid'"),
+        (lambda: MetricRow("bleu_4", "clip"), "bleu_4 reads no extractor"),
+        (lambda: MetricRow("sim", "codi", ("image", "txt")), "did you mean 'text'"),
+        (lambda: InputRow("image", tells=("colour",)), "of written prompts, not of image"),
+        (lambda: InputRow("text", shown_by="clip"), "unknown modality 'clip'"),
+        (lambda: SamplingRow(guidance={"imge": 2.0}), "did you mean 'image'"),
+        (lambda: Protocol("x", "bounce", "trained", 1, (ROW, ROW)), "two tasks are called"),
+    ],
+)
+def test_names_are_checked_when_a_protocol_is_read(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_prompt_may_say_more_than_its_modality() -> None:
+    row = TaskRow(("text", InputRow("text", ("colour",), "image", other=True)), ("image",))
+    own, other = row.task.inputs
+    assert (own.tells, own.shown_by, own.other) == (None, None, False)
+    assert (other.tells, other.shown_by, other.other) == (("colour",), "image", True)
+    assert row.task.name == "text+other-text-to-image"

@@ -12,7 +12,7 @@ from codi.evaluation.records import Ledger, Reading, Record
 
 def record(index: int) -> Record:
     readings = {
-        "audio": Reading({"size": "big"}, (0.5, 1.25)),
+        "audio": Reading({"size": "big"}, (0.5, 1.25), peaks_s=(0.4, 1.0, 1.3)),
         "text": Reading({}, None, "a « ball »\n"),
     }
     return Record(index, {"size": "big"}, (0.5,), readings)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from codi import media
-from codi.evaluation.report import markdown, write_report, write_samples
+from codi.evaluation.report import markdown, said, write_report, write_samples
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Input, Task
 from tests.small import small_config
@@ -29,6 +29,12 @@ def test_the_table_has_a_row_for_each_fact_and_a_column_for_each_split() -> None
     assert "| text-to-image | shape | 95.4 % (90–98) | 85.0 % (80–90) | 20.0 % | 200 |" in rows
     assert "| text-to-audio | median offset | 31 ms (28–40) |  | 61 ms | 90 |" in rows
     assert "|  | precision | none |  |  | 0 |" in rows
+
+
+def test_all_settings_of_the_sampling_are_said() -> None:
+    settings = {"sampler": "ddim", "spacing": "ldm", "guidance_interval": (100, 900), "reuse": 2}
+    (line, *_) = said({**settings, "eta": None, "guidance": {}})
+    assert line.startswith("sampler ddim, spacing ldm, guidance_interval (100, 900), reuse 2.")
 
 
 def test_json_holds_settings_and_cells(tmp_path: Path) -> None:
@@ -50,7 +56,7 @@ def test_a_sheet_shows_prompts_beside_outputs(tmp_path: Path) -> None:
         "image": [Image.fromarray(frames[0])] * 9,
         "text": [""] * 9,
     }
-    write_samples(tmp_path, small_config(), task, "trained", {"text": ["a ball"] * 9}, outputs)
+    write_samples(tmp_path, small_config(), task, "trained", [("text", ["a ball"] * 9)], outputs)
     with Image.open(tmp_path / f"{task.name}-trained.png") as sheet:
         assert sheet.width > 16 * 64
         assert sheet.height > 8 * (64 + 64 + 64)

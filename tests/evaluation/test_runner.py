@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from codi.config import ConfigError
-from codi.evaluation.runner import evaluate
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.runner import Run, evaluate
 from codi.evaluation.scoring import Cell
+from codi.evaluation.suites import Input, Task
+from codi.pipeline import SamplingSettings, load
 from codi.weights import save_model
 from tests.evaluation.toy_digits import write_shard
-from tests.small import small_model, speaking
+from tests.small import small_model
 
 TASKS = ("text-to-image", "text+audio-to-image")
 JOINT = ("keep-video-to-audio", "text-to-video+audio", "text-to-video+audio-apart")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(speaking(small_model()), folder)
-    return folder
 
 
 def measured(folder: Path, out: Path, **settings: object) -> list[Cell]:
@@ -95,6 +92,43 @@ def test_other_settings_are_measured_anew(folder: Path, tmp_path: Path) -> None:
         batches = Counting()
         measured(folder, tmp_path, tasks=TASKS[:1], splits=["trained"], progress=batches, **changed)
         assert batches.batches == 2
+
+
+@dataclass(frozen=True)
+class LaterTask(Task):
+    """A task as it may become, with one more field."""
+
+    added: int = 0
+
+
+def test_what_was_measured_stays_when_tasks_gain_a_field(folder: Path, tmp_path: Path) -> None:
+    run = Run(load(folder, device="cpu"), BounceSuite(), SamplingSettings(), tmp_path, seed=0)
+
+    def kept(task: Task) -> Path:
+        return run._ledger(task, "trained").path
+
+    asked = Task((Input("text"),), ("image",))
+    assert kept(LaterTask(asked.inputs, asked.outputs)) == kept(asked)
+    assert kept(replace(asked, measures=("facts",))) == kept(asked)  # counted afterwards
+    others = [
+        LaterTask(asked.inputs, asked.outputs, added=1),
+        replace(asked, inputs=(Input("text", shown_by="image"),)),
+        replace(asked, apart=True),
+        replace(asked, first=2),
+    ]
+    assert len({kept(task) for task in (asked, *others)}) == 5
+
+
+def test_the_last_of_an_odd_number_of_items_has_a_partner(
+    tmp_path: Path,
+) -> None:
+    class Three(BounceSuite):
+        def count(self, split: str) -> int:  # type: ignore[override]
+            return 3
+
+    run = Run(None, Three(), SamplingSettings(), tmp_path, seed=0)  # type: ignore[arg-type]
+    said = [run._given(Input("text", other=True), "trained", i) for i in range(3)]
+    assert said == [Three().caption("trained", i, Input("text")) for i in (1, 0, 0)]
 
 
 def test_a_model_of_another_wiring_is_measured_anew(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.records import Reading, Record
 from codi.evaluation.scoring import Cell, score
+from codi.evaluation.statistics import bootstrap_interval, wilson_interval
 from codi.evaluation.suites import Input, Task, partner
 from codi.worlds import bounce
 
@@ -144,3 +145,44 @@ def test_obedience_counts_whose_facts_are_shown_where_two_prompts_differ(follows
     assert (found[f"size of {follows}"].value, found[f"size of {other}"].value) == (1.0, 0.0)
     assert found[f"size of {follows}"].n == differ < len(scenes)
     assert not any(fact.startswith("tempo") for fact in found)  # no picture shows it
+    assert {found[f"size of {who}"].source for who in (follows, other)} == {follows, other}
+    assert found[f"size of {follows}"].ci95 == wilson_interval(differ // 2, differ // 2)
+
+
+def test_obedience_is_as_sure_as_its_pairs_are_many() -> None:
+    scenes = [bounce.sample_scene(i) for i in range(80)]
+    task = Task((TEXT, Input("image", other=True)), ("image",), measures=("obedience",))
+    records = []
+    for i, scene in enumerate(scenes):
+        obeys = i // 2 % 3 > 0  # the two of a pair alike, as they often are
+        shown = scene if obeys else scenes[partner(i)]
+        reading = {"image": perfect(shown, shown, "image")}
+        records.append(Record(i, dict(scene.facts), None, reading))
+    found = {c.fact: c for c in score(task, TERMS, "trained", records)}["colour of text"]
+    pairs = [
+        i for i in range(40) if scenes[2 * i].facts["colour"] != scenes[2 * i + 1].facts["colour"]
+    ]
+    assert found.n == 2 * len(pairs)
+    assert found.ci95 == bootstrap_interval([float(i % 3 > 0) for i in pairs])
+
+
+def test_sources_say_which_prompt_is_not_heard() -> None:
+    def deaf(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+        heard = {"material": other.facts["material"], "size": other.facts["size"]}
+        return Reading({**perfect(scene, other, output).facts, **heard})
+
+    written = Input("text", ("shape", "colour", "background"), "image")
+    task = Task((written, Input("audio")), ("image",), measures=("sources",))
+    found = cells(task, deaf)
+    assert found.keys() == {"told by text alone", "told by audio alone"}
+    text, audio = found.values()
+    assert (text.value, text.source) == (1.0, "text")
+    assert audio.chance == pytest.approx((1 / 4 + 1 / 3) / 2)
+    assert audio.value == pytest.approx(audio.chance, abs=0.08)
+    whole = Task((TEXT, Input("audio")), ("image",), measures=("sources",))
+    assert cells(whole, perfect, 5).keys() == {
+        "told by text",
+        "told by text alone",
+        "told by audio",
+    }
+    assert not cells(Task((TEXT,), ("image",), measures=("sources",)), perfect, 5)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from codi import media
 from codi.config import ConfigError, unknown
 from codi.data.benchmarks import BENCHMARKS
+from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
@@ -34,35 +34,39 @@ from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
 from codi.evaluation.records import Ledger, Reading
 from codi.evaluation.scoring import Cell
-from codi.evaluation.suites import Input, Suite, Task, Truth
+from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings
 
 
-def _true(name: str) -> Task:
-    """Return the task whose outputs are the true media of a modality."""
-    return Task((), (name,), path="true", measures=())
+def _true(name: str, first: int = 0) -> Task:
+    """Return the task whose outputs are the true media of a modality, from an item on."""
+    return Task((), (name,), path="true", measures=(), first=first)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a protocol with what it needs: (modality, extractor) of outputs and true media."""
+    """A row of a protocol with what it needs.
+
+    Attributes:
+        row: as it is written.
+        metric: what it names.
+        of: the modalities that it is about.
+        made: those of them that the task makes.
+        true: modalities of which it reads the same items' true media.
+        sets: modalities of which it reads a set of true media, whichever items' they are.
+    """
 
     row: MetricRow
     metric: Metric
     of: tuple[str, ...]
     made: tuple[str, ...]
     true: tuple[str, ...]
+    sets: tuple[str, ...]
 
 
 def _resolved(task: Task, row: MetricRow) -> _Row:
-    """Return a row with its metric and modalities.
-
-    Raises:
-        ConfigError: an unknown metric, or modalities that neither come out nor are captions.
-    """
-    if row.metric not in METRICS:
-        raise ConfigError(unknown("metric", row.metric, METRICS))
+    """Return a row with its metric and modalities; of what is not made the true media are read."""
     metric, of = METRICS[row.metric], row.of or task.outputs
     made = [name for name in of if name in task.outputs]
     true = [name for name in of if name not in task.outputs]
@@ -70,7 +74,8 @@ def _resolved(task: Task, row: MetricRow) -> _Row:
         true += of
     if metric.beside == "prompt":
         true.append("text")
-    return _Row(row, metric, of, tuple(made), tuple(dict.fromkeys(true)))
+    sets = of if metric.beside == "set" else ()
+    return _Row(row, metric, of, tuple(made), tuple(dict.fromkeys(true)), sets)
 
 
 class BenchmarkSuite(Suite):
@@ -104,7 +109,9 @@ class BenchmarkSuite(Suite):
         self.seed, self.samples = seed, protocol.samples
         s = protocol.sampling
         self.sampling = SamplingSettings(s.sampler, s.steps, s.guidance or None, s.eta)
-        self.splits = self.available = (protocol.split,)
+        world = _require_known(name, protocol)
+        self.splits = (protocol.split,)
+        self.available = BounceSuite.available if world else self.splits
         self.note = " ".join(text for text in (f"{protocol.title}.", protocol.note) if text)
         programs = extractors.sources.get(PROGRAMS)
         self.programs = None if programs is None else Path(programs)
@@ -113,19 +120,25 @@ class BenchmarkSuite(Suite):
         for task_row in protocol.tasks:
             self._take(task_row)
         self.tasks = tuple(self.rows)
+        if self.programs and any(r.metric.tokens for some in self.rows.values() for r in some):
+            java.program(java.TOKENIZER_JAR, self.programs)  # or every caption's metric would fail
         if not self.tasks:
-            if protocol.data != WORLD:
+            if not world:
                 BENCHMARKS[protocol.data].folder(root)  # without data, say that first
             lacking = "; ".join(f"{what}: {why}" for what, why in self.left_out.items())
             raise ConfigError(f"suite {name}: nothing can be measured; {lacking}")
         used = {name for task in self.tasks for name in self._used(task)}
         split, most = protocol.split, protocol.samples
-        self.items: Items = (
-            WorldItems(split, self.config, seed)
-            if protocol.data == WORLD
-            else PublishedItems(protocol.data, root, used, split, most, self.config, seed, progress)
+        self.items: dict[str, Items] = (
+            {one: WorldItems(one, self.config, seed) for one in self.available}
+            if world
+            else {
+                split: PublishedItems(
+                    protocol.data, root, used, split, most, self.config, seed, progress
+                )
+            }
         )
-        self.terms = self.items.terms
+        self.terms = self.items[split].terms
 
     # --- what is measured ---
 
@@ -155,17 +168,30 @@ class BenchmarkSuite(Suite):
 
     def needs(self, task: Task) -> tuple[Task, ...]:
         """Return what has to be measured before a task: true media, and outputs made apart."""
-        true = {name for row in self.rows.get(task, ()) for name in row.true}
-        found = [_true(name) for name in sorted(true)]
-        if any(row.metric.beside == "apart" for row in self.rows.get(task, ())):
+        rows = self.rows.get(task, ())
+        found = [_true(name) for name in sorted({name for row in rows for name in row.true})]
+        found += [self.reference(name) for name in sorted({n for row in rows for n in row.sets})]
+        if any(row.metric.beside == "apart" for row in rows):
             found.append(dataclasses.replace(task, apart=True))
-        return tuple(found)
+        return tuple(dict.fromkeys(found))
+
+    def reference(self, name: str) -> Task:
+        """Return the true media that sets of outputs are compared with.
+
+        Those of other items than the prompts are of, where there are always more: a model that
+        copied its prompts would be too near to their own. Published tables compare with the same.
+        """
+        endless = self.items[self.protocol.split].count is None
+        return _true(name, REFERENCES_FROM if endless else 0)
 
     def _kinds(self, task: Task, name: str) -> set[str]:
         """Return whose features of a modality are wanted of a task's outputs."""
+        every = [r for some in self.rows.values() for r in some]
         rows: list[_Row] = []
-        if task.path == "true":
-            rows = [r for some in self.rows.values() for r in some if name in r.true]
+        if task == _true(name):
+            rows += [r for r in every if name in r.true]
+        if task == self.reference(name):
+            rows += [r for r in every if name in r.sets]
         rows += [r for r in self._rows(task) if name in r.made]
         return {r.row.extractor for r in rows if r.metric.kinds}
 
@@ -177,11 +203,20 @@ class BenchmarkSuite(Suite):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a digest of the items, and of every network that looks at them."""
-        own = [self.name, self.seed, self.items.fingerprint, repr(self.protocol.tasks)]
-        depends = [own, self.networks, self._prepared()]
-        digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
-        return f"{self.protocol.data}-{self.protocol.split}-{digest[:12]}"
+        """Return a digest of the items; what looks at them is a matter of each task."""
+        own = [self.name, self.seed, self.items[self.protocol.split].fingerprint]
+        return f"{self.protocol.data}-{hashlib.sha256(json.dumps(own).encode()).hexdigest()[:12]}"
+
+    def depends(self, task: Task) -> Any:
+        """Return the sizes of a task's media, and every network that looks at its outputs."""
+        return {
+            "media": self._prepared((task,)),
+            "timed": any(row.metric.timed for row in self._rows(task)),
+            "networks": {
+                name: {kind: self.networks[kind] for kind in sorted(self._kinds(task, name))}
+                for name in task.outputs
+            },
+        }
 
     @cached_property
     def networks(self) -> dict[str, dict[str, str]]:
@@ -195,58 +230,54 @@ class BenchmarkSuite(Suite):
         return {
             "title": self.protocol.title,
             "data": self.protocol.data,
-            "split": self.protocol.split,
-            "items": self.items.count or "as many as asked for",
+            "items": self.items[self.protocol.split].count or "as many as asked for",
             "extractors": self.networks,
             "words": "own" if self.programs is None else java.TOKENIZER_JAR,
-            "media": self._prepared(),
+            "media": self._prepared(self.tasks),
         }
 
-    def _prepared(self) -> dict[str, dict[str, Any]]:
+    def _prepared(self, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
         """Return the sizes and rates at which media are loaded."""
-        used = {n for task in self.tasks for n in (*self._used(task), *task.outputs)}
+        used = {n for task in tasks for n in (*self._used(task), *task.outputs)}
         return {name: dict(self.config.modality(name).media) for name in sorted(used)}
 
     # --- items ---
 
     def _used(self, task: Task) -> list[str]:
         """Return the modalities that a task reads of an item."""
-        true = [name for row in self._rows(task) for name in row.true]
+        true = [name for row in self._rows(task) for name in (*row.true, *row.sets)]
         true += task.outputs if task.path == "true" else ()
         return [*(given.modality for given in task.inputs), *task.kept, *true]
 
     def count(self, split: str) -> int | None:
         """Return how many items there are; None for a world, which has always more."""
-        del split
-        return self.items.count
+        return self.items[split].count
 
     def truth(self, split: str, index: int) -> Truth:
         """Return the facts of an item; nothing is known of published media but their captions."""
-        del split
-        return self.items.truth(index)
+        return self.items[split].truth(index)
 
     def caption(self, split: str, index: int, given: Input) -> str:
         """Return one of the item's captions, the same one every time."""
-        del split
-        return self.items.caption(index, given.tells)
+        return self.items[split].caption(index, given)
 
     def medium(self, split: str, index: int, modality: str) -> Any:
         """Return an item's medium at the model's sizes and rates."""
         if modality_entry(modality).is_caption:
             return self.caption(split, index, Input(modality))
-        return self.items.medium(index, modality)
+        return self.items[split].medium(index, modality)
 
     # --- what comes out ---
 
     def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
-        """Return what the items' own reader says, and when something happens if a metric asks."""
+        """Return what the items' own reader says, and onsets and peaks if a metric asks."""
         timed = any(r.metric.timed for some in self.rows.values() for r in some)
-        readings = self.items.read(modality, items)
+        readings = self.items[self.protocol.split].read(modality, items)
         when = _TIMES.get(modality) if timed else None
         if when is None:
             return readings
         pairs = zip(readings, items, strict=True)
-        return [dataclasses.replace(found, impacts_s=when(item)) for found, item in pairs]
+        return [dataclasses.replace(found, peaks_s=when(item)) for found, item in pairs]
 
     def features(self, task: Task, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return what extractors say of one batch, by "modality.extractor.kind"."""
@@ -261,7 +292,7 @@ class BenchmarkSuite(Suite):
     ) -> Iterator[Cell]:
         """Yield the cells of a task's rows; what so few samples do not have is left out."""
         for row in self.rows.get(task, ()):
-            found = _Evidence(self, task, row, count, ledger_of)
+            found = _Evidence(self, task, split, row, count, ledger_of)
             try:
                 number = row.metric.compute(found, row.of)
             except ValueError as error:
@@ -286,13 +317,16 @@ class BenchmarkSuite(Suite):
 
     def plot(self, cells: Sequence[Cell]) -> str | None:
         """Return curves over the weight of the first prompt, where tasks sweep it."""
-        swept = {task.name: task.weights[0] for task in self.tasks if task.weights}
+        swept = {task.name: task for task in self.tasks if task.weights}
+        several = len({cell.split for cell in cells}) > 1
         curves: dict[tuple[str, float], list[float]] = defaultdict(list)
         for cell in cells:
             if cell.task in swept and cell.unit == "share" and cell.value is not None:
-                _, of, whose = cell.fact.partition(" of ")
-                series = _unweighted(cell.task) + (f": {whose}" if of else "")
-                curves[series, swept[cell.task]].append(100.0 * cell.value)
+                task = swept[cell.task]
+                series = dataclasses.replace(task, weights=()).name
+                series += f": {cell.source}" if cell.source else ""
+                series += f", {cell.split}" if several else ""
+                curves[series, task.weights[0]].append(100.0 * cell.value)
         points = [Point(series, x, float(np.mean(ys))) for (series, x), ys in curves.items()]
         if not points:
             return None
@@ -304,21 +338,42 @@ class BenchmarkSuite(Suite):
         return self.networks[row.row.extractor]["name"] if row.metric.kinds else None
 
 
-def _unweighted(task: str) -> str:
-    """Return a task's name without its weights.
+def _require_known(name: str, protocol: Protocol) -> bool:
+    """Return whether a protocol's data are a world's.
 
-    >>> _unweighted("0.7text+0.3other-image-to-image")
-    'text+other-image-to-image'
+    Raises:
+        ConfigError: no such data or split, or facts that the data do not know.
     """
-    return re.sub(r"(^|\+)[0-9.]+", r"\1", task)
+    world = protocol.data == WORLD
+    if not world and protocol.data not in BENCHMARKS:
+        raise ConfigError(f"suite {name}: " + unknown("data", protocol.data, (WORLD, *BENCHMARKS)))
+    splits = BounceSuite.available if world else BENCHMARKS[protocol.data].splits
+    if protocol.split not in splits:
+        raise ConfigError(f"suite {name}: " + unknown("split", protocol.split, splits))
+    terms = WorldItems.terms if world else PublishedItems.terms
+    for row in protocol.tasks:
+        asked = row.measures or any(given.tells or given.shown_by for given in row.prompts)
+        if asked and not terms.values:
+            raise ConfigError(
+                f"suite {name}: nobody knows the facts of {protocol.data}; "
+                f"leave measures, tells and shown_by out of {row.task.name}"
+            )
+        for given in row.task.inputs:
+            shown = terms.shows.get(given.shows, ())
+            for fact in given.tells or ():
+                if fact not in shown:
+                    said = unknown(f"fact of {given.shows}", fact, shown)
+                    raise ConfigError(f"suite {name}: {said}")
+    return world
 
 
 @dataclass
 class _Evidence(Evidence):
-    """What the ledgers of one task, and of the true media, hold of its first n items."""
+    """What the ledgers of one task, and of true media, hold of the first n items of a split."""
 
     suite: BenchmarkSuite
     task: Task
+    split: str
     row: _Row
     n: int
     ledger_of: Callable[[Task], Ledger]
@@ -331,7 +386,9 @@ class _Evidence(Evidence):
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
         """Return features of what was made, or of the true media."""
         task = self.task
-        if true or modality not in task.outputs:
+        if true and modality in self.row.sets:
+            task = self.suite.reference(modality)
+        elif true or modality not in task.outputs:
             task = _true(modality)
         kind = f"{modality}.{self.row.row.extractor}.{kind}"
         return self.ledger_of(task).rows(kind, self.n)
@@ -343,12 +400,13 @@ class _Evidence(Evidence):
 
     def references(self) -> list[list[str]]:
         """Return all captions of every item."""
-        return [list(self.suite.items.captions(index)) for index in range(self.n)]
+        items = self.suite.items[self.split]
+        return [list(items.captions(index)) for index in range(self.n)]
 
     def times(self, modality: str) -> list[tuple[float, ...]]:
         """Return when something happens."""
         records = self.ledger_of(self.task).first(self.n)
-        return [record.readings[modality].impacts_s or () for record in records]
+        return [record.readings[modality].peaks_s or () for record in records]
 
     def apart(self) -> Evidence:
         """Return the evidence of the outputs made one by one."""

@@ -85,19 +85,21 @@ class Metric:
     Attributes:
         compute: evidence, modalities -> number.
         kinds: of rows that it reads; none for texts and times.
-        beside: what outputs are compared with: the true media, the prompt's text, the same made
-            apart, or nothing.
+        beside: what outputs are compared with: the true media of the same items, a set of true
+            media, the prompt's text, the same made apart, or nothing.
         better: which way is better.
         program: file of a Java program it cannot do without.
         timed: whether it reads when things happen.
+        tokens: whether it reads the words of captions, which a Java program may have to split.
     """
 
     compute: Compute
     kinds: tuple[str, ...] = ()
-    beside: Literal["", "true", "prompt", "apart"] = ""
+    beside: Literal["", "true", "set", "prompt", "apart"] = ""
     better: Literal["higher", "lower"] = "higher"
     program: str = ""
     timed: bool = False
+    tokens: bool = False
 
 
 # --- distances between sets ---
@@ -250,14 +252,14 @@ def _spider(found: Evidence, of: Sequence[str]) -> Number:
     return _mean(java.spider(ConsensusScorer(references).cider_d(candidates), scores))
 
 
-_distance = partial(Metric, _frechet, ("features",), "true", "lower")
+_distance = partial(Metric, _frechet, ("features",), "set", "lower")
 
 METRICS: dict[str, Metric] = {
     "fid": _distance(),
     "fvd": _distance(),
     "fad": _distance(),
     "fd": _distance(),
-    "kid": Metric(_kernel, ("features",), "true", "lower"),
+    "kid": Metric(_kernel, ("features",), "set", "lower"),
     "inception_score": Metric(_inception, ("logits",)),
     "softmax_kl": Metric(_kl, ("logits",), "true", "lower"),
     "clipsim": Metric(_clipsim, ("features",), "prompt"),
@@ -267,13 +269,13 @@ METRICS: dict[str, Metric] = {
     "gain": Metric(_gain, ("features",), "apart"),
     **{f"recall_at_{k}": Metric(_recall(k), ("features",)) for k in (1, 5, 10)},
     "av_align": Metric(_av_align, timed=True),
-    "bleu_4": Metric(_bleu),
-    "rouge_l": Metric(_each(rouge_l)),
-    "meteor_stem": Metric(_each(meteor_stem)),
-    "meteor": Metric(_meteor, program=java.METEOR_JAR),
-    "cider": Metric(_consensus(ConsensusScorer.cider)),
-    "cider_d": Metric(_consensus(ConsensusScorer.cider_d)),
+    "bleu_4": Metric(_bleu, tokens=True),
+    "rouge_l": Metric(_each(rouge_l), tokens=True),
+    "meteor_stem": Metric(_each(meteor_stem), tokens=True),
+    "meteor": Metric(_meteor, program=java.METEOR_JAR, tokens=True),
+    "cider": Metric(_consensus(ConsensusScorer.cider), tokens=True),
+    "cider_d": Metric(_consensus(ConsensusScorer.cider_d), tokens=True),
     "spice": Metric(_spice, program=java.SPICE_JAR),
-    "spider": Metric(_spider, program=java.SPICE_JAR),
+    "spider": Metric(_spider, program=java.SPICE_JAR, tokens=True),
 }
 """Every metric that a suite can name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ class Items(ABC):
         """Return all captions of an item."""
 
     @abstractmethod
-    def caption(self, index: int, tells: tuple[str, ...] | None = None) -> str:
-        """Return one of them, the same one every time; with `tells`, one of these facts alone."""
+    def caption(self, index: int, given: Input) -> str:
+        """Return the one that a written prompt is, the same one every time."""
 
     @abstractmethod
     def medium(self, index: int, modality: str) -> Any:
@@ -127,14 +128,9 @@ class PublishedItems(Items):
         """Return the captions by people."""
         return self.examples[index].captions
 
-    def caption(self, index: int, tells: tuple[str, ...] | None = None) -> str:
-        """Return one of them, drawn by the seed.
-
-        Raises:
-            ConfigError: `tells` is given; nobody knows the facts of published captions.
-        """
-        if tells is not None:
-            raise ConfigError(f"captions by people cannot tell just {', '.join(tells)}")
+    def caption(self, index: int, given: Input) -> str:
+        """Return one of them, drawn by the seed, whatever is asked for: nobody knows its facts."""
+        del given
         captions = self.captions(index)
         return captions[int(np.random.default_rng((self.seed, index)).integers(len(captions)))]
 
@@ -159,16 +155,17 @@ class WorldItems(Items):
 
     @property
     def fingerprint(self) -> str:
-        """Return that of the world."""
-        return f"{self.suite.fingerprint}-{self.split}"
+        """Return that of the world, whatever the split."""
+        return self.suite.fingerprint
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the one caption."""
-        return (self.caption(index),)
+        return (self.caption(index, Input("text")),)
 
-    def caption(self, index: int, tells: tuple[str, ...] | None = None) -> str:
-        """Return a sentence that tells every fact of the scene, or those that are asked for."""
-        return self.suite.caption(self.split, index, Input("text", tells, shown_by=_CLIP))
+    def caption(self, index: int, given: Input) -> str:
+        """Return a sentence about the clip, which shows every fact, or about what is asked for."""
+        about = given.shown_by or _CLIP
+        return self.suite.caption(self.split, index, replace(given, shown_by=about))
 
     def truth(self, index: int) -> Truth:
         """Return the facts and impacts of a scene."""

@@ -23,13 +23,20 @@ audio { vertical-align: top; width: 16rem }
 
 _PLAYERS = {
     ".png": '<p><img loading="lazy" alt="{name}" src="{link}"></p>',
+    ".svg": '<p><img alt="{name}" src="{link}"></p>',
     ".wav": '<audio controls preload="none" title="{name}" src="{link}"></audio>',
     ".mp4": '<video controls loop muted preload="metadata" title="{name}" src="{link}"></video>',
 }
 """How a file of samples is shown, by its ending."""
 
 
-def html(suite: str, said: Sequence[str], rows: Sequence[Sequence[str]], out: Path) -> str:
+def html(
+    suite: str,
+    said: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    out: Path,
+    plot: Path | None = None,
+) -> str:
     """Return the page of a suite.
 
     Args:
@@ -37,10 +44,12 @@ def html(suite: str, said: Sequence[str], rows: Sequence[Sequence[str]], out: Pa
         said: lines of what was measured and how.
         rows: the table, names of columns first.
         out: folder that the page will be in.
+        plot: a picture of the numbers in that folder, where there is one.
     """
     head, *body = rows
     lines = [f"<h1>{escape(suite)}</h1>", *(f"<p>{escape(line)}</p>" for line in said if line)]
     lines += ["<table>", _row(head, "th"), *(_row(row, "td") for row in body), "</table>"]
+    lines += [] if plot is None else [_shown(plot, out)]
     files = sorted((out / "samples" / suite).glob("*"))
     for sheet in (path for path in files if path.suffix == ".png"):
         lines += [f"<h2>{escape(sheet.stem)}</h2>", _shown(sheet, out)]

@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT = 760, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 210, 20, 50
+_MOST_TICKS = 6
 _COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999"),
 )
@@ -56,15 +57,14 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, logarithmic: bo
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
     ]
-    for x in _ticks(math.exp(low), math.exp(high)) if logarithmic else _fifths(low, high):
+    for x in _ticks(math.exp(low), math.exp(high)) if logarithmic else _even_ticks(low, high):
         across, _ = at(x, bottom)
         drawn.append(_line(across, _TOP, across, _HEIGHT - _BOTTOM))
         drawn.append(_text(across, _HEIGHT - _BOTTOM + 16, f"{x:g}", "middle"))
-    for i in range(6):
-        y = bottom + (top - bottom) * i / 5
+    for y in _even_ticks(bottom, top):
         _, up = at(points[0].x, y)
         drawn.append(_line(_LEFT, up, _WIDTH - _RIGHT, up))
-        drawn.append(_text(_LEFT - 6, up + 4, f"{y:.1f}", "end"))
+        drawn.append(_text(_LEFT - 6, up + 4, f"{y:g}", "end"))
     drawn.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, x_title, "middle"))
     drawn.append(
         f'<text transform="translate(14 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
@@ -99,13 +99,17 @@ def _ticks(low: float, high: float) -> list[float]:
     return [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
 
 
-def _fifths(low: float, high: float) -> list[float]:
-    """Return tenths or their tenfolds within the ends of an even axis, ten at most.
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Return multiples of 1, 2 or 5, or of their tenths or tenfolds, within the ends of an axis.
 
-    >>> _fifths(-0.06, 1.06)
+    >>> _even_ticks(-0.06, 1.06)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> _even_ticks(71.3, 98.9)
+    [75.0, 80.0, 85.0, 90.0, 95.0]
     """
-    step = 2.0 * 10.0 ** math.floor(math.log10((high - low) / 2.0))
+    power = math.floor(math.log10(high - low))
+    steps = [m * 10.0**p for p in (power - 1, power) for m in (1, 2, 5)]
+    step = next(step for step in steps if (high - low) / step <= _MOST_TICKS)
     first, last = math.ceil(low / step), math.floor(high / step)
     return [round(i * step, 10) for i in range(first, last + 1)]
 

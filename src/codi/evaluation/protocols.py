@@ -1,18 +1,21 @@
 """Measurements as data, first of all the paper's: `suites/*.toml` to tasks and the metrics of each.
 
 A protocol says which data, which split, what goes in and comes out, which metric over which
-network's features, how many samples, how they are sampled, and what the paper reports. It knows no
-reader, no network and no model.
+network's features, how many samples, how they are sampled, and what the paper reports. Names are
+checked when it is read. It knows no reader, no network and no model.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from codi.config import ConfigError, build, unknown
+from codi.evaluation.comparing import METRICS
+from codi.evaluation.scoring import MEASURES
 from codi.evaluation.suites import Input, Task
 from codi.evaluation.suites import Path as MediaPath
 from codi.modalities import modality
@@ -29,6 +32,9 @@ class MetricRow:
         extractor: whose features it compares; none for metrics of texts and times.
         of: the modalities that it is about; the task's only output by default.
         paper: the paper's figure.
+
+    Raises:
+        ConfigError: an unknown metric or modality, or an extractor that the metric does not read.
     """
 
     metric: str
@@ -36,19 +42,55 @@ class MetricRow:
     of: tuple[str, ...] = ()
     paper: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist."""
+        if self.metric not in METRICS:
+            raise ConfigError(unknown("metric", self.metric, METRICS))
+        if self.extractor and not METRICS[self.metric].kinds:
+            raise ConfigError(f"{self.metric} reads no extractor; leave out {self.extractor!r}")
+        _require_modalities(self.of)
+
+
+@dataclass(frozen=True)
+class InputRow:
+    """A prompt with more to say than its modality; see `codi.evaluation.suites.Input`.
+
+    Attributes:
+        modality: what is given.
+        tells: the facts that a written prompt tells; all by default.
+        shown_by: what a written prompt describes; by default the items' own choice, a clip.
+        other: whether it is of the item's partner, and so conflicts with the rest.
+
+    Raises:
+        ConfigError: an unknown modality, or words about a prompt that is not written.
+    """
+
+    modality: str
+    tells: tuple[str, ...] = ()
+    shown_by: str = ""
+    other: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what does not exist, or would be ignored."""
+        _require_modalities((self.modality, *([self.shown_by] if self.shown_by else ())))
+        if (self.tells or self.shown_by) and not modality(self.modality).is_caption:
+            raise ConfigError(f"tells and shown_by are of written prompts, not of {self.modality}")
+
 
 @dataclass(frozen=True)
 class TaskRow:
     """What goes in, what comes out, and how it is measured; see `codi.evaluation.suites.Task`.
 
     Attributes:
+        inputs: prompts; a modality's name is a prompt of which nothing else has to be said.
         metrics: what compares sets, or outputs with each other.
         measures: of facts, on data that know them.
-        tells: the facts that written prompts tell; all by default.
-        others: the inputs that come from the item's partner and so conflict with the rest.
+
+    Raises:
+        ConfigError: an unknown name, or values that would fail, or be ignored, after the sampling.
     """
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | InputRow, ...]
     outputs: tuple[str, ...]
     metrics: tuple[MetricRow, ...] = ()
     kept: tuple[str, ...] = ()
@@ -56,30 +98,55 @@ class TaskRow:
     path: MediaPath = "model"
     measures: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
-    tells: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    label: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or be ignored, after the sampling."""
-        if self.weights and len(self.weights) != len(self.inputs):
-            raise ConfigError(f"{len(self.weights)} weights for {len(self.inputs)} inputs")
+        given = [prompt.modality for prompt in self.prompts]
+        _require_modalities(self.outputs)
+        for name in self.kept:
+            if name not in given:
+                raise ConfigError(unknown("input that is kept:", name, given))
+        for name in self.measures:
+            if name not in MEASURES:
+                raise ConfigError(unknown("measure", name, MEASURES))
+        if bool(given) != (self.path == "model"):
+            raise ConfigError(f"{len(given)} inputs with path {self.path!r}; only a model has any")
+        labels = [given.label for given in self.task.inputs]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"inputs {', '.join(labels)}: one twice; only another's differs")
+        if self.weights and len(self.weights) != len(given):
+            raise ConfigError(f"{len(self.weights)} weights for {len(given)} inputs")
         if self.weights and (min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6):
             raise ConfigError(f"weights {list(self.weights)}: give shares from 0 with the sum 1")
-        for name in self.others:
-            if name not in self.inputs:
-                raise ConfigError(unknown("input that is another item's:", name, self.inputs))
+
+    @property
+    def prompts(self) -> tuple[InputRow, ...]:
+        """Return the inputs, each with all that is said of it."""
+        return tuple(InputRow(row) if isinstance(row, str) else row for row in self.inputs)
 
     @property
     def task(self) -> Task:
         """Return the task."""
-        inputs = tuple(
-            Input(name, self._told(name), other=name in self.others) for name in self.inputs
+        return Task(
+            inputs=tuple(
+                Input(row.modality, row.tells or None, row.shown_by or None, row.other)
+                for row in self.prompts
+            ),
+            outputs=self.outputs,
+            kept=self.kept,
+            apart=self.apart,
+            path=self.path,
+            measures=self.measures,
+            weights=self.weights,
+            label=self.label,
         )
-        outputs, kept = self.outputs, self.kept
-        return Task(inputs, outputs, kept, self.apart, self.path, self.measures, self.weights)
 
-    def _told(self, name: str) -> tuple[str, ...] | None:
-        return (self.tells or None) if modality(name).is_caption else None
+
+def _require_modalities(given: Iterable[str]) -> None:
+    """Raise ConfigError for a modality that does not exist."""
+    for name in given:
+        modality(name)
 
 
 @dataclass(frozen=True)
@@ -90,6 +157,10 @@ class SamplingRow:
     steps: int | None = None
     eta: float | None = None
     guidance: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse modalities that do not exist, whose guidance would be ignored."""
+        _require_modalities(self.guidance)
 
 
 @dataclass(frozen=True)
@@ -111,6 +182,13 @@ class Protocol:
     tasks: tuple[TaskRow, ...]
     note: str = ""
     sampling: SamplingRow = field(default_factory=SamplingRow)
+
+    def __post_init__(self) -> None:
+        """Refuse two tasks of one name, of which only one could be asked for."""
+        names = [row.task.name for row in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"two tasks are called {name}; give one of them a label")
 
 
 @cache

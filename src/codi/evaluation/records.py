@@ -23,13 +23,17 @@ class Reading:
 
     Attributes:
         facts: what was recognised; a fact that could not be is left out.
-        impacts_s: when something strikes, in seconds; None for what has no time.
+        impacts_s: when something strikes, in seconds, as the items' own reader says; None for what
+            has no time.
         words: the object itself, where it is written.
+        peaks_s: onsets of a sound and peaks of motion in a clip, in seconds, which AV-Align
+            compares; None where no metric asks for them.
     """
 
     facts: dict[str, str]
     impacts_s: tuple[float, ...] | None = None
     words: str | None = None
+    peaks_s: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Record:
 
 def _from_json(table: dict[str, Any]) -> Record:
     readings = {
-        name: Reading(r["facts"], _times(r["impacts_s"]), r["words"])
+        name: Reading(r["facts"], _times(r["impacts_s"]), r["words"], _times(r.get("peaks_s")))
         for name, r in table["readings"].items()
     }
     return Record(table["index"], table["facts"], _times(table["impacts_s"]), readings)

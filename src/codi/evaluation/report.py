@@ -40,12 +40,13 @@ def write_report(
     plot: str | None = None,
 ) -> None:
     """Write `<suite>.json`, `.md`, `.html` and the plot as `.svg` below `out`, each whole."""
+    drawn = out / f"{suite}.svg"
     if plot is not None:
-        atomic_write_text(out / f"{suite}.svg", plot)
+        atomic_write_text(drawn, plot)
     found = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
     atomic_write_text(out / f"{suite}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     atomic_write_text(out / f"{suite}.md", markdown(suite, settings, cells, splits))
-    page = html(suite, said(settings), table(cells, splits), out)
+    page = html(suite, said(settings), table(cells, splits), out, drawn if plot else None)
     atomic_write_text(out / f"{suite}.html", page)
 
 
@@ -85,8 +86,9 @@ def table(cells: Sequence[Cell], splits: Sequence[str]) -> list[list[str]]:
 
 def said(settings: Mapping[str, Any]) -> list[str]:
     """Return lines of what was measured and how, with the paper's own remarks where it has any."""
-    named = ("model", "sampler", "steps", "eta", "guidance", "dtype", "samples", "seed")
-    words = [f"{name} {settings[name]}" for name in named if settings.get(name) is not None]
+    sampling = ("sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "reuse")
+    named = ("model", *sampling, "dtype", "samples", "seed")
+    words = [f"{name} {settings[name]}" for name in named if settings.get(name) not in (None, {})]
     lines = [", ".join(words) + ". In brackets: 95 % intervals."]
     lines += [settings["note"]] if settings.get("note") else []
     for name, network in (settings.get("extractors") or {}).items():
@@ -143,7 +145,7 @@ def write_samples(
     config: ModelConfig,
     task: Task,
     split: str,
-    prompts: Mapping[str, Sequence[Any]],
+    prompts: Sequence[tuple[str, Sequence[Any]]],
     outputs: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write a sheet of what went in (left) and came out (right), and some of it as files.
@@ -153,7 +155,7 @@ def write_samples(
         config: the model, for its media types.
         task: whose samples they are.
         split: of the items.
-        prompts: objects by modality that went in.
+        prompts: modality and objects of all that went in.
         outputs: objects by modality that came out, one for each prompt.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,14 +163,14 @@ def write_samples(
     rows = []
     for i in range(count):
         sides = [
-            _stack([_shown(config, name, items[i]) for name, items in side.items()])
-            for side in (prompts, outputs)
+            _stack([_shown(config, name, items[i]) for name, items in side])
+            for side in (prompts, [*outputs.items()])
             if side
         ]
         rows.append(_beside(sides))
     save_image(folder / f"{task.name}-{split}.{_SHEET}", Image.fromarray(_stack(rows)))
     for i in range(min(SAVED, count)):
-        beside = {name: items[i] for name, items in (*prompts.items(), *outputs.items())}
+        beside = {name: items[i] for name, items in (*prompts, *outputs.items())}
         for name in outputs:
             entry = modality(name)
             if entry.suffix != _SHEET and not entry.is_caption:

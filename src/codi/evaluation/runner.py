@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ def evaluate(
         splits: of the items, "trained" and "held-out"; the suite's own choice by default.
         steps: denoising steps; those of the suite or the model by default, like the next five.
         sampler: name of a sampler.
-        guidance: scale of the guidance, one number or one for each modality.
+        guidance: scale of the guidance, one number, or one for each modality; the suite's own
+            scales of other modalities stay.
         spacing: of the steps, as in `Pipeline.generate`, like the next two.
         guidance_interval: steps t that are guided.
         reuse: evaluations that share the inside of the diffusers.
@@ -156,7 +157,6 @@ def evaluate(
     asked: dict[str, Any] = {
         "sampler": sampler,
         "steps": steps,
-        "guidance": guidance,
         "spacing": spacing,
         "guidance_interval": guidance_interval,
         "reuse": reuse,
@@ -164,9 +164,12 @@ def evaluate(
     given = {name: value for name, value in asked.items() if value is not None}
     if sampler is not None:
         given["eta"] = None  # a suite's own belongs to the sampler that it names
-    runs = [
-        Run(pipeline, one, replace(one.sampling, **given), folder, seed) for one in opened.suites
-    ]
+    runs = []
+    for one in opened.suites:
+        own = one.sampling.guidance
+        scales = own if guidance is None else _merged(own, guidance, pipeline.config)
+        settings = replace(one.sampling, **given, guidance=scales)
+        runs.append(Run(pipeline, one, settings, folder, seed))
     _refuse_strange_splits(opened.suites, splits)
     chosen, left_out = choose(runs, suite, tasks)
     most = max(one.samples for one in opened.suites)
@@ -179,8 +182,8 @@ def evaluate(
     cells: list[Cell] = []
     for run, task in chosen:
         count = run.asked(samples)
-        for one in (*run.suite.needs(task), task):
-            run.measure(one, run.splits(splits), count, batch, progress)
+        for needed in (*run.suite.needs(task), task):
+            run.measure(needed, run.splits(splits), count, batch, progress)
         cells = report(runs, suite, chosen, splits, samples, said)
     return cells
 
@@ -189,7 +192,10 @@ def _refuse_strange_splits(suites: Sequence[Suite], splits: Sequence[str] | None
     available = list(dict.fromkeys(split for suite in suites for split in suite.available))
     for split in splits or ():
         if split not in available:
-            raise ConfigError(unknown("split", split, available))
+            alone = f"; suite {suites[0].name} has one split, that of its data"
+            raise ConfigError(
+                unknown("split", split, available) + (alone if len(available) == 1 else "")
+            )
 
 
 def choose(
@@ -238,19 +244,33 @@ def report(
     }
     cells = [cell for found in by_task.values() for cell in found]
     first = runs[0]
-    described = first.pipeline.describe(SamplingSettings(), first.pipeline.config.generated)
-    described |= {k: v for k, v in asdict(first.settings).items() if v is not None}
+    sampled = {n for run in runs for t in run.suite.tasks if t.path == "model" for n in t.outputs}
+    made = [n for n in first.pipeline.config.generated if n in sampled]
+    described = first.pipeline.describe(first.sampling_of(made), made)
     del described["to"]
     own: dict[str, Any] = {"suite": name, "note": " ".join(run.suite.note for run in runs)}
     left_out = dict(said["left_out"])
     for run in runs:
         own |= run.suite.described
         left_out |= run.suite.left_out
-    settings = {**own, **described, **said, "left_out": left_out}
     columns = list(dict.fromkeys(split for run in runs for split in run.splits(splits)))
+    settings = {**own, **described, **said, "splits": columns, "left_out": left_out}
     plots = [plot for run in runs if (plot := run.suite.plot(cells)) is not None]
     write_report(first.out, name, settings, cells, columns, plots[0] if plots else None)
     return [cell for _, task in tasks for cell in by_task[task.name]]
+
+
+_Guidance = float | Mapping[str, float] | None
+
+
+def _merged(own: _Guidance, given: _Guidance, config: ModelConfig) -> _Guidance:
+    """Return a suite's guidance with what is given of it for some modalities in its place."""
+    if not isinstance(given, Mapping):
+        return given
+    for name in given:
+        if name not in config.modalities:
+            raise ConfigError(unknown("modality to guide:", name, config.modalities))
+    return {**own, **given} if isinstance(own, Mapping) else given
 
 
 @dataclass
@@ -320,7 +340,8 @@ class Run:
         files = [path for part in self._parts(task) for path in part_files(folder, part)]
         depends = [
             self.suite.fingerprint,
-            repr(task),
+            task.key,
+            self.suite.depends(task),
             self.seed,
             {str(path.relative_to(folder)): self._digest(path) for path in files},
             self._sampling(task),
@@ -339,7 +360,7 @@ class Run:
         if task.path == "true":
             return {}
         config = self.pipeline.config
-        described = self.pipeline.describe(self._settings(task.outputs), task.outputs)
+        described = self.pipeline.describe(self.sampling_of(task.outputs), task.outputs)
         described["schedule"] = repr(config.schedule)
         described["modalities"] = repr([config.modality(n) for n in (*task.outputs, *task.kept)])
         tables = [config.part(*part.split(".", 1)) for part in self._parts(task)]
@@ -352,7 +373,7 @@ class Run:
             named += ("reuse",) if described["reuse"] > 1 else ()
         return {name: described[name] for name in named}
 
-    def _settings(self, outputs: Sequence[str]) -> SamplingSettings:
+    def sampling_of(self, outputs: Sequence[str]) -> SamplingSettings:
         """Return the settings with the guidance of `outputs` alone."""
         guidance = self.settings.guidance
         if isinstance(guidance, Mapping):
@@ -384,11 +405,12 @@ class Run:
         self, task: Task, split: str, indices: Sequence[int]
     ) -> tuple[list[Record], dict[str, np.ndarray]]:
         """Return the records of one batch, and the features that are kept beside them."""
-        outputs = _PATHS[task.path](self, task, split, indices)
+        numbers = [task.first + index for index in indices]
+        outputs = _PATHS[task.path](self, task, split, numbers)
         readings = {name: self.suite.read(name, items) for name, items in outputs.items()}
-        truths = [self.suite.truth(split, index) for index in indices]
+        truths = [self.suite.truth(split, number) for number in numbers]
         if indices[0] == 0:
-            self._show(task, split, indices[:SHOWN], outputs)
+            self._show(task, split, numbers[:SHOWN], outputs)
         records = [
             Record(
                 index, truth.facts, truth.impacts_s, {n: found[i] for n, found in readings.items()}
@@ -403,16 +425,16 @@ class Run:
     def _show(
         self, task: Task, split: str, indices: Sequence[int], outputs: Mapping[str, Sequence[Any]]
     ) -> None:
-        prompts = {
-            given.modality: [self._given(given, split, index) for index in indices]
+        prompts = [
+            (given.modality, [self._given(given, split, index) for index in indices])
             for given in task.inputs
-        }
+        ]
         folder = self.out / "samples" / self.suite.name
         write_samples(folder, self.pipeline.config, task, split, prompts, outputs)
 
     def _given(self, given: Input, split: str, index: int) -> Any:
         """Return the prompt of an item, or of its partner: a sentence or a medium."""
-        index = partner(index) if given.other else index
+        index = partner(index, self.suite.count(split)) if given.other else index
         if modality(given.modality).is_caption:
             return self.suite.caption(split, index, given)
         return self.suite.medium(split, index, given.modality)
@@ -455,7 +477,7 @@ class Run:
                 context,
                 outputs,
                 seeds,
-                settings=self._settings(outputs),
+                settings=self.sampling_of(outputs),
                 against=empty,
                 kept=kept,
             )

@@ -14,7 +14,7 @@ import numpy as np
 
 from codi.evaluation.records import Record
 from codi.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
-from codi.evaluation.suites import Task, Terms, partner
+from codi.evaluation.suites import Input, Task, Terms, partner
 from codi.modalities import modality
 
 Unit = Literal["share", "number"]
@@ -40,6 +40,8 @@ class Cell:
         extractor: whose features were compared.
         better: which way is better, where that is not the higher one.
         paper: the figure of the paper.
+        source: the prompt whose facts are counted, such as "text" or "other image"; None where
+            those of all prompts are.
     """
 
     task: str
@@ -54,6 +56,7 @@ class Cell:
     extractor: str | None = None
     better: str = "higher"
     paper: float | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class _Number:
     n: int
     chance: float | None = None
     ci95: Interval | None = None
+    source: str | None = None
 
 
 Measure = Callable[[Task, Terms, Sequence[Record]], Iterator[_Number]]
@@ -87,6 +91,7 @@ def score(task: Task, terms: Terms, split: str, records: Sequence[Record]) -> li
             n=number.n,
             chance=number.chance,
             ci95=number.ci95,
+            source=number.source,
         )
         for number in numbers
     ]
@@ -205,23 +210,85 @@ def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> It
     """Yield which of two conflicting prompts each output follows, fact by fact.
 
     Only items that differ from their partner in a fact say something about it; `n` counts those.
+    The prompts of an item and of its partner are the same two, so that intervals resample pairs.
     An item without its partner's record is left out.
     """
     by_index = {record.index: record for record in records}
-    pairs = [(r, by_index[partner(r.index)]) for r in records if partner(r.index) in by_index]
+    pairs = [
+        (record, by_index[partner(record.index)])
+        for record in records
+        if record.index < partner(record.index) and partner(record.index) in by_index
+    ]
     for output in task.outputs:
         for fact in terms.shows[output]:
-            told = [g for g in task.inputs if fact in terms.told(replace(task, inputs=(g,)))]
-            differ = [(r, o) for r, o in pairs if r.facts[fact] != o.facts[fact]]
+            told = [g for g in task.inputs if fact in _told_by(terms, task, g)]
+            differ = [(a, b) for a, b in pairs if a.facts[fact] != b.facts[fact]]
             if len(told) < len(task.inputs) or not differ:
                 continue
             for given in task.inputs:
                 right = [
-                    r.readings[output].facts.get(fact) == (o if given.other else r).facts[fact]
-                    for r, o in differ
+                    (_follows(a, b, given, output, fact), _follows(b, a, given, output, fact))
+                    for a, b in differ
                 ]
-                source = f"other {given.modality}" if given.other else given.modality
-                yield _share(output, f"{fact} of {source}", right, 1.0 / len(terms.values[fact]))
+                each = np.mean(right, axis=1)
+                chance = 1.0 / len(terms.values[fact])
+                what, n = f"{fact} of {given.label}", 2 * len(differ)
+                ci95 = _mean_interval(each)
+                yield _Number(output, what, float(each.mean()), n, chance, ci95, given.label)
+
+
+def _follows(record: Record, other: Record, given: Input, output: str, fact: str) -> bool:
+    """Tell whether an output shows a fact as a prompt told it, its own or its partner's."""
+    told = other if given.other else record
+    return record.readings[output].facts.get(fact) == told.facts[fact]
+
+
+def _told_by(terms: Terms, task: Task, given: Input) -> tuple[str, ...]:
+    """Return the facts that one prompt of a task tells."""
+    return terms.told(replace(task, inputs=(given,), weights=()))
+
+
+def _mean_interval(values: np.ndarray) -> Interval:
+    """Return the interval of a mean of independent shares (n,); equal ones are not certain."""
+    if np.ptp(values) == 0.0:  # every resample would be the same
+        return wilson_interval(float(values.sum()), len(values))
+    return bootstrap_interval(values)
+
+
+def measure_sources(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield for each of several prompts how many of its facts an output shows, as a mean.
+
+    "told by text alone" are the facts that no other prompt tells: a prompt that is not heard has
+    them at chance. Facts of one output are not independent, so that intervals resample outputs.
+    """
+    if len(task.inputs) < 2:
+        return
+    for output in task.outputs:
+        by_input = [
+            [fact for fact in _told_by(terms, task, given) if fact in terms.shows[output]]
+            for given in task.inputs
+        ]
+        for given, told in zip(task.inputs, by_input, strict=True):
+            alone = [fact for fact in told if sum(fact in facts for facts in by_input) == 1]
+            for what, facts in (("", told), (" alone", alone)):
+                if not facts or (not what and told == alone):
+                    continue
+                right = np.array(
+                    [
+                        [r.readings[output].facts.get(f) == r.facts[f] for f in facts]
+                        for r in records
+                    ]
+                ).mean(axis=1)
+                chance = float(np.mean([1.0 / len(terms.values[f]) for f in facts]))
+                yield _Number(
+                    output,
+                    f"told by {given.label}{what}",
+                    float(right.mean()),
+                    len(records),
+                    chance,
+                    _mean_interval(right),
+                    given.label,
+                )
 
 
 MEASURES: dict[str, Measure] = {
@@ -230,5 +297,6 @@ MEASURES: dict[str, Measure] = {
     "impacts": measure_impacts,
     "agreement": measure_agreement,
     "obedience": measure_obedience,
+    "sources": measure_sources,
 }
 """Every measure that a task can name."""

@@ -6,9 +6,10 @@ no model, no renderer and no classifier.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +48,19 @@ class Input:
         """Return the modality whose facts it tells when `tells` is None."""
         return self.shown_by or self.modality
 
+    @property
+    def label(self) -> str:
+        """Return what reports call it.
+
+        >>> Input("image", other=True).label
+        'other image'
+        """
+        return f"other {self.modality}" if self.other else self.modality
+
+
+REFERENCES_FROM = 500_000
+"""Number of the first item of a world that sets of outputs are compared with: no prompt's item."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -54,12 +68,14 @@ class Task:
 
     Attributes:
         inputs: prompts.
-        weights: of the prompts, with the sum 1; equal by default.
         outputs: modalities that are generated (or coded, or left as they are) and read.
         kept: streams that are given; each is among the inputs as well.
         apart: generate every output on its own: the control of a joint task.
         path: what the outputs come through; without "model" there are no inputs.
         measures: names of measures (`codi.evaluation.scoring.MEASURES`).
+        weights: of the prompts, with the sum 1; equal by default.
+        label: ends the name, where tasks differ in what the name does not say.
+        first: number of the item that index 0 is about.
         part: of the data, where a suite measures several.
     """
 
@@ -71,6 +87,21 @@ class Task:
     measures: tuple[str, ...] = ("facts", "captions", "impacts", "agreement")
     weights: tuple[float, ...] = ()
     part: str = field(default="", repr=False)
+    label: str = ""
+    first: int = 0
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Return what its samples depend on: of all fields, those that differ from their defaults.
+
+        A field that is added later so changes nothing for tasks without it, and what was measured
+        stays valid. Measures only count what is there.
+
+        >>> Task((Input("text"),), ("image",)).key
+        {'inputs': [{'modality': 'text'}], 'outputs': ['image']}
+        """
+        found = _differing(self)
+        return {name: value for name, value in found.items() if name not in ("measures", "label")}
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -86,26 +117,44 @@ class Task:
         >>> Task((Input("text"), Input("image", other=True)), ("image",), weights=(0.7, 0.3)).name
         '0.7text+0.3other-image-to-image'
         """
-        outputs = "+".join(self.outputs)
+        outputs, label = "+".join(self.outputs), f"-{self.label}" if self.label else ""
         part = f"{self.part}-" if self.part else ""
         if self.path != "model":
-            return f"{part}{self.path}-{outputs}"
+            return f"{part}{'reference' if self.first else self.path}-{outputs}{label}"
         held = "keep-" if self.kept else ""
         weights = [f"{weight:g}" for weight in self.weights] or [""] * len(self.inputs)
         inputs = "+".join(
-            f"{weight}{'other-' if given.other else ''}{given.modality}"
+            weight + given.label.replace(" ", "-")
             for weight, given in zip(weights, self.inputs, strict=True)
         )
-        return f"{part}{held}{inputs}-to-{outputs}" + ("-apart" if self.apart else "")
+        apart = "-apart" if self.apart else ""
+        return f"{part}{held}{inputs}-to-{outputs}{label}{apart}"
 
 
-def partner(index: int) -> int:
+def _differing(value: Any) -> Any:
+    """Return a dataclass as a table of the fields that differ from their defaults."""
+    if isinstance(value, tuple):
+        return [_differing(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    given = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+    return {name: _differing(own) for name, (own, default) in given.items() if own != default}
+
+
+def partner(index: int, count: int | None = None) -> int:
     """Return the item that conflicting prompts of an item come from: 0 and 1 are a pair, 2 and 3.
 
-    >>> partner(4), partner(5)
-    (5, 4)
+    The last of an odd number of items has nobody left, and takes the first.
+
+    Args:
+        index: of the item.
+        count: how many items there are; None where there are always more.
+
+    >>> partner(4), partner(5), partner(4, count=5)
+    (5, 4, 0)
     """
-    return index ^ 1
+    found = index ^ 1
+    return found if count is None or found < count else 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +241,11 @@ class Suite(ABC):
     @abstractmethod
     def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
         """Return what objects of one modality show, whoever made them."""
+
+    def depends(self, task: Task) -> Any:
+        """Return what a task's records depend on beside itself, items and readers: plain values."""
+        del task
+        return None
 
     @property
     def described(self) -> Mapping[str, Any]:
