@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from codi.types import Latents
+from codi.unets.prepared import Context
 
 WIRINGS: Final[MappingProxyType[str, Callable[[str, str], bool]]] = MappingProxyType(
     {"others": operator.ne, "own": operator.eq}
@@ -45,7 +46,7 @@ class CoDi(nn.Module):
         self,
         z_t: Latents,
         t: dict[str, Tensor],
-        context: Tensor | Latents,
+        context: Context | Mapping[str, Context],
         outputs: Collection[str] | None = None,
     ) -> Latents:
         """Return what each diffuser predicts for its stream.
@@ -53,14 +54,15 @@ class CoDi(nn.Module):
         Args:
             z_t: latents of all streams, (B, ...) each; a stream given by the user is clean.
             t: integer steps (B,) of all streams, 0 for a clean one; streams need not agree.
-            context: mixed prompt (B, L, D), one for all streams or one for each.
+            context: mixed prompt (B, L, D), one for all streams or one for each; or what each
+                diffuser prepared of it.
             outputs: streams to predict; the others are only listened to. All by default.
         """
         wanted = list(z_t) if outputs is None else [name for name in z_t if name in outputs]
         environments = self.environment_of(z_t, t)
         predictions = {}
         for name in wanted:
-            prompt = context[name] if isinstance(context, dict) else context
+            prompt = context[name] if isinstance(context, Mapping) else context
             predictions[name] = self.diffusers[name](
                 z_t[name], t[name], prompt, self.beside(name, environments)
             )

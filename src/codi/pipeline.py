@@ -286,6 +286,7 @@ class Pipeline:
             },
             self.compute_dtype,
             self._deep(to, resolved["reuse"]),
+            prepares=not self.compile,
         )
         total = resolved["steps"]
 

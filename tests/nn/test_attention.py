@@ -62,6 +62,16 @@ def test_fused_projections_are_two_in_one(tokens: int) -> None:
     torch.testing.assert_close(fused(x, source), apart(x, source).expand(2, 5, 8))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_projected_source_gives_the_same_bits(tokens: int, fused: bool) -> None:
+    attention = Attention(8, 6, heads=2, head_width=4, fused=fused)
+    x, source = torch.randn(3, 5, 8), torch.randn(3, tokens, 6)
+    projected = attention.project(source)
+    assert torch.equal(attention(x, projected), attention(x, source))
+    torch.testing.assert_close(attention(x[:2], projected.first(2)), attention(x[:2], source[:2]))
+
+
 def test_several_tokens_are_told_apart_by_the_query() -> None:
     attention, context = Attention(8, 6, heads=2, head_width=4), torch.randn(1, 3, 6)
     first, second = attention(torch.randn(1, 2, 8), context)[0]

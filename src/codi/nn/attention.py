@@ -5,6 +5,8 @@ Sequences are (B, L, D). Nothing here knows a modality; time is a vector of seco
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
@@ -27,12 +29,29 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     return scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
+class Projected(NamedTuple):
+    """A source as one attention reads it: what does not depend on the queries.
+
+    Attributes:
+        keys: (B, heads, L', d), or None for a source of one token.
+        values: (B, heads, L', d), or the result itself (B, 1, D) for a source of one token.
+    """
+
+    keys: Tensor | None
+    values: Tensor
+
+    def first(self, count: int) -> Projected:
+        """Return the first `count` samples; nothing is copied."""
+        return Projected(None if self.keys is None else self.keys[:count], self.values[:count])
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries (B, L, D) to a source (B, L', D') (Vaswani et al., 2017).
 
     With a source of one token the softmax is 1 whatever the query, so the result is
     `to_out(to_v(source))` at every position: computed once, exactly, and broadcast. `bias` gives
-    queries, keys and values one, as in Stable Diffusion's autoencoder.
+    queries, keys and values one, as in Stable Diffusion's autoencoder. A source that many calls
+    read, such as the prompt of all steps, may be projected before them (`project`).
 
     `fused` is the form of the released CoDi's temporal attention: keys and values come from one
     matrix, and the output has no bias.
@@ -59,27 +78,33 @@ class Attention(nn.Module):
             self.to_v = nn.Linear(source_width, inner, bias=bias)
         self.to_out = nn.Linear(inner, width, bias=not fused)
 
-    def forward(
-        self,
-        x: Tensor,
-        source: Tensor,
-        bias: Tensor | None = None,
-        norm: nn.Module | None = None,
-    ) -> Tensor:
-        """Return (B, L, D), or (B, 1, D) to be broadcast when the source is one token.
-
-        `bias` (heads, L, L') or (1, L, L') is added to the scores. `norm` is applied to `x` where
-        the queries are asked for at all.
-        """
+    def project(self, source: Tensor) -> Projected:
+        """Return keys and values of `source` (B, L', D'), or the result if it is one token."""
         if source.shape[1] == 1 and not self.fused:
-            return self.to_out(self.to_v(source))
-        x = x if norm is None else norm(x)
+            return Projected(None, self.to_out(self.to_v(source)))
         keys, values = (
             self.to_kv(source).chunk(2, dim=-1)
             if self.fused
             else (self.to_k(source), self.to_v(source))
         )
-        q, k, v = self._split(self.to_q(x)), self._split(keys), self._split(values)
+        return Projected(self._split(keys), self._split(values))
+
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor | Projected,
+        bias: Tensor | None = None,
+        norm: nn.Module | None = None,
+    ) -> Tensor:
+        """Return (B, L, D), or (B, 1, D) to be broadcast when the source is one token.
+
+        `source` is (B, L', D'), or what `project` made of it. `bias` (heads, L, L') or (1, L, L')
+        is added to the scores. `norm` is applied to `x` where the queries are asked for at all.
+        """
+        k, v = source if isinstance(source, Projected) else self.project(source)
+        if k is None:
+            return v
+        q = self._split(self.to_q(x if norm is None else norm(x)))
         attended = attend(q, k, v, None if bias is None else bias.to(q.dtype))  # (B, heads, L, d)
         return self.to_out(attended.transpose(1, 2).flatten(2))
 

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from codi.nn.attention import Attention, EnvironmentAttention, FeedForward
+from codi.nn.attention import Attention, EnvironmentAttention, FeedForward, Projected
 from codi.nn.conv import group_norm, zeroed
 from codi.nn.embedding import frame_times, slot_times
 from codi.nn.residual import ResidualConfig, ResidualInTime
+from codi.unets.prepared import Context, PreparedContext
 
 EnvironmentForm = Literal["sublayer", "transformer"]
 
@@ -22,17 +23,23 @@ class Conditioning:
 
     Attributes:
         step: embedding of the diffusion step, (B, D).
-        context: the mixed prompt, (B, L, D).
+        context: the mixed prompt, (B, L, D) or prepared.
         environment: what the other streams are doing, (B, K, E), or None when alone.
         frames: F, the number of frames folded into the batch.
         slot_times_s: (K,) centres of the environment's slots in seconds, or None.
     """
 
     step: Tensor
-    context: Tensor
+    context: Context
     environment: Tensor | None
     frames: int
     slot_times_s: Tensor | None
+
+    def source(self, attention: Attention) -> Tensor | Projected:
+        """Return the prompt as one attention takes it."""
+        if isinstance(self.context, PreparedContext):
+            return self.context.projected[attention]
+        return self.context
 
 
 class SpatialTransformer(nn.Module):
@@ -70,13 +77,14 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, given: Conditioning, times_s: Tensor | None) -> Tensor:
         """Return (B * F, C, H, W); `times_s` (F * H * W,) is the instant of each position."""
-        batch, frames = given.context.shape[0], given.frames
+        batch, frames = given.step.shape[0], given.frames
         height, width = x.shape[2:]
         hidden = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B * F, H * W, C)
         normed = self.self_norm(hidden)
         hidden = hidden + self.self_attention(normed, normed)
         hidden = hidden.unflatten(0, (batch, frames)).flatten(1, 2)  # (B, F * H * W, C)
-        hidden = hidden + self.cross_attention(hidden, given.context, norm=self.cross_norm)
+        prompt = given.source(self.cross_attention)
+        hidden = hidden + self.cross_attention(hidden, prompt, norm=self.cross_norm)
         if self.environment_attention is not None and given.environment is not None:
             hidden = hidden + self.environment_attention(
                 hidden, given.environment, times_s, given.slot_times_s

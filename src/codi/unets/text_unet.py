@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from codi.nn.conv import zeroed
+from codi.unets.prepared import Context, PreparedContext
 from codi.unets.reuse import DeepFeatures
 from codi.unets.unet import UNet, UNetConfig
 
@@ -66,11 +67,15 @@ class TextUNet(nn.Module):
         """Return the embedding (B, D) of steps `t` (B,); see `UNet.embed_step`."""
         return self.unet.embed_step(t)
 
+    def prepare(self, context: Tensor) -> PreparedContext:
+        """Return what this network computes of prompts (B, L, D) alone; see `UNet.prepare`."""
+        return self.unet.prepare(context)
+
     def forward(
         self,
         z_t: Tensor,
         t: Tensor,
-        context: Tensor,
+        context: Context,
         environment: Tensor | None = None,
         deep: DeepFeatures | None = None,
     ) -> Tensor:

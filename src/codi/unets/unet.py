@@ -26,6 +26,7 @@ from codi.unets.blocks import (
     UNetBlock,
     position_times,
 )
+from codi.unets.prepared import Context, PreparedContext
 from codi.unets.reuse import OUTERMOST, DeepFeatures
 
 
@@ -207,11 +208,24 @@ class UNet(nn.Module):
         """Return the embedding (B, D) of steps `t` (B,), which environment encoders may share."""
         return self.step_embedding(t)
 
+    def prepare(self, context: Tensor) -> PreparedContext:
+        """Return what this network computes of prompts (B, L, D) alone, for `forward` to take.
+
+        The prediction is the same; what many evaluations with one prompt share is computed once.
+        """
+        transformers = [b.transformer for b in self.modules() if isinstance(b, UNetBlock)]
+        readers = [found.cross_attention for found in transformers if found is not None]
+        embed = self.context_embedding
+        return PreparedContext(
+            {attention: attention.project(context) for attention in readers},
+            None if embed is None else embed(context),
+        )
+
     def forward(
         self,
         z_t: Tensor,
         t: Tensor,
-        context: Tensor,
+        context: Context,
         environment: Tensor | None = None,
         deep: DeepFeatures | None = None,
     ) -> Tensor:
@@ -220,13 +234,15 @@ class UNet(nn.Module):
         Args:
             z_t: noisy latents (B, C, F, H, W).
             t: integer steps (B,).
-            context: mixed prompt (B, L, D).
+            context: mixed prompt (B, L, D), or what `prepare` made of it.
             environment: what the other streams do (B, K, E); None when there are no others.
             deep: what to keep of the inside between evaluations; None computes all of it.
         """
         frames = z_t.shape[2]
         step = self.embed_step(t)
-        if self.context_embedding is not None:
+        if isinstance(context, PreparedContext):
+            step = step if context.pooled is None else step + context.pooled
+        elif self.context_embedding is not None:
             step = step + self.context_embedding(context)
         given = Conditioning(
             step=step,
