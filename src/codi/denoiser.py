@@ -35,7 +35,8 @@ class JointDenoiser:
         dtype: what the networks compute in.
         deep: for each stream whose diffuser can reuse them, the features that it keeps.
         heard: environments of the kept streams, which are the same at every step.
-        prepares: whether diffusers that can `prepare` prompts do so; compiled ones take tensors.
+        prepares: whether diffusers that can `prepare` prompts do so; compiled and recorded ones
+            take tensors.
     """
 
     model: Model

@@ -286,7 +286,7 @@ class Pipeline:
             },
             self.compute_dtype,
             self._deep(to, resolved["reuse"]),
-            prepares=not self.compile,
+            prepares=not (self.compile or self.replays),
         )
         total = resolved["steps"]
 
@@ -395,6 +395,11 @@ class Pipeline:
             needed += self.config.parts(("codecs",), list(kept))
         return needed
 
+    @property
+    def replays(self) -> bool:
+        """Whether networks of every step replay recorded evaluations, which take tensors alone."""
+        return self.device.type == "cuda" and not self.offload and not self.compile
+
     def _load(self, parts: Sequence[str]) -> None:
         for part in parts:
             role, name = part.split(".", 1)
@@ -411,9 +416,10 @@ class Pipeline:
                 )
                 if role == "diffusers" and self.compile:
                     compile_network(opened, self.device)
+                elif role in ("diffusers", "environments") and self.replays:
+                    replay(opened)
                 elif role in ("diffusers", "environments") and not self.offload:
-                    make_ready = replay if self.device.type == "cuda" else pack
-                    make_ready(opened)  # they run at every step
+                    pack(opened)  # they run at every step
                 self.model.role(role)[name] = opened
 
     def _look_for(self, parts: Sequence[str]) -> None:
