@@ -32,6 +32,7 @@ from codi.nn.graphs import replay
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
 from codi.training.drawing import draw_ahead
 from codi.training.ema import MovingAverage
+from codi.training.norms import gradient_norms, part_of, update_norms
 from codi.training.optimiser import OPTIMISERS
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
@@ -321,7 +322,7 @@ class Run:
                     done, whole = step + 1, True
                     optimiser.zero_grad(set_to_none=True)
                     if log_now:
-                        values |= _update_norms(parameters, initial)
+                        values |= update_norms(parameters, initial)
                         log.scalars(step, values)
                         self.report(values)
                     if done % settings.checkpoint_every == 0:
@@ -368,11 +369,11 @@ class Run:
             if not total.requires_grad:
                 raise ConfigError(
                     f"stage {stage.name!r}: the losses {', '.join(losses)} do not depend on what "
-                    f"is trained, {', '.join(sorted({_part(name) for name in parameters}))}"
+                    f"is trained, {', '.join(sorted({part_of(name) for name in parameters}))}"
                 )
             (total / stage.accumulate).backward()
             values |= {f"loss/{name}": v.detach() for name, v in losses.items()}
-        norms = _gradient_norms(parameters) if read else {}
+        norms = gradient_norms(parameters) if read else {}
         values["gradient"] = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
         if not read:
             return {}
@@ -437,7 +438,7 @@ class Run:
         self, stage: Stage, model: Model, parameters: dict[str, nn.Parameter]
     ) -> None:
         """Say which parts a stage uses as they were built, because no stage has trained them."""
-        moving = {_part(name) for name in parameters}
+        moving = {part_of(name) for name in parameters}
         for role in ROLES:
             for part in (f"{role}.{name}" for name in model.role(role)):
                 has_weights = part_files(self.folder, stage.starts_from.get(part, part))
@@ -521,7 +522,7 @@ class Run:
         """Raise when a part that should have been trained has not moved."""
         if first == stage.steps:
             return
-        still = [n for n, v in _update_norms(parameters, initial).items() if v == 0.0]
+        still = [n for n, v in update_norms(parameters, initial).items() if v == 0.0]
         if still:
             raise ConfigError(
                 f"stage {stage.name!r}: nothing moved in {', '.join(still)}; "
@@ -574,30 +575,6 @@ _DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda _share: 1.0,
     "cosine": lambda share: 0.1 + 0.45 * (1.0 + math.cos(math.pi * share)),
 }
-
-
-def _part(name: str) -> str:
-    """Return the part a parameter belongs to: the first two names of its path."""
-    return ".".join(name.split(".")[:2])
-
-
-def _gradient_norms(parameters: dict[str, nn.Parameter]) -> dict[str, float]:
-    return _norms("gradient", {n: p.grad for n, p in parameters.items() if p.grad is not None})
-
-
-def _update_norms(
-    parameters: dict[str, nn.Parameter], initial: dict[str, Tensor]
-) -> dict[str, float]:
-    return _norms("update", {n: p.detach() - initial[n] for n, p in parameters.items()})
-
-
-def _norms(kind: str, tensors: dict[str, Tensor]) -> dict[str, float]:
-    squares: dict[str, float] = {}
-    norms = torch.stack(torch._foreach_norm(list(tensors.values()))).tolist()  # one wait for all
-    for name, norm in zip(tensors, norms, strict=True):
-        key = f"{kind}/{_part(name)}"
-        squares[key] = squares.get(key, 0.0) + norm**2
-    return {key: math.sqrt(value) for key, value in squares.items()}
 
 
 def _to_device(batch: Batch, device: str) -> Batch:
