@@ -23,8 +23,8 @@ OPTIONS = {
     "--guidance-interval --image --json --keep --model --negative-audio --negative-image "
     "--negative-text --negative-video --num --offload --out --quiet --reuse --sampler --seed "
     "--spacing --steps --text --to --unconditional --video --weights",
-    "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --no-bf16 "
-    "--only --out --quiet --sample-every --set --threads",
+    "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --graphs "
+    "--no-bf16 --no-graphs --only --out --quiet --sample-every --set --threads --workers",
     "evaluate": "--batch --data --device --extractors --guidance --guidance-interval --model --num "
     "--out --quiet --reuse --sampler --samples --seed --spacing --splits --steps --suite --tasks",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
