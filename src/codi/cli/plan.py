@@ -137,9 +137,8 @@ class StagePlan:
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of the table, without the time."""
-        batch = "\n".join(str(self.stage.size(o)) for o in self.stage.objectives)
-        if self.stage.accumulate > 1:
-            batch += f" x {self.stage.accumulate}"
+        times = f" x {self.stage.accumulate}" if self.stage.accumulate > 1 else ""
+        batch = "\n".join(f"{self.stage.size(o)}{times}" for o in self.stage.objectives)
         return (
             self.stage.name,
             "\n".join(self.objectives),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from codi.evaluation.classifiers import CLASSES
+from codi.modalities import modality as modality_entry
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Fact:
 
     def shown_by(self, modality: str) -> bool:
         """Say whether media of a modality show it; sentences do where captions tell it."""
-        return self.told if modality == "text" else modality in self.judges
+        return self.told if modality_entry(modality).is_caption else modality in self.judges
 
 
 @dataclass(frozen=True)
