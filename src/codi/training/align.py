@@ -40,6 +40,10 @@ class AlignConfig:
     Attributes:
         union: weight of a term in which the interpolation of two captions' embeddings must match
             what both are true of, so that mixing prompts means "and" (CoDi, 3.2).
+        attract: weight of the mean squared distance to a caption that tells all that is shown.
+            Contrast is content when the true caption is the nearest; diffusers that are trained
+            with one modality as prompt and used with another want both in one place (the modality
+            gap, Liang et al., 2022).
         words: weight of a term that contrasts captions of the modalities in `vocabulary` with
             complete captions. It stands in for what CLIP's text encoder knows before it is frozen:
             words for what pictures do not show.
@@ -48,6 +52,7 @@ class AlignConfig:
     modality: str
     bridge: str = "text"
     union: float = 0.0
+    attract: float = 0.0
     words: float = 0.0
     vocabulary: tuple[str, ...] = ()
 
@@ -90,6 +95,9 @@ class Align(Task):
         said = text.embed(batch.texts)
         true = batch.matches(batch.captions).to(shown.device)
         terms = {"contrastive": contrastive_loss(said, shown, true, log_scale)}
+        if c.attract:
+            told = text.embed([x.text for x in batch.write_captions((c.modality,), complete=1.0)])
+            terms["attract"] = c.attract * (shown - told).square().sum(-1).mean()
         if c.union:
             second = batch.write_captions((c.modality,))
             both = normalize(said + text.embed([x.text for x in second]), dim=-1)

@@ -26,6 +26,16 @@ def denoising_loss(
     return error * LOSS_WEIGHTS[weight](model.schedule.snr(t), prediction)
 
 
+def draw_steps(draws: Draws, size: int, total: int, noisier: float) -> Tensor:
+    """Return steps (size,) in 1..total with a density as t^(noisier - 1), on the CPU.
+
+    1 is uniform, more favours the noisy end, where what to make is decided, and less the clean end,
+    where its detail is.
+    """
+    steps = (draws.uniform(size) ** (1.0 / noisier) * total).long() + 1
+    return steps.clamp(max=total)  # a root of almost 1 is rounded to 1
+
+
 @dataclass(frozen=True)
 class DenoiseConfig:
     """Train the diffuser of `modality` (CoDi, section 3.3).
@@ -34,6 +44,7 @@ class DenoiseConfig:
         captions: modalities whose captions prompt it (and, for text, are what it denoises).
         complete: share of captions that tell everything; the others tell a random part.
         prompts: how prompts are drawn.
+        noisier: 1 draws t uniformly, more favours noise and less detail: see `draw_steps`.
         weight: weighting of the loss over t, a name of `codi.diffusion.LOSS_WEIGHTS`.
     """
 
@@ -41,14 +52,17 @@ class DenoiseConfig:
     captions: tuple[str, ...]
     complete: float = 0.0
     prompts: PromptConfig = field(default_factory=PromptConfig)
+    noisier: float = 1.0
     weight: str = "uniform"
 
     def __post_init__(self) -> None:
         """Check what only a name says.
 
         Raises:
-            ValueError: an unknown weighting.
+            ValueError: an unknown weighting, or a `noisier` of 0 or less.
         """
+        if self.noisier <= 0:
+            raise ValueError(f"noisier is {self.noisier:g}; give 1 (uniform), less or more")
         if self.weight not in LOSS_WEIGHTS:
             raise ValueError(unknown("weight", self.weight, LOSS_WEIGHTS))
 
@@ -58,7 +72,7 @@ class DenoiseConfig:
 
 
 class Denoise(Task):
-    """Eq. 1 for one modality, t uniform on 1..T."""
+    """Eq. 1 for one modality, t in 1..T, uniform by default."""
 
     def __init__(self, model: Model, config: DenoiseConfig) -> None:
         super().__init__(model)
@@ -100,7 +114,7 @@ class Denoise(Task):
         c = self.config
         size = len(batch)
         z0 = clean_latents(self.model, c.modality, batch, batch.texts)
-        t = draws.integers(1, self.model.schedule.T + 1, size).to(z0.device)
+        t = draw_steps(draws, size, self.model.schedule.T, c.noisier).to(z0.device)
         noise = draws.normal(*z0.shape).to(z0)
         context = draw_contexts(self.model, batch, batch.texts, c.prompts, draws, c.captions)
         z_t = self.model.schedule.add_noise(z0, noise, t)

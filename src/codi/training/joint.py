@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from codi.diffusion import LOSS_WEIGHTS
 from codi.modalities import modality
 from codi.model import CoDi
 from codi.training.align import contrastive_loss
-from codi.training.denoise import denoising_loss
+from codi.training.denoise import denoising_loss, draw_steps
 from codi.training.prompts import PromptConfig, clean_latents, draw_contexts, prompt_media
 from codi.training.task import Draws, Task
 from codi.types import Latents
@@ -39,8 +40,8 @@ class JointConfig:
         predicted: streams with a denoising term, all by default. The others are only listened to,
             which spares their diffusers where nothing of them is to learn; with none at all, V is
             trained by contrast alone.
-        noisier: 1 draws t uniformly, more favours the noisy end, with a density as t^(noisier - 1):
-            there, where a stream's own latent tells least, the others have most to say.
+        noisier: 1 draws t uniformly, more favours the noisy end (see `draw_steps`): there, where a
+            stream's own latent tells least, the others have most to say.
         truncate: shorten the prompts, as the paper does where text is generated (4.1): the streams
             must tell each other the rest.
         contrast: weight of the contrastive term that aligns V of the streams.
@@ -144,12 +145,8 @@ class Joint(Task):
 
     def steps(self, size: int, draws: Draws) -> dict[str, Tensor]:
         """Return t (B,) of every stream, 0 where a stream is clean."""
-        c, total = self.config, self.model.schedule.T
-
-        def drawn() -> Tensor:
-            steps = (draws.uniform(size) ** (1.0 / c.noisier) * total).long() + 1
-            return steps.clamp(max=total)  # a root of almost 1 is rounded to 1
-
+        c = self.config
+        drawn = partial(draw_steps, draws, size, self.model.schedule.T, c.noisier)
         one = drawn()
         own = {name: drawn() for name in c.streams}
         apart = draws.uniform(size) < _TIMESTEPS[c.timesteps]
