@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +20,12 @@ def _draws(seed: int = 0) -> Draws:
 
 
 @given(SENTENCES, st.floats(0.0, 1.0))
-def test_exchanged_words_are_words_of_the_batch(texts: list[str], share: float) -> None:
-    known = {word for text in texts for word in text.split()}
+def test_an_exchanged_word_follows_the_same_word_elsewhere(texts: list[str], share: float) -> None:
+    pairs = {pair for text in texts for pair in itertools.pairwise(["", *text.split()])}
     for text, mixed in zip(texts, exchanged(texts, share, _draws()), strict=True):
-        assert len(mixed.split()) == len(text.split())
-        assert set(mixed.split()) <= known
+        before = ["", *text.split()][:-1]
+        assert len(mixed.split()) == len(before)
+        assert set(zip(before, mixed.split(), strict=True)) <= pairs
 
 
 @given(SENTENCES)
@@ -31,7 +34,7 @@ def test_a_share_of_nothing_changes_nothing(texts: list[str]) -> None:
 
 
 def test_a_share_of_the_words_is_exchanged() -> None:
-    texts = [" ".join(f"{row}-{i}" for i in range(100)) for row in range(10)]
+    texts = [" ".join(f"the {row}-{i}" for i in range(50)) for row in range(10)]
     pairs = zip(texts, exchanged(texts, 0.2, _draws()), strict=True)
     changed = [a != b for t, m in pairs for a, b in zip(t.split(), m.split(), strict=True)]
-    assert 150 < sum(changed) < 250
+    assert 70 < sum(changed) < 130  # of 1,000 words every second has no other to give way to

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from codi.build import Model
 from codi.config import ConfigError
+from codi.training.denoise import draw_steps
 from codi.training.loop import _Trainable, select_parameters
 from codi.training.recipe import TASKS, Objective
 from codi.training.task import Draws, Task
@@ -29,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "align audio": ("align", {"modality": "audio"}),
     "align video": ("align", {"modality": "video", "union": 0.3}),
+    "attract video": ("align", {"modality": "video", "attract": 4.0}),
     "denoise text": ("denoise", {"modality": "text", "captions": ["video", "audio"]}),
     "denoise image": ("denoise", {"modality": "image", "captions": ["image"], "prompts": PROMPTS}),
     "denoise video": ("denoise", {"modality": "video", "captions": ["video"]}),
@@ -141,6 +143,28 @@ def test_an_unknown_weighting_names_the_nearest() -> None:
         _, settings = CASES["denoise audio" if name == "denoise" else "joint all"]
         with pytest.raises(ConfigError, match="unknown weight 'min_snrr'; did you mean 'min_snr'"):
             Objective(name, {}, settings | {"weight": "min_snrr"}).config("test")
+
+
+def test_attraction_pulls_to_the_caption_that_tells_all(batch_for: Batches) -> None:
+    task = _task("attract video")
+    batch = batch_for(task)
+    term = task(batch, _draws())["attract"]
+    batch = batch_for(task)
+    said = batch.write_captions(("video",), complete=1.0)
+    text, video = (task.model.encoder(name) for name in ("text", "video"))
+    apart = text.embed([x.text for x in said]) - video.embed(batch.media["video"])
+    torch.testing.assert_close(term, 4.0 * apart.square().sum(-1).mean())
+    assert "attract" not in _task("align video")(batch_for(_task("align video")), _draws())
+
+
+def test_steps_are_uniform_or_favour_an_end() -> None:
+    for noisier, mean in ((1.0, 500), (3.0, 750), (0.5, 333)):
+        t = draw_steps(_draws(), 4000, 1000, noisier).float()
+        assert t.mean().item() == pytest.approx(mean, abs=15)
+        assert t.min() >= 1
+        assert t.max() <= 1000
+    with pytest.raises(ConfigError, match=r"noisier is 0; give 1 \(uniform\), less or more"):
+        Objective("denoise", {}, CASES["denoise video"][1] | {"noisier": 0.0}).config("test")
 
 
 @pytest.mark.parametrize("case", ["reconstruct image", "reconstruct text"])

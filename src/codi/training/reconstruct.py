@@ -20,9 +20,9 @@ from codi.types import Media
 class ReconstructConfig:
     """Train the codec of `modality`; for text, on captions of the modalities in `captions`.
 
-    `replace` is the share of a caption's words that are exchanged for words of other captions. A
-    codec trained on captions alone cannot say what it never saw together; this stands in for the
-    free use of words that the pretrained language models of OPTIMUS bring along.
+    `replace` is the share of a caption's words that give way to others, see `exchanged`. A codec
+    trained on captions alone cannot say what it never saw together; this stands in for the free use
+    of words that the pretrained language models of OPTIMUS bring along.
     """
 
     modality: str
@@ -35,12 +35,25 @@ class ReconstructConfig:
 
 
 def exchanged(texts: Sequence[str], share: float, draws: Draws) -> list[str]:
-    """Return sentences of which a share of the words is exchanged for words of the others."""
+    """Return sentences of which a share of the words is exchanged.
+
+    A word gives way to one that follows the same word in any of the sentences, so that what comes
+    out is mostly a sentence too: "a red ball" beside "a green star" may become "a green ball".
+    """
     rows = [text.split() for text in texts]
+    before = [word for row in rows for word in ("", *row[:-1])]
     words = [word for row in rows for word in row]
+    following: dict[str, list[str]] = {}
+    for last, word in zip(before, words, strict=True):
+        following.setdefault(last, []).append(word)
     hit = (draws.uniform(len(words)) < share).tolist()
-    other = draws.integers(0, len(words), len(words)).tolist()
-    mixed = iter([words[j] if h else w for w, h, j in zip(words, hit, other, strict=True)])
+    which = draws.uniform(len(words)).tolist()
+    mixed = iter(
+        [
+            following[last][int(x * len(following[last]))] if h else word
+            for last, word, h, x in zip(before, words, hit, which, strict=True)
+        ]
+    )
     return [" ".join(next(mixed) for _ in row) for row in rows]
 
 
