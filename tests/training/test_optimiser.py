@@ -38,7 +38,7 @@ class _Network(nn.Module):
 @pytest.mark.parametrize("shape", [(24, 90), (90, 24), (32, 32)])
 def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int]) -> None:
     update = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 7.0
-    found = orthogonalised(update)
+    [found] = orthogonalised(update[None])
     sizes = torch.linalg.svdvals(found)
     assert sizes.min() > 0.6
     assert sizes.max() < 1.3
@@ -50,11 +50,21 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int
 def test_a_matrix_is_updated_as_if_it_were_alone() -> None:
     several = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0))
     for one, found in zip(several, orthogonalised(several), strict=True):
-        torch.testing.assert_close(found, orthogonalised(one), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, orthogonalised(one[None])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_under_autocast_it_computes_in_half_the_bits() -> None:
+    updates = torch.randn(2, 40, 24, generator=torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = orthogonalised(updates)
+    exact = orthogonalised(updates)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    assert (found - exact).norm() < 0.03 * exact.norm()
 
 
 def test_a_gradient_of_zero_changes_nothing() -> None:
-    assert torch.equal(orthogonalised(torch.zeros(20, 30)), torch.zeros(20, 30))
+    assert torch.equal(orthogonalised(torch.zeros(1, 20, 30)), torch.zeros(1, 20, 30))
 
 
 def test_what_it_updates_are_weights_of_layers_and_convolutions() -> None:

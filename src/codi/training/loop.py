@@ -317,7 +317,8 @@ class Run:
                     for group in optimiser.param_groups:
                         group["lr"] = learning_rate(stage, step)
                     whole = False
-                    optimiser.step()
+                    with self._autocast():  # for Muon's own products
+                        optimiser.step()
                     average.update(parameters, step)
                     done, whole = step + 1, True
                     optimiser.zero_grad(set_to_none=True)

@@ -18,19 +18,23 @@ _SMALLEST_SIDE = 16
 
 
 def orthogonalised(updates: Tensor) -> Tensor:
-    """Return matrices (..., rows, columns) with all their singular values brought near 1.
+    """Return matrices (N, rows, columns) with all their singular values brought near 1.
 
     Five steps of a Newton-Schulz iteration (Jordan et al., 2024, "Muon: An optimizer for hidden
-    layers in neural networks"); directions stay, magnitudes go.
+    layers in neural networks"); directions stay, magnitudes go. They are computed in the precision
+    of `torch.autocast` where it is on: the iteration does not accumulate errors.
     """
     a, b, c = NEWTON_SCHULZ
+    device = updates.device.type
     tall = updates.shape[-2] > updates.shape[-1]
     x = updates.mT if tall else updates
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
-    for _ in range(_ITERATIONS):
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)).contiguous()
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device))
+    for _ in range(_ITERATIONS):  # x <- a x + (b G + c G G) x, with G = x x^T
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(updates.dtype)
 
 
 class Muon(torch.optim.AdamW):
