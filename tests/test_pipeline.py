@@ -431,6 +431,16 @@ def test_the_settings_say_how_to_make_it_again(pipeline: Pipeline) -> None:
     assert settings["versions"]["codi"] == codi.__version__
 
 
+def test_fresh_noise_is_for_samplers_that_take_it(pipeline: Pipeline) -> None:
+    plain, stirred = (
+        pipeline.generate(to=["image"], sampler="dpmpp_2m", steps=3, eta=eta) for eta in (None, 1.0)
+    )
+    assert plain["image"][0] != stirred["image"][0]
+    assert pipeline.generate(to=["image"], sampler="dpmpp_2m", steps=3, eta=1.0) == stirred
+    with pytest.raises(ConfigError, match="eta: euler takes none; .* the sampler ddim or dpmpp_2m"):
+        pipeline.generate(to=["image"], sampler="euler", eta=0.5)
+
+
 def test_a_notebook_shows_every_sample(pipeline: Pipeline) -> None:
     made = Generation({"text": ["a <b> ball"], **{n: [objects()[n]] for n in NAMES[1:]}})
     html = made._repr_html_()

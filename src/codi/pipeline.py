@@ -21,6 +21,7 @@ from codi.denoiser import JointDenoiser
 from codi.diffusion import (
     SAMPLERS,
     SPACINGS,
+    TAKES_ETA,
     GuidanceRule,
     Noise,
     NoiseSource,
@@ -353,6 +354,9 @@ class Pipeline:
         eta = settings.eta
         if eta is None and name == own.sampler and own.eta:
             eta = own.eta
+        if settings.eta is not None and name in SAMPLERS.keys() - TAKES_ETA:
+            takers = " or ".join(sorted(TAKES_ETA))
+            raise ConfigError(f"eta: {name} takes none; leave it out, or use the sampler {takers}")
         return {
             "model": self.config.name,
             "to": list(to),

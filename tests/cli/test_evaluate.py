@@ -23,7 +23,7 @@ def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(runner, "evaluate", lambda **settings: given.update(settings))
     words = (
         "evaluate --model m --suite weights --samples 4 --out o --tasks t --seed 3 "
-        "--splits held-out --steps 5 --sampler ddim --spacing ldm --guidance image=3 "
+        "--splits held-out --steps 5 --sampler ddim --eta 0.5 --spacing ldm --guidance image=3 "
         "--guidance-interval 100 900 --reuse 2 --batch 6 --device cpu "
         "--data d --extractors clip=codi --quiet"
     )
@@ -39,6 +39,7 @@ def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> Non
         "seed": 3,
         "steps": 5,
         "sampler": "ddim",
+        "eta": 0.5,
         "spacing": "ldm",
         "guidance": {"image": 3.0},
         "guidance_interval": (100, 900),

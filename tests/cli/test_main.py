@@ -19,14 +19,15 @@ from codi.cli import COMMANDS, build_parser, main
 ROOT = Path(__file__).parents[2]
 
 OPTIONS = {
-    "generate": "--audio --batch --compile --compute-dtype --device --dtype --guidance "
+    "generate": "--audio --batch --compile --compute-dtype --device --dtype --eta --guidance "
     "--guidance-interval --image --json --keep --model --negative-audio --negative-image "
     "--negative-text --negative-video --num --offload --out --quiet --reuse --sampler --seed "
     "--spacing --steps --text --to --unconditional --video --weights",
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --graphs "
     "--no-bf16 --no-graphs --only --out --quiet --sample-every --set --threads --workers",
-    "evaluate": "--batch --data --device --extractors --guidance --guidance-interval --model --num "
-    "--out --quiet --reuse --sampler --samples --seed --spacing --splits --steps --suite --tasks",
+    "evaluate": "--batch --data --device --eta --extractors --guidance --guidance-interval --model "
+    "--num --out --quiet --reuse --sampler --samples --seed --spacing --splits --steps --suite "
+    "--tasks",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data tokenizer": "--clips --data --out --quiet --shards --vocabulary",
     "bench generate": "--device --model --no-cold --repeat --steps",

@@ -14,7 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from codi.diffusion import SAMPLERS, Noise, NoiseSchedule, NoiseSource, ProductSpace, evaluations
+from codi.diffusion import (
+    SAMPLERS,
+    TAKES_ETA,
+    Noise,
+    NoiseSchedule,
+    NoiseSource,
+    ProductSpace,
+    evaluations,
+)
 
 SCHEDULE = NoiseSchedule.build()
 DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m", "unipc"]
@@ -114,14 +122,15 @@ def test_zero_terminal_snr_costs_heun_one_evaluation_less(name: str) -> None:
     assert gaussian.calls == evaluations(name, 5) - (name == "heun")
 
 
+@pytest.mark.parametrize("name", sorted(TAKES_ETA))
 @pytest.mark.parametrize("eta", [0.5, 1.0])
-def test_ddim_with_fresh_noise_keeps_the_distribution(eta: float) -> None:
+def test_fresh_noise_keeps_the_distribution(name: str, eta: float) -> None:
     gaussian = Gaussian(mean=0.7, spread=0.5)
     size = 20_000
     timesteps = SCHEDULE.timesteps(250)
     alpha, _ = SCHEDULE.level(1000)
     z = alpha * gaussian.mean + gaussian.deviation(1000) * start(size)
-    found = SAMPLERS["ddim"](gaussian, z, timesteps, SCHEDULE, eta=eta, noise=draw_for(size))
+    found = SAMPLERS[name](gaussian, z, timesteps, SCHEDULE, eta=eta, noise=draw_for(size))
     assert float(found.mean()) == pytest.approx(gaussian.mean, abs=0.02)
     assert float(found.std()) == pytest.approx(gaussian.spread, rel=0.03)
 
@@ -150,6 +159,28 @@ def test_ddpm_is_ddim_with_eta_one_and_euler_with_eta_zero() -> None:
     assert torch.equal(ancestral, same)
     euler = SAMPLERS["euler"](gaussian, z, timesteps, SCHEDULE)
     torch.testing.assert_close(SAMPLERS["ddim"](gaussian, z, timesteps, SCHEDULE), euler)
+
+
+def test_the_first_move_of_dpmpp_with_fresh_noise_is_ancestral() -> None:
+    gaussian, z, source = Gaussian(0.1, 0.5), start(), draw_for(64)
+    moved = SAMPLERS["dpmpp_2m"](gaussian, z, [700, 650], SCHEDULE, eta=1.0, noise=source)
+    ancestral = SAMPLERS["ddpm"](gaussian, z, [700, 650], SCHEDULE, noise=source)
+    torch.testing.assert_close(moved, ancestral)
+
+
+def test_fresh_noise_in_dpmpp_mends_nothing_that_was_exact() -> None:
+    """From alpha = 0 and to t = 0 too, a denoiser that knows the data ends at the data."""
+    schedule = NoiseSchedule.build(zero_terminal_snr=True)
+    z = start()
+    found = SAMPLERS["dpmpp_2m"](
+        lambda z, t: torch.full_like(z, 0.3),
+        z,
+        schedule.timesteps(7),
+        schedule,
+        eta=1.0,
+        noise=draw_for(64),
+    )
+    torch.testing.assert_close(found, torch.full_like(z, 0.3))
 
 
 def test_ddim_move_is_equation_12() -> None:
@@ -228,16 +259,18 @@ def test_a_denoiser_that_changes_the_shape_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "eta"), [("euler", 0.5), ("heun", 1.0), ("dpmpp_2m", 1.0), ("ddpm", 0.0)]
+    ("name", "eta"), [("euler", 0.5), ("heun", 1.0), ("unipc", 1.0), ("ddpm", 0.0)]
 )
 def test_an_eta_that_a_sampler_does_not_have_is_refused(name: str, eta: float) -> None:
-    with pytest.raises(ValueError, match="leave eta out or use 'ddim'"):
+    with pytest.raises(ValueError, match="leave eta out, or use ddim or dpmpp_2m"):
         SAMPLERS[name](Gaussian(0.0, 1.0), start(), [10, 0], SCHEDULE, eta=eta)
 
 
 def test_a_bad_eta_or_missing_noise_is_refused() -> None:
     with pytest.raises(ValueError, match="choose 0"):
         SAMPLERS["ddim"](Gaussian(0.0, 1.0), start(), [10, 0], SCHEDULE, eta=1.5)
+    with pytest.raises(ValueError, match="set eta to 0"):
+        SAMPLERS["dpmpp_2m"](Gaussian(0.0, 1.0), start(), [10, 0], SCHEDULE, eta=0.3)
     with pytest.raises(ValueError, match="give noise="):
         SAMPLERS["ddpm"](Gaussian(0.0, 1.0), start(), [10, 0], SCHEDULE)
     with pytest.raises(ValueError, match="dpmpp_2m"):

@@ -117,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             steps=arguments.steps,
             sampler=arguments.sampler,
+            eta=arguments.eta,
             spacing=arguments.spacing,
             guidance=read_guidance(arguments.guidance, names()),
             guidance_interval=read_interval(arguments.guidance_interval),

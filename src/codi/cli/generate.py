@@ -269,6 +269,7 @@ class _Work:
                 keep=request.keep,
                 steps=self.arguments.steps,
                 sampler=self.arguments.sampler,
+                eta=self.arguments.eta,
                 guidance=request.guidance,
                 guidance_interval=request.guidance_interval,
                 spacing=self.arguments.spacing,

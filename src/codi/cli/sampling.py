@@ -23,6 +23,13 @@ def add_sampling(
         "--spacing", metavar="NAME", help="of the steps: trailing, leading, linspace, ldm"
     )
     group.add_argument(
+        "--eta",
+        type=_share,
+        metavar="E",
+        help="fresh noise added at every step, from 0 (none: the same noise always gives the same "
+        "sample whatever the steps) to 1 (all: mends more at many steps); for ddim and dpmpp_2m",
+    )
+    group.add_argument(
         "--guidance",
         nargs="+",
         metavar="G",
@@ -43,6 +50,16 @@ def add_sampling(
         "layers at each; 1 reuses nothing",
     )
     return group
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
 
 
 def read_guidance(

@@ -7,6 +7,7 @@ from codi.diffusion.guidance import GuidanceRule, combine, rescale
 from codi.diffusion.prediction import LOSS_WEIGHTS, PREDICTIONS, Prediction
 from codi.diffusion.sampling import (
     SAMPLERS,
+    TAKES_ETA,
     Callback,
     Denoiser,
     NoiseDraw,
@@ -27,6 +28,7 @@ __all__ = [
     "PREDICTIONS",
     "SAMPLERS",
     "SPACINGS",
+    "TAKES_ETA",
     "Callback",
     "Denoiser",
     "GuidanceRule",

@@ -119,8 +119,19 @@ def _refuse_eta(name: str, eta: float | None, own: float) -> None:
     """Refuse an eta that the sampler `name` does not have."""
     if eta is not None and eta != own:
         raise ValueError(
-            f"eta = {eta}, but sampler {name!r} has eta = {own:g}; leave eta out or use 'ddim'"
+            f"eta = {eta}, but sampler {name!r} has eta = {own:g}; leave eta out, or use "
+            + " or ".join(sorted(TAKES_ETA))
         )
+
+
+def _checked_eta(eta: float | None, noise: NoiseDraw | None) -> float:
+    """Return eta, 0 by default, of a sampler that has one."""
+    eta = 0.0 if eta is None else eta
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta}; choose 0 (deterministic) to 1 (ancestral)")
+    if eta > 0 and noise is None:
+        raise ValueError(f"eta is {eta}, which needs fresh noise; give noise=, or set eta to 0")
+    return eta
 
 
 def sample_ddim(
@@ -137,11 +148,7 @@ def sample_ddim(
 
     eta = 0, the default, is deterministic; eta = 1 is ancestral sampling (DDPM).
     """
-    eta = 0.0 if eta is None else eta
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta}; choose 0 (deterministic) to 1 (ancestral)")
-    if eta > 0 and noise is None:
-        raise ValueError(f"eta is {eta}, which needs fresh noise; give noise=, or set eta to 0")
+    eta = _checked_eta(eta, noise)
     z = _working(z)
     for move in _moves(timesteps, schedule):
         z0 = _estimate(denoise, z, move.t)
@@ -238,15 +245,17 @@ def sample_dpmpp_2m(
     schedule: NoiseSchedule,
     *,
     eta: float | None = None,
-    noise: NoiseDraw | None = None,  # noqa: ARG001 - one signature for all
+    noise: NoiseDraw | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Sample with DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2); see `Sampler`.
 
     One evaluation a move, second order in lambda = log(alpha / sigma). The first move, and one to
-    t = 0, where lambda is infinite, are of first order.
+    t = 0, where lambda is infinite, are of first order. eta = 0, the default, is deterministic;
+    eta = 1 is SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): fresh noise at every move, so that
+    later estimates mend what earlier ones got wrong. Its move of first order is DDPM's.
     """
-    _refuse_eta("dpmpp_2m", eta, own=0.0)
+    eta = _checked_eta(eta, noise)
     z = _working(z)
     previous: Tensor | None = None
     width_before = math.inf
@@ -256,7 +265,10 @@ def sample_dpmpp_2m(
         forward = z0
         if previous is not None and move.s > 0:
             forward = z0 + width / (2 * width_before) * (z0 - previous)
-        z = _transfer(z, forward, move, move.sigma_s)
+        kept = math.exp(-eta * width) if eta > 0 else 1.0  # of the noise in z
+        z = _transfer(z, forward, move, move.sigma_s * kept)
+        if noise is not None and kept < 1 and move.s > 0:
+            z = z + move.sigma_s * math.sqrt(1 - kept**2) * noise(move.index + 1).to(z)
         previous, width_before = z0, width
         if callback is not None:
             callback(move.index, move.count, move.s, z, z0)
@@ -349,6 +361,9 @@ SAMPLERS: Final[MappingProxyType[str, Sampler]] = MappingProxyType(
     }
 )
 """Name -> sampler."""
+
+TAKES_ETA: Final = frozenset({"ddim", "dpmpp_2m"})
+"""Samplers that add as much fresh noise as they are asked to; others have an eta of their own."""
 
 _SECOND_EVALUATION: Final = frozenset({"heun"})
 

@@ -107,6 +107,7 @@ def evaluate(
     splits: Sequence[str] | None = None,
     steps: int | None = None,
     sampler: str | None = None,
+    eta: float | None = None,
     guidance: float | Mapping[str, float] | None = None,
     spacing: str | None = None,
     guidance_interval: tuple[int, int] | None = None,
@@ -129,8 +130,9 @@ def evaluate(
         out: folder of the report; finished batches are kept in its `partial`.
         tasks: names of tasks; all that the model has the parts for by default.
         splits: of the items, "trained" and "held-out"; the suite's own choice by default.
-        steps: denoising steps; those of the suite or the model by default, like the next five.
+        steps: denoising steps; those of the suite or the model by default, like the next six.
         sampler: name of a sampler.
+        eta: noise that the sampler adds back, where it can.
         guidance: scale of the guidance, one number, or one for each modality; the suite's own
             scales of other modalities stay.
         spacing: of the steps, as in `Pipeline.generate`, like the next two.
@@ -156,6 +158,7 @@ def evaluate(
     opened = SUITES[suite](opening)
     asked: dict[str, Any] = {
         "sampler": sampler,
+        "eta": eta,
         "steps": steps,
         "spacing": spacing,
         "guidance_interval": guidance_interval,
@@ -163,7 +166,7 @@ def evaluate(
     }
     given = {name: value for name, value in asked.items() if value is not None}
     if sampler is not None:
-        given["eta"] = None  # a suite's own belongs to the sampler that it names
+        given["eta"] = eta  # a suite's own belongs to the sampler that it names
     runs = []
     for one in opened.suites:
         own = one.sampling.guidance
