@@ -56,7 +56,18 @@ def _never(what: str, total: int) -> range:
 def test_prompts_describe_what_they_are_shown_by(suite: DigitsSuite) -> None:
     for index in range(10):
         said = suite.caption("held-out", index, Input("text", shown_by="audio"))
-        assert said in (f"a voice says {NAMES[index]}", f"the digit {NAMES[index]}")
+        digit = suite.truth("held-out", index).facts["digit"]
+        assert said in (f"a voice says {digit}", f"the digit {digit}")
+
+
+def test_items_are_drawn_by_the_seed_though_shards_are_sorted(suite: DigitsSuite) -> None:
+    def digits(seed: int) -> list[str]:
+        drawn = DigitsSuite(suite.config, suite.root, suite.cache, seed=seed)
+        return [drawn.truth("held-out", i).facts["digit"] for i in range(20)]
+
+    assert digits(1) == digits(1)
+    assert digits(1) != digits(2)
+    assert sorted(digits(1)) == sorted(digits(2))
 
 
 def test_a_caption_of_several_digits_says_none(suite: DigitsSuite) -> None:

@@ -15,7 +15,7 @@ FILES = {TRAINED: "digits-train*.tar", "held-out": "digits-val*.tar"}
 
 
 class DigitsSuite(PartSuite):
-    """The digits of `codi.evaluation.parts`, in the order of their shards, with joint tasks."""
+    """The digits of `codi.evaluation.parts`, with joint tasks."""
 
     name = "digits"
     tasks = DIGITS
@@ -30,6 +30,7 @@ class DigitsSuite(PartSuite):
         cache: Path,
         progress: Progress = quiet,
         steps: int | None = None,
+        seed: int = 0,
     ) -> None:
         shards = {split: shards_of(parts.DIGITS, file) for split, file in FILES.items()}
-        super().__init__(parts.DIGITS, config, root, shards, cache, progress, steps)
+        super().__init__(parts.DIGITS, config, root, shards, cache, progress, steps, seed)

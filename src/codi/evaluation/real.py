@@ -67,7 +67,7 @@ class PartSuite(Suite):
         cache: folder of trained judges.
         progress: shows their training.
         steps: of it; those of each kind of judge by default.
-        seed: of the order of items, which are those of the shards without one.
+        seed: of the order of items: shards may be sorted by class, and few items shall be of all.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class PartSuite(Suite):
         cache: Path,
         progress: Progress = quiet,
         steps: int | None = None,
-        seed: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.part, self.config, self.root, self.shards = part, config, root, dict(shards)
         self.cache, self.progress, self.steps, self.seed = cache, progress, steps, seed
@@ -147,11 +147,9 @@ class PartSuite(Suite):
         return self._open[split]
 
     def _at(self, split: str, index: int) -> int:
-        """Return the place of an item in the shards, whose order may be by class."""
+        """Return the place of an item in the shards."""
         if split not in self._order:
-            count = len(self.source(split))
-            rng = None if self.seed is None else np.random.default_rng(self.seed)
-            order = np.arange(count) if rng is None else rng.permutation(count)
+            order = np.random.default_rng(self.seed).permutation(len(self.source(split)))
             self._order[split] = [int(place) for place in order]
         return self._order[split][index]
 
@@ -167,8 +165,7 @@ class PartSuite(Suite):
     def fingerprint(self) -> str:
         """Return a digest of the shards, of their order and of the judges' own source."""
         shards = [self.source(split).fingerprint for split in self.shards]
-        order = [] if self.seed is None else [str(self.seed)]
-        return "-".join([*shards, _code(), *order])
+        return "-".join([*shards, _code(), str(self.seed)])
 
     def count(self, split: str) -> int:
         """Return how many items the shards of a split hold."""

@@ -69,8 +69,9 @@ def _open_bounce(opening: _Opening) -> Opened:
 
 
 def _open_digits(opening: _Opening) -> Opened:
-    cache = opening.out / "classifiers"
-    return Opened((DigitsSuite(opening.config, opening.root, cache, opening.progress),))
+    cache, seed = opening.out / "classifiers", opening.seed
+    suite = DigitsSuite(opening.config, opening.root, cache, opening.progress, seed=seed)
+    return Opened((suite,))
 
 
 def _open_real(opening: _Opening) -> Opened:
