@@ -437,7 +437,7 @@ def test_fresh_noise_is_for_samplers_that_take_it(pipeline: Pipeline) -> None:
     )
     assert plain["image"][0] != stirred["image"][0]
     assert pipeline.generate(to=["image"], sampler="dpmpp_2m", steps=3, eta=1.0) == stirred
-    with pytest.raises(ConfigError, match="eta: euler takes none; .* the sampler ddim or dpmpp_2m"):
+    with pytest.raises(ConfigError, match="eta: euler takes none; leave it out"):
         pipeline.generate(to=["image"], sampler="euler", eta=0.5)
 
 

@@ -12,7 +12,7 @@ from codi.config import ConfigError
 from codi.data.source import data_root
 from codi.evaluation.digits import DigitsSuite
 from codi.evaluation.suites import MEDIA, Input
-from tests.evaluation.toy_digits import NAMES, write_shard
+from tests.evaluation.toy_digits import write_shard
 from tests.small import small_config
 
 
