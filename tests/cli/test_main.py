@@ -28,6 +28,8 @@ OPTIONS = {
     "evaluate": "--batch --data --device --eta --extractors --guidance --guidance-interval --model "
     "--num --out --quiet --reuse --sampler --samples --seed --spacing --splits --steps --suite "
     "--tasks",
+    "ablate": "--bf16 --cache --checkpoint-every --data --device --graphs --no-bf16 --no-graphs "
+    "--only --out --quiet --sample-every --samples --threads --workers",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data tokenizer": "--clips --data --out --quiet --shards --vocabulary",
     "bench generate": "--device --model --no-cold --repeat --steps",

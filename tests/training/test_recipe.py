@@ -12,7 +12,8 @@ import torch
 
 from codi.build import PRESETS, Model
 from codi.config import ConfigError, to_toml
-from codi.training.loop import _Trainable, select_parameters
+from codi.training.loop import _Trainable
+from codi.training.parameters import select_parameters
 from codi.training.recipe import Objective, Recipe, Stage, load_recipe
 from tests.small import PRESET, marks
 from tests.training.conftest import recipe, reconstruct, stage

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from codi.build import Model
 from codi.config import ConfigError
 from codi.training.denoise import draw_steps
-from codi.training.loop import _Trainable, select_parameters
+from codi.training.loop import _Trainable
+from codi.training.parameters import select_parameters
 from codi.training.recipe import TASKS, Objective
 from codi.training.task import Draws, Task
 from tests.small import awake_model, small_config
@@ -31,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "align audio": ("align", {"modality": "audio"}),
     "align video": ("align", {"modality": "video", "union": 0.3}),
     "attract video": ("align", {"modality": "video", "attract": 4.0}),
+    "align directly": ("align", {"modality": "audio", "bridge": "image"}),
     "denoise text": ("denoise", {"modality": "text", "captions": ["video", "audio"]}),
     "denoise image": ("denoise", {"modality": "image", "captions": ["image"], "prompts": PROMPTS}),
     "denoise video": ("denoise", {"modality": "video", "captions": ["video"]}),
@@ -155,6 +157,13 @@ def test_attraction_pulls_to_the_caption_that_tells_all(batch_for: Batches) -> N
     apart = text.embed([x.text for x in said]) - video.embed(batch.media["video"])
     torch.testing.assert_close(term, 4.0 * apart.square().sum(-1).mean())
     assert "attract" not in _task("align video")(batch_for(_task("align video")), _draws())
+
+
+def test_only_captions_can_be_attracted_to() -> None:
+    for term in ("attract", "union", "words"):
+        settings = {"modality": "audio", "bridge": "image", term: 1.0}
+        with pytest.raises(ConfigError, match="bridge is image; union, attract and words"):
+            Objective("align", {}, settings).config("test")
 
 
 def test_steps_are_uniform_or_favour_an_end() -> None:

@@ -14,7 +14,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from codi import __version__
-from codi.cli import bench, convert, data, evaluate, export, generate, presets, train, verify
+from codi.cli import (
+    ablate,
+    bench,
+    convert,
+    data,
+    evaluate,
+    export,
+    generate,
+    presets,
+    train,
+    verify,
+)
 from codi.cli.options import Formatter, Parser
 from codi.cli.plugins import OPTION, VARIABLE, load_plugin, plugins_of, split_plugins
 from codi.config import ConfigError, unknown
@@ -42,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "generate": generate,
     "train": train,
     "evaluate": evaluate,
+    "ablate": ablate,
     "data": data,
     "bench": bench,
     "presets": presets,

@@ -18,7 +18,8 @@ from codi.cli.cost import Costs
 from codi.cli.progress import Display, print_line, print_table
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
-from codi.training.loop import Run, RunSettings, select_parameters
+from codi.training.loop import Run, RunSettings
+from codi.training.parameters import select_parameters
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Task
 

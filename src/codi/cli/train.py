@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --dry-run: measure a few steps of every stage, on few data (minutes)",
     )
+    add_running(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add the options of data and machine that every command that trains has."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data", metavar="DIR", help="folder of data sets (default: the variable CODI_DATA)"
@@ -96,7 +102,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps between samples of what is being trained; 0 for none (default: 500)",
     )
-    group.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,39 +110,53 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("codi train: give --out DIR, the folder of the run, or --dry-run")
     if arguments.estimate and not arguments.dry_run:
         raise ConfigError("--estimate belongs to --dry-run; give both or neither")
+    from codi.cli.progress import Display
     from codi.training.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.set or ())
+    with Display(arguments.quiet) as display:
+        if arguments.dry_run:
+            _plan(recipe, arguments, display)
+        else:
+            folder = train(recipe, arguments, arguments.out, display, arguments.only or ())
+            display.say(f"the model is in {folder}")
+    return 0
+
+
+def _plan(recipe: Recipe, arguments: argparse.Namespace, display: Display) -> None:
+    """Print what the recipe would do."""
+    from codi.cli.plan import measured, show_plan
+
+    times: dict[str, float] = {}
+    device, bfloat16 = _machine(arguments)  # which refuses one that is not there
+    if arguments.estimate:
+        times = measured(recipe, arguments.data, device, bfloat16, display)
+    show_plan(recipe, arguments.data, times, arguments.only)
+
+
+def _machine(arguments: argparse.Namespace) -> tuple[str, bool]:
+    """Return the device, and whether to compute in bfloat16; set the threads."""
     if arguments.threads:
         import torch
 
         torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
-    bfloat16 = arguments.bf16 if arguments.bf16 is not None else device != "cpu"
-    do = _plan if arguments.dry_run else _train
-    do(recipe, arguments, device, bfloat16)
-    return 0
+    return device, arguments.bf16 if arguments.bf16 is not None else device != "cpu"
 
 
-def _plan(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16: bool) -> None:
-    """Print what the recipe would do."""
-    from codi.cli.plan import measured, show_plan
-    from codi.cli.progress import Display
-
-    times: dict[str, float] = {}
-    if arguments.estimate:
-        with Display(arguments.quiet) as display:
-            times = measured(recipe, arguments.data, device, bfloat16, display)
-    show_plan(recipe, arguments.data, times, arguments.only)
-
-
-def _train(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16: bool) -> None:
-    """Run the recipe."""
-    from codi.cli.progress import Display
+def train(
+    recipe: Recipe,
+    arguments: argparse.Namespace,
+    out: Path,
+    display: Display,
+    only: Sequence[str] = (),
+) -> Path:
+    """Run a recipe in the folder `out` with the options of `add_running`; return the model's."""
     from codi.training.loop import Run, RunSettings
 
+    device, bfloat16 = _machine(arguments)
     settings = RunSettings(
-        out=arguments.out,
+        out=out,
         cache=arguments.cache,
         data=arguments.data,
         device=device,
@@ -147,19 +166,18 @@ def _train(recipe: Recipe, arguments: argparse.Namespace, device: str, bfloat16:
         workers=workers_of(arguments.workers, device),
         graphs=arguments.graphs if arguments.graphs is not None else device != "cpu",
     )
-    with Display(arguments.quiet) as display:
-        shown = ShownStages(display)
-        training = Run(
-            recipe,
-            settings,
-            progress=display.count,
-            log=_log(display),
-            say=display.say,
-            steps=shown.steps,
-            report=shown.report,
-        )
-        training.run(arguments.only or ())
-        display.say(f"the model is in {training.folder}")
+    shown = ShownStages(display)
+    training = Run(
+        recipe,
+        settings,
+        progress=display.count,
+        log=_log(display),
+        say=display.say,
+        steps=shown.steps,
+        report=shown.report,
+    )
+    training.run(only)
+    return training.folder
 
 
 def workers_of(asked: int | None, device: str) -> int:

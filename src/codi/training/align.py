@@ -12,7 +12,9 @@ from torch.nn.functional import log_softmax, normalize
 
 from codi.build import Model
 from codi.data.batches import Batch, Wanted
+from codi.modalities import modality
 from codi.training.task import Draws, Task
+from codi.types import Media
 
 
 def contrastive_loss(a: Tensor, b: Tensor, matches: Tensor, log_scale: Tensor) -> Tensor:
@@ -37,6 +39,9 @@ def contrastive_loss(a: Tensor, b: Tensor, matches: Tensor, log_scale: Tensor) -
 class AlignConfig:
     """Align the prompt encoder of `modality` with that of `bridge`.
 
+    The bridge is text in all of CoDi. With another, sounds and pictures of the same clips say, the
+    pairs are contrasted as they are: an alignment without a bridge, to compare with.
+
     Attributes:
         union: weight of a term in which the interpolation of two captions' embeddings must match
             what both are true of, so that mixing prompts means "and" (CoDi, 3.2).
@@ -56,6 +61,19 @@ class AlignConfig:
     words: float = 0.0
     vocabulary: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check that what needs captions has them.
+
+        Raises:
+            ValueError: a term about captions where the bridge is not captions.
+        """
+        about_captions = self.union or self.attract or self.words
+        if about_captions and not modality(self.bridge).is_caption:
+            raise ValueError(
+                f"bridge is {self.bridge}; union, attract and words are about captions: leave them "
+                "out, or use a bridge of text"
+            )
+
     def build(self, model: Model) -> Task:
         """Return the task."""
         return Align(model, self)
@@ -72,7 +90,9 @@ class Align(Task):
     @property
     def wanted(self) -> Wanted:
         """Return media of the modality and captions of what it shows."""
-        return Wanted(media=(self.config.modality,), captions=(self.config.modality,))
+        own, bridge = self.config.modality, self.config.bridge
+        media = (own,) if modality(bridge).is_caption else (own, bridge)
+        return Wanted(media=media, captions=(own,))
 
     @property
     def parts(self) -> list[str]:
@@ -92,8 +112,11 @@ class Align(Task):
         text, other = self.model.encoder(c.bridge), self.model.encoder(c.modality)
         log_scale = self.log_scale.clamp(max=math.log(100.0))
         shown = other.embed(batch.media[c.modality])
-        said = text.embed(batch.texts)
-        true = batch.matches(batch.captions).to(shown.device)
+        said = text.embed(self._bridge(batch))
+        true = torch.eye(len(batch), dtype=torch.bool)
+        if modality(c.bridge).is_caption:  # a caption may be true of several
+            true = batch.matches(batch.captions)
+        true = true.to(shown.device)
         terms = {"contrastive": contrastive_loss(said, shown, true, log_scale)}
         if c.attract:
             told = text.embed([x.text for x in batch.write_captions((c.modality,), complete=1.0)])
@@ -114,13 +137,18 @@ class Align(Task):
             )
         return terms
 
+    def _bridge(self, batch: Batch) -> Media:
+        """Return what the bridge's encoder sees."""
+        bridge = self.config.bridge
+        return batch.texts if modality(bridge).is_caption else batch.media[bridge]
+
     def finish(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Measure the mean embedding of encoders that were trained here, or never measured."""
         pairs = list(batches())
         c = self.config
         media = {
             c.modality: (b.media[c.modality] for b in pairs),
-            c.bridge: (b.texts for b in pairs),
+            c.bridge: (self._bridge(b) for b in pairs),
         }
         for name, samples in media.items():
             encoder = self.model.encoder(name)

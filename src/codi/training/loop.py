@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi.build import ROLES, Model, ModelConfig, load_config
+from codi.build import ROLES, Model
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
@@ -34,10 +33,11 @@ from codi.training.drawing import draw_ahead
 from codi.training.ema import MovingAverage
 from codi.training.norms import gradient_norms, part_of, update_norms
 from codi.training.optimiser import OPTIMISERS
+from codi.training.parameters import fresh_model, select_parameters, starting_model
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
-from codi.weights import find_model, load_model, load_part, part_files, save_model
+from codi.weights import load_part, part_files, save_model
 
 
 class Log(Protocol):
@@ -92,31 +92,6 @@ class RunSettings:
     graphs: bool = False
 
 
-def select_parameters(
-    module: nn.Module, globs: Iterable[str], stage: str
-) -> dict[str, nn.Parameter]:
-    """Return the parameters that the globs name; "!glob" excludes. Freeze all the others.
-
-    Raises:
-        ConfigError: a glob that matches no parameter.
-    """
-    everything = dict(module.named_parameters())
-    chosen: set[str] = set()
-    for glob in globs:
-        pattern = glob.removeprefix("!")
-        found = {name for name in everything if fnmatchcase(name, pattern)}
-        if not found:
-            roots = sorted({".".join(name.split(".")[:2]) for name in everything})
-            raise ConfigError(
-                f"stage {stage!r}: no parameter matches {pattern!r}; they begin with "
-                + ", ".join(roots)
-            )
-        chosen = chosen - found if glob.startswith("!") else chosen | found
-    for name, p in everything.items():
-        p.requires_grad_(name in chosen)
-    return {name: everything[name] for name in everything if name in chosen}
-
-
 class _Trainable(nn.Module):
     """The model and the tasks' own parameters under the names recipes use."""
 
@@ -130,18 +105,6 @@ class _Trainable(nn.Module):
                     self.register_parameter(name, p)
                 else:
                     setattr(task, name, getattr(self, name))  # one parameter for all objectives
-
-
-def fresh_model(config: ModelConfig, parts: Iterable[str], seed: int) -> Model:
-    """Return a model whose parts are initialised from (seed, part) alone."""
-    model = Model(config, [])
-    for part in parts:
-        role, name = part.split(".", 1)
-        digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
-            model.role(role)[name] = config.part(role, name).build()
-    return model
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -219,10 +182,7 @@ class Run:
         with locked(self.settings.out / "model.lock", self.progress):
             if not self.folder.exists():
                 partial = self.folder.with_name("model.partial")
-                given = find_model(self.recipe.starts_from)
-                parts = [part for part in load_config(given).parts() if part_files(given, part)]
-                model = load_model(given, parts)
-                save_model(model, partial)
+                save_model(starting_model(self.recipe.starts_from, self.recipe), partial)
                 partial.replace(self.folder)
 
     # --- one stage ---

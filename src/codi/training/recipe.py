@@ -145,6 +145,7 @@ class Recipe:
         data: tables of the data sources, by name.
         overrides: "a.b=c" assignments on the model's configuration.
         starts_from: a trained model, shipped name or folder, whose parts the run begins with.
+        fresh: globs over parameters that begin anew all the same, to learn them again.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Recipe:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     starts_from: str | None = None
+    fresh: tuple[str, ...] = ()
     seed: int = 0
     note: str = ""
 
@@ -170,6 +172,10 @@ class Recipe:
     def check(self) -> None:
         """Raise ConfigError for anything that is wrong before any step is taken."""
         self.sources()
+        if self.fresh and self.starts_from is None:
+            raise ConfigError(
+                f"recipe {self.name}: without starts_from everything is fresh; leave fresh out"
+            )
         names = [stage.name for stage in self.stage]
         if len(set(names)) < len(names):
             raise ConfigError(f"recipe {self.name}: two stages have one name; rename one")
@@ -208,11 +214,15 @@ def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Re
     """
     for candidate in (Path(name_or_file), PRESETS / f"{name_or_file}.toml"):
         if candidate.is_file():
-            table = override(_whole(load_toml(candidate), candidate), assignments)
-            recipe = build(Recipe, table, candidate)
-            recipe.check()
-            return recipe
+            return read_recipe(load_toml(candidate), candidate, assignments)
     raise ConfigError(unknown("recipe", str(name_or_file), _shipped()))
+
+
+def read_recipe(table: dict[str, Any], where: Path, assignments: Iterable[str] = ()) -> Recipe:
+    """Return the recipe that a table of the file `where` holds; see `load_recipe`."""
+    recipe = build(Recipe, override(_whole(table, where), assignments), where)
+    recipe.check()
+    return recipe
 
 
 def _shipped() -> list[str]:

@@ -1,0 +1,226 @@
+"""Ablations: one recipe trained several times, each time with one choice made otherwise.
+
+A plan is a TOML file: a question, a recipe, the arms that change it, and what is measured of each.
+All arms have the same data, the same seed and the same beginning. This module decides nothing about
+machines or progress: whoever calls it says how a recipe is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codi.build import PRESETS
+from codi.config import ConfigError, build, load_toml, to_toml, unknown
+from codi.evaluation.plot import Point, scatter
+from codi.evaluation.report import table, write_report
+from codi.evaluation.runner import evaluate
+from codi.evaluation.scoring import Cell
+from codi.locking import Progress
+from codi.training.recipe import Recipe, read_recipe
+
+PLANS = PRESETS / "ablations"
+"""Folder of the plans that ship."""
+
+Train = Callable[[Recipe, Path], Path]
+"""(recipe, folder of the run) -> folder of the model; goes on where it stopped."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes:
+        name: also its folder's.
+        change: "a.b=c" assignments on the recipe, as `codi train --set` takes them.
+        note: what it stands for.
+    """
+
+    name: str
+    change: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of every arm: tasks of a suite, as `codi evaluate` measures them."""
+
+    suite: str
+    tasks: tuple[str, ...]
+    samples: int = 100
+    splits: tuple[str, ...] = ("trained",)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A question, and the trainings that answer it.
+
+    Attributes:
+        name: of the report.
+        question: in a sentence.
+        recipe: the table of a recipe, which may extend a shipped one.
+        arm: at least two; the first is the choice that the project made.
+        measure: what is asked of each.
+        plot: "task fact" of the table's rows that are drawn; all shares when empty.
+    """
+
+    name: str
+    question: str
+    recipe: dict[str, Any]
+    arm: tuple[Arm, ...]
+    measure: tuple[Measurement, ...]
+    plot: tuple[str, ...] = ()
+    file: Path = field(default=Path(), compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the arms.
+
+        Raises:
+            ValueError: fewer than two arms, two of one name, or nothing to measure.
+        """
+        names = [arm.name for arm in self.arm]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"arms are {', '.join(names) or 'none'}; give two or more, by names")
+        if not self.measure:
+            raise ValueError("nothing is measured; give [[measure]] with a suite and its tasks")
+
+    def recipe_of(self, arm: Arm) -> Recipe:
+        """Return the recipe of an arm.
+
+        Raises:
+            ConfigError: a change of something that is not there, or a recipe that cannot be.
+        """
+        try:
+            recipe = read_recipe(self.recipe, self.file, arm.change)
+        except ConfigError as error:
+            raise ConfigError(f"ablation {self.name}: arm {arm.name!r}: {error}") from error
+        return dataclasses.replace(recipe, name=f"{self.name}-{arm.name}")
+
+
+def load_ablation(name_or_file: str | Path) -> Ablation:
+    """Read a plan: a TOML file, or the name of one that ships ("slots").
+
+    Raises:
+        ConfigError: no such plan (names the nearest), or a mistake in it or in one of its recipes.
+    """
+    for candidate in (Path(name_or_file), PLANS / f"{name_or_file}.toml"):
+        if candidate.is_file():
+            plan = build(Ablation, load_toml(candidate), candidate)
+            plan = dataclasses.replace(plan, file=candidate)
+            for arm in plan.arm:
+                plan.recipe_of(arm)
+            return plan
+    raise ConfigError(unknown("ablation", str(name_or_file), shipped_ablations()))
+
+
+def shipped_ablations() -> list[str]:
+    """Return the names of the plans that ship."""
+    return [path.stem for path in sorted(PLANS.glob("*.toml"))]
+
+
+def run_ablation(
+    plan: Ablation,
+    out: Path,
+    train: Train,
+    *,
+    only: Iterable[str] = (),
+    samples: int | None = None,
+    device: str = "auto",
+    data: str | None = None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> list[Cell]:
+    """Train and measure the arms; write `<name>.json`, `.md`, `.html` and `.svg` below `out`.
+
+    Args:
+        plan: what to do.
+        out: folder of the report, and of a folder for each arm; what is there already stays.
+        train: runs a recipe.
+        only: names of arms; all by default.
+        samples: of every task; the plan's own numbers by default.
+        device: where to measure.
+        data: folder of data sets, instead of the variable CODI_DATA.
+        progress: shows the measuring.
+        say: tells what is done now.
+
+    Returns:
+        The cells of all arms; `Cell.split` is the arm, with the split where there are several.
+
+    Raises:
+        ConfigError: an unknown arm, or an arm's folder that another plan has trained.
+    """
+    chosen = _chosen(plan, only)
+    cells: list[Cell] = []
+    for arm in chosen:
+        say(f"{arm.name}: {arm.note}" if arm.note else arm.name)
+        recipe, folder = plan.recipe_of(arm), out / arm.name
+        _refuse_another(folder, recipe)
+        model = train(recipe, folder)
+        for measure in plan.measure:
+            found = evaluate(
+                model,
+                measure.suite,
+                samples=samples or measure.samples,
+                out=folder / "measured",
+                tasks=measure.tasks,
+                splits=measure.splits,
+                device=device,
+                data=data,
+                progress=progress,
+            )
+            several = len(measure.splits) > 1
+            cells += [
+                dataclasses.replace(
+                    cell, split=f"{arm.name}, {cell.split}" if several else arm.name
+                )
+                for cell in found
+            ]
+    columns = list(dict.fromkeys(cell.split for cell in cells))
+    settings = {"note": _said(plan, chosen), "samples": samples}
+    write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells, columns))
+    return cells
+
+
+def rows_of(cells: Sequence[Cell]) -> list[list[str]]:
+    """Return the table of an ablation: a row for each fact, a column for each arm."""
+    return table(cells, list(dict.fromkeys(cell.split for cell in cells)))
+
+
+def _chosen(plan: Ablation, only: Iterable[str]) -> list[Arm]:
+    arms = {arm.name: arm for arm in plan.arm}
+    for name in only:
+        if name not in arms:
+            raise ConfigError(f"--only: {unknown('arm', name, arms)}")
+    return [arms[name] for name in only or arms]
+
+
+def _refuse_another(folder: Path, recipe: Recipe) -> None:
+    kept = folder / "recipe.toml"
+    if kept.is_file() and kept.read_text(encoding="utf-8") != to_toml(recipe):
+        raise ConfigError(
+            f"{folder} holds a run of another recipe ({kept}); take it away, or give another --out"
+        )
+
+
+def _said(plan: Ablation, arms: Sequence[Arm]) -> str:
+    told = "; ".join(
+        f"{arm.name}: {arm.note or ', '.join(arm.change) or 'as it is'}" for arm in arms
+    )
+    return f"{plan.question} {told}"
+
+
+def _drawn(plan: Ablation, cells: Sequence[Cell], columns: Sequence[str]) -> str | None:
+    """Return an SVG of shares in per cent, the arms side by side; None where there is none."""
+    points = [
+        Point(f"{cell.task} {cell.fact}", columns.index(cell.split) + 1, 100.0 * cell.value)
+        for cell in cells
+        if cell.value is not None
+        and cell.unit == "share"
+        and not cell.fact.endswith("_ms")
+        and (not plan.plot or f"{cell.task} {cell.fact}" in plan.plot)
+    ]
+    title = ", ".join(f"{i}: {name}" for i, name in enumerate(columns, 1))
+    return scatter(points, title, "per cent", logarithmic=False) if points else None

@@ -1,0 +1,123 @@
+"""Plans of arms: all are sound, and a small one is trained, measured and told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codi.benchmarks.ablation import load_ablation, rows_of, shipped_ablations
+from codi.cli import main
+from codi.config import ConfigError
+from codi.training.parameters import fresh_model
+from codi.weights import load_model, save_model
+from tests.small import PRESET, small_config
+
+PLAN = """
+name = "rate"
+question = "Does a tenth of the rate teach as much?"
+
+[recipe]
+name = "r"
+model = "{model}"
+starts_from = "{start}"
+fresh = ["encoders.audio.*"]
+data.bounce = {{ kind = "world", world = "bounce", clips = 4 }}
+[[recipe.stage]]
+name = "align"
+steps = 2
+batch = 2
+learning_rate = 1e-3
+objectives = [
+    {{ task = "align", data = {{ bounce = 1.0 }}, settings = {{ modality = "audio" }} }},
+]
+
+[[arm]]
+name = "some"
+
+[[arm]]
+name = "less"
+note = "a tenth"
+change = ["stage.0.learning_rate=1e-4"]
+
+[[measure]]
+suite = "bounce"
+tasks = ["text-to-text", "codec-audio"]
+samples = 2
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    save_model(fresh_model(small_config(), small_config().parts(), seed=3), tmp_path / "given")
+    file = tmp_path / "plan.toml"
+    file.write_text(PLAN.format(model=PRESET, start=tmp_path / "given"))
+    return file
+
+
+@pytest.mark.parametrize("name", shipped_ablations())
+def test_a_shipped_plan_is_sound(name: str) -> None:
+    plan = load_ablation(name)
+    assert plan.question.endswith("?")
+    recipes = [plan.recipe_of(arm) for arm in plan.arm]
+    assert all(recipe.starts_from == "tiny" for recipe in recipes)
+    for other in recipes[1:]:  # arms differ in what they change, and in nothing else
+        assert other.data == recipes[0].data
+        assert other.seed == recipes[0].seed
+        assert other != recipes[0]
+
+
+def test_all_arms_are_trained_measured_and_told(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    found = main(["ablate", str(plan), "--out", str(out), "--sample-every", "0", "--quiet"])
+    printed, errors = capsys.readouterr()
+    assert found == 0, errors
+    assert "Does a tenth of the rate teach as much?" in printed
+    told = json.loads((out / "rate.json").read_text())
+    columns = {cell["split"] for cell in told["cells"]}
+    assert columns == {"some", "less"}
+    assert {cell["task"] for cell in told["cells"]} == {"text-to-text", "codec-audio"}
+    assert "less: a tenth" in (out / "rate.md").read_text()
+    assert (out / "rate.svg").read_text().startswith("<svg")
+    models = [load_model(out / arm / "model", ["encoders.audio"]) for arm in ("some", "less")]
+    taught, left = (m.encoder("audio").to_embedding.weight for m in models)
+    assert not (taught == left).all()
+
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    words = ["ablate", str(plan), "--out", str(out), "--only", "less", "--samples", "1", "--quiet"]
+    assert main(words) == 0
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+
+
+def test_mistakes_are_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(*words: str) -> str:
+        assert main(["ablate", *words]) == 2
+        return capsys.readouterr().err
+
+    out = ["--out", str(tmp_path / "out")]
+    assert "unknown ablation 'slot'; did you mean 'slots'" in error("slot", *out)
+    assert "--only: unknown arm 'som'; did you mean 'some'" in error(
+        str(plan), *out, "--only", "som"
+    )
+    folder = tmp_path / "out" / "some"
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text("another")
+    assert "holds a run of another recipe" in error(str(plan), *out, "--only", "some")
+    text = plan.read_text()
+    plan.write_text(text.replace("learning_rate=1e-4", "learning_raet=1e-4"))
+    assert "arm 'less'" in error(str(plan), *out)
+    plan.write_text(text.replace('name = "less"', 'name = "some"'))
+    assert "arms are some, some; give two or more" in error(str(plan), *out)
+
+
+def test_a_plan_measures_something(plan: Path) -> None:
+    plan.write_text(plan.read_text().partition("[[measure]]")[0] + "measure = []\n")
+    with pytest.raises(ConfigError, match="measure"):
+        load_ablation(plan)
+
+
+def test_a_table_has_a_column_for_each_arm() -> None:
+    assert rows_of([]) == [["task", "what", "chance", "n"]]
