@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from codi.benchmarks.ablation import load_ablation, rows_of, shipped_ablations
 from codi.cli import main
 from codi.config import ConfigError
+from codi.training.loop import Run, RunSettings
 from codi.training.parameters import fresh_model
 from codi.weights import load_model, save_model
 from tests.small import PRESET, small_config
@@ -66,6 +68,25 @@ def test_a_shipped_plan_is_sound(name: str) -> None:
         assert other.data == recipes[0].data
         assert other.seed == recipes[0].seed
         assert other != recipes[0]
+
+
+@pytest.mark.slow  # the shipped weights are read for every arm
+@pytest.mark.parametrize("name", shipped_ablations())
+def test_every_arm_of_a_shipped_plan_takes_its_steps(name: str, tmp_path: Path) -> None:
+    plan = load_ablation(name)
+    for arm in plan.arm:
+        recipe = plan.recipe_of(arm)
+        short = {source: table | {"clips": 16} for source, table in recipe.data.items()}
+        stages = tuple(
+            replace(
+                stage,
+                steps=8,
+                objectives=tuple(replace(o, batch=4) for o in stage.objectives),
+            )
+            for stage in recipe.stage
+        )
+        settings = RunSettings(tmp_path / arm.name, tmp_path / "cache", sample_every=0)
+        Run(replace(recipe, data=short, stage=stages), settings).run()
 
 
 def test_all_arms_are_trained_measured_and_told(
