@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from codi.config import ConfigError
+from codi.config import ConfigError, build
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.comparing import METRICS
 from codi.evaluation.extractors.catalogue import EXTRACTORS, OWN
@@ -96,6 +96,7 @@ def test_every_joint_task_has_its_independent_one(name: str) -> None:
         ({"inputs": ("text", "text")}, "text, text: one twice"),
         ({"inputs": ()}, "0 inputs with path 'model'"),
         ({"path": "codec"}, "2 inputs with path 'codec'"),
+        ({"apart": True}, "text\\+image-to-image-apart: one output is apart already; leave out"),
     ],
 )
 def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -118,6 +119,35 @@ def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message
 def test_names_are_checked_when_a_protocol_is_read(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"of": ["image"]}, "sim is about 2 of the modalities, not 1 (image); say which with of"),
+        ({"metric": "recall_at_5", "of": ["image", "audio", "text"]}, "2 of the modalities, not 3"),
+        ({"metric": "kid"}, "kid is about 1 of the modalities, not 2 (image, audio)"),
+        ({"metric": "av_align", "extractor": ""}, "av_align compares audio with video; add video"),
+        (
+            {"metric": "av_align", "extractor": "", "of": ["audio"]},
+            "av_align is about audio and video; leave out of",
+        ),
+        ({"metric": "gain", "apart": True}, "gain compares several outputs made together"),
+        ({"metric": "gain", "outputs": ["image"], "of": ["image", "text"]}, "leave it out of this"),
+    ],
+)
+def test_a_metric_that_has_not_what_it_compares_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    row = {"metric": "sim", "extractor": "codi"} | settings
+    task = {"inputs": ["text"], "outputs": row.pop("outputs", ["image", "audio"])}
+    task |= {"apart": row.pop("apart", False), "metrics": [row]}
+    table = {"title": "x", "data": "bounce", "split": "trained", "samples": 1, "tasks": [task]}
+    with pytest.raises(ConfigError) as caught:
+        build(Protocol, table, "mine.toml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("mine.toml: tasks[0]: text-to-image")  # suite and task
+    assert "\n" not in str(caught.value)
 
 
 def test_a_prompt_may_say_more_than_its_modality() -> None:

@@ -211,7 +211,7 @@ class BenchmarkSuite(Suite):
         """Return the sizes of a task's media, and every network that looks at its outputs."""
         return {
             "media": self._prepared((task,)),
-            "timed": any(row.metric.timed for row in self._rows(task)),
+            "timed": any(bool(row.metric.times) for row in self._rows(task)),
             "networks": {
                 name: {kind: self.networks[kind] for kind in sorted(self._kinds(task, name))}
                 for name in task.outputs
@@ -271,7 +271,7 @@ class BenchmarkSuite(Suite):
 
     def read(self, modality: str, items: Sequence[Any]) -> list[Reading]:
         """Return what the items' own reader says, and onsets and peaks if a metric asks."""
-        timed = any(r.metric.timed for some in self.rows.values() for r in some)
+        timed = any(r.metric.times for some in self.rows.values() for r in some)
         readings = self.items[self.protocol.split].read(modality, items)
         when = _TIMES.get(modality) if timed else None
         if when is None:

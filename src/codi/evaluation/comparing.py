@@ -89,7 +89,8 @@ class Metric:
             media, the prompt's text, the same made apart, or nothing.
         better: which way is better.
         program: file of a Java program it cannot do without.
-        timed: whether it reads when things happen.
+        compares: how many modalities it is about; 0 where that is settled by `times`.
+        times: the modalities of which it reads when things happen; a task has to make them all.
         tokens: whether it reads the words of captions, which a Java program may have to split.
     """
 
@@ -98,7 +99,8 @@ class Metric:
     beside: Literal["", "true", "set", "prompt", "apart"] = ""
     better: Literal["higher", "lower"] = "higher"
     program: str = ""
-    timed: bool = False
+    compares: int = 1
+    times: tuple[str, ...] = ()
     tokens: bool = False
 
 
@@ -253,6 +255,7 @@ def _spider(found: Evidence, of: Sequence[str]) -> Number:
 
 
 _distance = partial(Metric, _frechet, ("features",), "set", "lower")
+_pair = partial(Metric, kinds=("features",), compares=2)
 
 METRICS: dict[str, Metric] = {
     "fid": _distance(),
@@ -265,10 +268,10 @@ METRICS: dict[str, Metric] = {
     "clipsim": Metric(_clipsim, ("features",), "prompt"),
     "clip_score": Metric(_prompt_cosine, ("features",), "prompt"),
     "clap_score": Metric(_prompt_cosine, ("features",), "prompt"),
-    "sim": Metric(_sim, ("features",)),
-    "gain": Metric(_gain, ("features",), "apart"),
-    **{f"recall_at_{k}": Metric(_recall(k), ("features",)) for k in (1, 5, 10)},
-    "av_align": Metric(_av_align, timed=True),
+    "sim": _pair(_sim),
+    "gain": _pair(_gain, beside="apart"),
+    **{f"recall_at_{k}": _pair(_recall(k)) for k in (1, 5, 10)},
+    "av_align": Metric(_av_align, compares=0, times=("audio", "video")),
     "bleu_4": Metric(_bleu, tokens=True),
     "rouge_l": Metric(_each(rouge_l), tokens=True),
     "meteor_stem": Metric(_each(meteor_stem), tokens=True),

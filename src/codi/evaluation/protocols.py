@@ -119,6 +119,35 @@ class TaskRow:
             raise ConfigError(f"{len(self.weights)} weights for {len(given)} inputs")
         if self.weights and (min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6):
             raise ConfigError(f"weights {list(self.weights)}: give shares from 0 with the sum 1")
+        if self.apart and len(self.outputs) < 2:
+            raise ConfigError(
+                f"{self.task.name}: one output is apart already; leave out apart, or name two"
+            )
+        for row in self.metrics:
+            self._require_fitting(row)
+
+    def _require_fitting(self, row: MetricRow) -> None:
+        """Raise ConfigError for a metric that has not what it compares in this task."""
+        metric, where = METRICS[row.metric], f"{self.task.name}: {row.metric}"
+        of = row.of or self.outputs
+        if metric.compares and len(of) != metric.compares:
+            raise ConfigError(
+                f"{where} is about {metric.compares} of the modalities, not {len(of)} "
+                f"({', '.join(of)}); say which with of"
+            )
+        if row.of and not metric.compares:
+            raise ConfigError(f"{where} is about {' and '.join(metric.times)}; leave out of")
+        absent = [name for name in metric.times if name not in self.outputs]
+        if absent:
+            raise ConfigError(
+                f"{where} compares {' with '.join(metric.times)}; add {', '.join(absent)} to the "
+                "outputs, or leave it out"
+            )
+        if metric.beside == "apart" and (self.apart or len(self.outputs) < 2):
+            raise ConfigError(
+                f"{where} compares several outputs made together with the same made apart; leave "
+                "it out of this task"
+            )
 
     @property
     def prompts(self) -> tuple[InputRow, ...]:
