@@ -30,10 +30,8 @@ from codi.diffusion import (
 from codi.encoders.mixing import interpolated, of_one_length
 from codi.generation import Condition, Conditions, Generation, SamplingSettings
 from codi.memory import return_freed_memory
-from codi.nn.compiling import compile_network
-from codi.nn.graphs import replay
-from codi.nn.packing import pack
 from codi.nn.precision import cpu_compute_dtype
+from codi.nn.readiness import Readiness
 from codi.types import Latents
 from codi.unets.reuse import DeepFeatures
 from codi.weights import find_model, open_part, require_files
@@ -287,7 +285,7 @@ class Pipeline:
             },
             self.compute_dtype,
             self._deep(to, resolved["reuse"]),
-            prepares=not (self.compile or self.replays),
+            prepares=self.readiness.takes_prepared,
         )
         total = resolved["steps"]
 
@@ -400,9 +398,9 @@ class Pipeline:
         return needed
 
     @property
-    def replays(self) -> bool:
-        """Whether networks of every step replay recorded evaluations, which take tensors alone."""
-        return self.device.type == "cuda" and not self.offload and not self.compile
+    def readiness(self) -> Readiness:
+        """How networks that run at every step are made ready when they are loaded."""
+        return Readiness(self.device, self.compile, lasting=not self.offload)
 
     def _load(self, parts: Sequence[str]) -> None:
         for part in parts:
@@ -418,12 +416,8 @@ class Pipeline:
                     dtype=self.dtype,
                     compute_dtype=self.compute_dtype,
                 )
-                if role == "diffusers" and self.compile:
-                    compile_network(opened, self.device)
-                elif role in ("diffusers", "environments") and self.replays:
-                    replay(opened)
-                elif role in ("diffusers", "environments") and not self.offload:
-                    pack(opened)  # they run at every step
+                if role in ("diffusers", "environments"):  # they run at every step
+                    self.readiness.make_ready(opened, large=role == "diffusers")
                 self.model.role(role)[name] = opened
 
     def _look_for(self, parts: Sequence[str]) -> None:

@@ -19,9 +19,7 @@ from codi.benchmarks import networks
 from codi.benchmarks.machine import Work, in_turns, matrix_peak, ratio, reading_speed
 from codi.benchmarks.peer import diffusers_twin
 from codi.build import Model, ModelConfig
-from codi.nn.compiling import compile_network
-from codi.nn.graphs import replay
-from codi.nn.packing import pack
+from codi.nn.readiness import Readiness
 
 PEER = "diffusers"
 
@@ -34,8 +32,7 @@ class Setting:
         streams: names of modalities; each is measured alone, several together as well.
         batch: samples at once; guidance makes two of one.
         tokens: L of the prompt; the model's own when None.
-        packed: whether networks are made ready as the pipeline does: on a CPU weights are packed
-            (`codi.nn.packing`), on a GPU evaluations are recorded (`codi.nn.graphs`).
+        packed: whether networks are made ready as those of a pipeline are (`codi.nn.readiness`).
         compiled: whether the diffusers are translated instead (`torch.compile`).
         against_peer: whether to time `diffusers` on the same input, for the first stream.
         repeat: counted turns.
@@ -50,6 +47,11 @@ class Setting:
     compiled: bool = False
     against_peer: bool = False
     repeat: int = 5
+
+    @property
+    def readiness(self) -> Readiness:
+        """Return how networks are made ready."""
+        return Readiness(torch.device(self.device), self.compiled, lasting=self.packed)
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,7 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
     difference = _difference(works, first) if s.against_peer else None
     for role in ("diffusers", "environments"):
         for network in model.role(role).values():
-            if s.compiled and role == "diffusers":
-                compile_network(network, torch.device(s.device))
-            elif s.packed:
-                make_ready = replay if torch.device(s.device).type == "cuda" else pack
-                make_ready(network)
+            s.readiness.make_ready(network, large=role == "diffusers")
     # The second evaluation is recorded on a GPU, and what is compiled there may take two as well.
     times = in_turns(works, s.repeat, s.device, warm_up=1 if s.device == "cpu" else 3)
     costs |= {PEER: costs[first]} if s.against_peer else {}
