@@ -8,6 +8,7 @@ from torch import Tensor
 
 from codi.config import ConfigError
 from codi.data.batches import Batch
+from codi.data.source import Caption
 from codi.training.prompts import PromptConfig, draw_contexts, prompt_media
 from codi.training.recipe import Objective
 from codi.training.task import Draws
@@ -64,6 +65,27 @@ def test_mixing_and_noise_change_contexts(batch: Batch) -> None:
     assert (noisy - plain).std().item() == pytest.approx(0.1, abs=0.03)
     mixed = _contexts(batch, PromptConfig(drop=0.0, mix=1.0))
     assert not torch.allclose(mixed, plain, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_picture_is_mixed_with_what_is_said_of_a_sound(batch: Batch) -> None:
+    shown = MODEL.encoder("image")(batch.media["image"])
+    batch.write_captions = lambda told, complete=0.0: [  # type: ignore[method-assign]
+        Caption(f"{'+'.join(told)} {complete:g}", None) for _ in batch.records
+    ]
+    config = PromptConfig({"image": 1.0}, drop=0.0, mix=1.0, told=("audio",))
+    draws = Draws(torch.Generator().manual_seed(0))
+    mixed = draw_contexts(MODEL, batch, batch.texts, config, draws, ("image",), 0.9)
+    said = MODEL.encoder("text")(["audio 0.9"] * len(batch))
+    weight = ((mixed - said) / (shown - said)).flatten(1).median(1).values
+    assert ((weight >= 0.3) & (weight <= 0.7)).all()
+    rebuilt = weight[:, None, None] * shown + (1 - weight[:, None, None]) * said
+    torch.testing.assert_close(mixed, rebuilt, atol=1e-4, rtol=1e-3)
+
+
+def test_prompts_that_are_mixed_take_the_encoder_of_captions() -> None:
+    assert PromptConfig({"image": 1.0}).encoded == ("image",)
+    assert PromptConfig({"image": 1.0}, mix=0.1).encoded == ("image", "text")
 
 
 def test_prompts_of_nothing_are_an_error(batch: Batch) -> None:

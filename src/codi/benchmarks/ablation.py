@@ -101,7 +101,7 @@ class Ablation:
 
 
 def load_ablation(name_or_file: str | Path) -> Ablation:
-    """Read a plan: a TOML file, or the name of one that ships ("slots").
+    """Read a plan: a TOML file, or the name of one that ships ("freezing").
 
     Raises:
         ConfigError: no such plan (names the nearest), or a mistake in it or in one of its recipes.

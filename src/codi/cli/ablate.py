@@ -16,8 +16,8 @@ otherwise. Every arm is measured by the same tasks, and the report has a column 
 finished stays finished: after Ctrl-C the same command goes on where it stopped.
 
 examples:
-  codi ablate slots --out runs/slots
-  codi ablate wiring --out runs/wiring --bf16 --threads 1
+  codi ablate listening --out runs/listening
+  codi ablate freezing --out runs/freezing --bf16 --threads 1
   codi ablate mine.toml --out runs/mine --only with without --samples 20
 """
 _EPILOG = """\

@@ -95,7 +95,7 @@ class Denoise(Task):
         """Return the diffuser, the prompt encoders, and the codec of captions."""
         c, config = self.config, self.model.config
         parts = config.parts(("diffusers",), [c.modality])
-        parts += config.parts(("encoders",), list(c.prompts.shares))
+        parts += config.parts(("encoders",), list(c.prompts.encoded))
         return parts + (config.parts(("codecs",), [c.modality]) if self.encodes_captions else [])
 
     @property
@@ -116,7 +116,9 @@ class Denoise(Task):
         z0 = clean_latents(self.model, c.modality, batch, batch.texts)
         t = draw_steps(draws, size, self.model.schedule.T, c.noisier).to(z0.device)
         noise = draws.normal(*z0.shape).to(z0)
-        context = draw_contexts(self.model, batch, batch.texts, c.prompts, draws, c.captions)
+        context = draw_contexts(
+            self.model, batch, batch.texts, c.prompts, draws, c.captions, c.complete
+        )
         z_t = self.model.schedule.add_noise(z0, noise, t)
         output = self.model.part("diffusers", c.modality)(z_t, t, context)
         error = denoising_loss(self.model, c.modality, output, z0, noise, t, c.weight)

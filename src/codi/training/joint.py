@@ -127,7 +127,7 @@ class Joint(Task):
         return [
             *config.parts(("diffusers",), c.denoised),
             *config.parts(("environments",), c.streams),
-            *(config.parts(("encoders",), list(c.prompts.shares)) if c.denoised else []),
+            *(config.parts(("encoders",), list(c.prompts.encoded)) if c.denoised else []),
             *(config.parts(("codecs",), written) if written else []),
         ]
 
@@ -181,7 +181,7 @@ class Joint(Task):
         if not c.denoised:
             return terms
         prompts = truncated(texts, draws) if c.truncate else texts
-        context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions)
+        context = draw_contexts(model, batch, prompts, c.prompts, draws, c.captions, c.complete)
         for name in c.denoised:
             rows = steps[name].nonzero()[:, 0].to(device)  # a clean stream has nothing to predict
             if len(rows):

@@ -24,14 +24,25 @@ class PromptConfig:
     Attributes:
         shares: how often a prompt is of each modality, e.g. {text = 0.8, image = 0.2}.
         drop: share of samples without any prompt, for classifier-free guidance.
-        mix: share of text prompts that are an interpolation of two captions.
+        mix: share of prompts that are interpolated with a caption, as a request of several prompts
+            is (CoDi, section 3.2): a caption with another of the same sample, a picture with what
+            is said of its sound.
+        told: modalities whose captions those are; none says those of the task.
+        bridge: modality of the captions themselves.
         noise: deviation of noise added to contexts, against the modality gap.
     """
 
     shares: dict[str, float] = field(default_factory=lambda: {"text": 1.0})
     drop: float = 0.1
     mix: float = 0.0
+    told: tuple[str, ...] = ()
+    bridge: str = "text"
     noise: float = 0.0
+
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """Return the modalities whose prompt encoders it takes."""
+        return tuple(dict.fromkeys([*self.shares, *([self.bridge] if self.mix else [])]))
 
 
 @torch.no_grad()
@@ -42,11 +53,13 @@ def draw_contexts(
     config: PromptConfig,
     draws: Draws,
     shown_by: Sequence[str] = (),
+    complete: float = 0.0,
 ) -> Tensor:
     """Return contexts (B, L, D); a dropped prompt is its encoder's context of no prompt.
 
     Prompt encoders are frozen here, and each encodes the samples it was drawn for. `texts` are the
-    text prompts; further captions to mix them with are of the modalities in `shown_by`.
+    text prompts; further captions to mix prompts with are of the modalities in `config.told`, or else
+    in `shown_by`, and a share of them, `complete`, tells everything.
     """
     size = len(batch)
     names = list(config.shares)
@@ -61,8 +74,10 @@ def draw_contexts(
         if len(rows):
             media = _media(batch, texts, name, rows)
             found = model.encoder(name)(media)
-            if config.mix and name not in batch.media:
-                found = _mixed(model, batch, name, rows, found, config, draws, shown_by)
+            if config.mix:
+                others = batch.write_captions(config.told or shown_by, complete)
+                second = model.encoder(config.bridge)([others[i].text for i in rows])
+                found = _mixed(found, second, config.mix, draws)
             drawn.append(rows)
             told.append(found)
     order = torch.cat(drawn).argsort()
@@ -85,21 +100,11 @@ def _media(batch: Batch, texts: Sequence[str], name: str, rows: Tensor) -> Media
     return [texts[i] for i in rows]
 
 
-def _mixed(
-    model: Model,
-    batch: Batch,
-    name: str,
-    rows: Tensor,
-    first: Tensor,
-    config: PromptConfig,
-    draws: Draws,
-    shown_by: Sequence[str],
-) -> Tensor:
-    """Return contexts of which a share is interpolated with those of other true captions."""
-    others = batch.write_captions(shown_by)
-    second = model.encoder(name)([others[i].text for i in rows])
-    weight = (0.3 + 0.4 * draws.uniform(len(rows))).to(first)
-    mixed = (draws.uniform(len(rows)) < config.mix).to(first.device)
+def _mixed(first: Tensor, second: Tensor, share: float, draws: Draws) -> Tensor:
+    """Return contexts (B, L, D) of which a share is interpolated with others."""
+    first, second = of_one_length([first, second])
+    weight = (0.3 + 0.4 * draws.uniform(len(first))).to(first)
+    mixed = (draws.uniform(len(first)) < share).to(first.device)
     weight = torch.where(mixed, weight, torch.ones_like(weight))[:, None, None]
     return weight * first + (1.0 - weight) * second
 
