@@ -70,7 +70,7 @@ def test_mixing_and_noise_change_contexts(batch: Batch) -> None:
 @torch.no_grad()
 def test_a_picture_is_mixed_with_what_is_said_of_a_sound(batch: Batch) -> None:
     shown = MODEL.encoder("image")(batch.media["image"])
-    batch.write_captions = lambda told, complete=0.0: [  # type: ignore[method-assign]
+    batch.write_captions = lambda told, complete=0.0: [  # type: ignore[method-assign, assignment]
         Caption(f"{'+'.join(told)} {complete:g}", None) for _ in batch.records
     ]
     config = PromptConfig({"image": 1.0}, drop=0.0, mix=1.0, told=("audio",))
