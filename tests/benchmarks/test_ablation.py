@@ -119,7 +119,7 @@ def test_mistakes_are_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFi
         return capsys.readouterr().err
 
     out = ["--out", str(tmp_path / "out")]
-    assert "unknown ablation 'slot'; did you mean 'slots'" in error("slot", *out)
+    assert "unknown ablation 'pairs'; did you mean 'pair'" in error("pairs", *out)
     assert "--only: unknown arm 'som'; did you mean 'some'" in error(
         str(plan), *out, "--only", "som"
     )

@@ -58,8 +58,8 @@ def draw_contexts(
     """Return contexts (B, L, D); a dropped prompt is its encoder's context of no prompt.
 
     Prompt encoders are frozen here, and each encodes the samples it was drawn for. `texts` are the
-    text prompts; further captions to mix prompts with are of the modalities in `config.told`, or else
-    in `shown_by`, and a share of them, `complete`, tells everything.
+    text prompts; further captions to mix prompts with are of the modalities in `config.told`, or
+    else in `shown_by`, and a share of them, `complete`, tells everything.
     """
     size = len(batch)
     names = list(config.shares)
