@@ -68,7 +68,7 @@ def draw_contexts(
     shares = torch.tensor([config.shares[name] for name in names])
     chosen = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
     drawn: list[Tensor] = []
-    told: list[Tensor] = []
+    encoded: list[Tensor] = []
     for i, name in enumerate(names):
         rows = (chosen == i).nonzero()[:, 0]
         if len(rows):
@@ -79,9 +79,9 @@ def draw_contexts(
                 second = model.encoder(config.bridge)([others[i].text for i in rows])
                 found = _mixed(found, second, config.mix, draws)
             drawn.append(rows)
-            told.append(found)
+            encoded.append(found)
     order = torch.cat(drawn).argsort()
-    contexts = torch.cat(of_one_length(told))[order]
+    contexts = torch.cat(of_one_length(encoded))[order]
     if config.noise:
         contexts = contexts + config.noise * draws.normal(*contexts.shape).to(contexts)
     dropped = draws.uniform(size) < config.drop
