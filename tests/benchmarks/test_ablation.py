@@ -58,6 +58,12 @@ def plan(tmp_path: Path) -> Path:
     return file
 
 
+def test_help_names_every_shipped_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ablate", "--help"])
+    assert f"Shipped plans: {', '.join(shipped_ablations())}." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", shipped_ablations())
 def test_a_shipped_plan_is_sound(name: str) -> None:
     plan = load_ablation(name)

@@ -169,6 +169,45 @@ def test_an_unknown_suite_is_named(folder: Path, tmp_path: Path) -> None:
         evaluate(folder, "digit", out=tmp_path)
 
 
+OWN_SUITE = """
+title = "my suite"
+data = "bounce"
+split = "trained"
+samples = 3
+[[tasks]]
+inputs = ["text"]
+outputs = ["audio", "text"]
+measures = ["facts"]
+"""
+
+
+def test_a_suite_can_be_a_file(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(OWN_SUITE)
+    cells = evaluate(folder, str(mine), out=tmp_path, steps=2)
+    assert {cell.task for cell in cells} == {"text-to-audio+text"}
+    table = json.loads((tmp_path / "mine.json").read_text())
+    assert table["settings"]["suite"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("missing.toml", None, "cannot read suite .*missing.toml"),
+        ("broken.toml", "title = ", "broken.toml is not valid TOML"),
+        ("strange.toml", OWN_SUITE + 'outputz = ["text"]', "outputz"),
+        ("bounce.toml", OWN_SUITE, "has the name of a suite that ships"),
+    ],
+)
+def test_a_wrong_suite_file_is_named(
+    folder: Path, tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        evaluate(folder, str(tmp_path / name), out=tmp_path)
+
+
 def test_what_is_not_trained_yet_is_left_out(tmp_path: Path) -> None:
     save_model(small_model(parts=("codecs.text",)), tmp_path / "model")
     evaluate(tmp_path / "model", out=tmp_path, samples=1)

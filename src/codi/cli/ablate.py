@@ -21,7 +21,7 @@ examples:
   codi ablate mine.toml --out runs/mine --only with without --samples 20
 """
 _EPILOG = """\
-Shipped plans: bridging, contrast, freezing, pair, slots, temporal, timesteps, wiring.
+Shipped plans: bridging, freezing, listening, pair, temporal.
 A plan is a TOML file: question, [recipe] (as of codi train, with extends, starts_from and fresh),
 [[arm]] with a name and change = ["a.b=c"], and [[measure]] with suite, tasks, samples and splits.
 DIR gets the report and a folder for each arm, with its model/ in it.

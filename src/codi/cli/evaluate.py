@@ -24,6 +24,7 @@ examples:
   codi evaluate --suite real --data DIR --samples 40 --out eval
   codi evaluate --suite table5 --data DIR --extractors panns=FILE vggish=FILE --out eval
   codi evaluate --model runs/mine/model --suite bounce --samples 16 --tasks text-to-image --out eval
+  codi evaluate --suite mine.toml --out eval
 """
 
 
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="bounce",
         metavar="S",
         help="bounce, digits, real, a claim (bridging, coherence, conditions, weights, unseen), or "
-        "a table of the paper: table2 ... table11 (default: bounce)",
+        "a table of the paper: table2 ... table11; or a file of your own (default: bounce)",
     )
     parser.add_argument(
         "--samples",

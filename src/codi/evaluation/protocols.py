@@ -226,11 +226,20 @@ def protocol_names() -> tuple[str, ...]:
     return tuple(sorted((p.stem for p in FOLDER.glob("*.toml")), key=lambda n: (len(n), n)))
 
 
-def load_protocol(name: str) -> Protocol:
+def load_protocol(source: str | Path) -> Protocol:
     """Return a protocol.
 
+    Args:
+        source: one of `protocol_names`, or a file of the same form.
+
     Raises:
-        ConfigError: its file holds an unknown key or a value of the wrong type.
+        ConfigError: no such file, one that is no TOML, or an unknown key or a value of the wrong
+            type in it.
     """
-    path = FOLDER / f"{name}.toml"
-    return build(Protocol, tomllib.loads(path.read_text(encoding="utf-8")), path.name)
+    path = source if isinstance(source, Path) else FOLDER / f"{source}.toml"
+    try:
+        return build(Protocol, tomllib.loads(path.read_text(encoding="utf-8")), path.name)
+    except OSError as error:
+        raise ConfigError(f"cannot read suite {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"suite {path} is not valid TOML: {error}") from error

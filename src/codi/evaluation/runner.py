@@ -80,9 +80,10 @@ def _open_real(opening: _Opening) -> Opened:
     return Opened(tuple(found), missing)
 
 
-def _open_protocol(name: str, opening: _Opening) -> Opened:
+def _open_protocol(source: str | Path, opening: _Opening) -> Opened:
     extractors = Extractors(opening.extractors, opening.pipeline)
-    protocol = load_protocol(name)
+    protocol = load_protocol(source)
+    name = Path(source).stem
     progress = opening.progress
     return Opened(
         (BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, progress),)
@@ -96,6 +97,18 @@ SUITES: dict[str, Callable[[_Opening], Opened]] = {
     **{name: partial(_open_protocol, name) for name in protocol_names()},
 }
 """How to open every suite."""
+
+
+def _opener(suite: str) -> Callable[[_Opening], Opened]:
+    """Return how a suite is opened: one of `SUITES`, or a file of the same form as a protocol."""
+    if suite in SUITES:
+        return SUITES[suite]
+    path = Path(suite)
+    if path.suffix != ".toml":
+        raise ConfigError(f"{unknown('suite', suite, SUITES)}; or give a file, such as mine.toml")
+    if path.stem in SUITES:
+        raise ConfigError(f"{path} has the name of a suite that ships; give it one of its own")
+    return partial(_open_protocol, path)
 
 
 def evaluate(
@@ -125,7 +138,8 @@ def evaluate(
 
     Args:
         model: a shipped model's name or a folder.
-        suite: a key of `SUITES`: "bounce", "digits", "real", a claim, or a table of the paper.
+        suite: a key of `SUITES`: "bounce", "digits", "real", a claim, or a table of the paper; or
+            a file of your own in the form of `codi/evaluation/suites/*.toml`.
         samples: items of each task and split; a suite with fewer items uses all of them. The
             suite's own number by default.
         out: folder of the report; finished batches are kept in its `partial`.
@@ -152,11 +166,10 @@ def evaluate(
     """
     pipeline = load(model, device=device, dtype=dtype)
     folder = Path(out)
-    if suite not in SUITES:
-        raise ConfigError(unknown("suite", suite, SUITES))
+    opener = _opener(suite)
     root = data_root(data)
     opening = _Opening(pipeline.config, root, folder, seed, progress, extractors or {}, pipeline)
-    opened = SUITES[suite](opening)
+    opened = opener(opening)
     asked: dict[str, Any] = {
         "sampler": sampler,
         "eta": eta,
@@ -175,7 +188,8 @@ def evaluate(
         settings = replace(one.sampling, **given, guidance=scales)
         runs.append(Run(pipeline, one, settings, folder, seed))
     _refuse_strange_splits(opened.suites, splits)
-    chosen, left_out = choose(runs, suite, tasks)
+    name = Path(suite).stem
+    chosen, left_out = choose(runs, name, tasks)
     most = max(one.samples for one in opened.suites)
     said = {
         "model": Path(model).name,
@@ -188,7 +202,7 @@ def evaluate(
         count = run.asked(samples)
         for needed in (*run.suite.needs(task), task):
             run.measure(needed, run.splits(splits), count, batch, progress)
-        cells = report(runs, suite, chosen, splits, samples, said)
+        cells = report(runs, name, chosen, splits, samples, said)
     return cells
 
 
@@ -368,7 +382,7 @@ class Run:
         described["schedule"] = repr(config.schedule)
         described["modalities"] = repr([config.modality(n) for n in (*task.outputs, *task.kept)])
         tables = [config.part(*part.split(".", 1)) for part in self._parts(task)]
-        described["parts"] = repr((config.wiring, tables))
+        described["parts"] = repr((config.wiring, config.interpolation, tables))
         named: tuple[str, ...] = ("dtype", "compute_dtype", "modalities", "parts")
         if task.path == "model":
             named += ("schedule", "sampler", "steps", "spacing", "eta", "guidance")
