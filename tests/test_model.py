@@ -90,6 +90,24 @@ def test_several_environments_are_interpolated() -> None:
     assert torch.equal(alone, environments["audio"])
 
 
+def test_summed_environments_are_as_loud_as_alone() -> None:
+    environments = {name: torch.randn(2, 8, 16) for name in NAMES}
+    codi = CoDi({}, {}, interpolation="sum")
+    beside = codi.beside("text", environments)
+    assert beside is not None
+    expected = environments["image"] + environments["video"] + environments["audio"]
+    torch.testing.assert_close(beside, expected)
+    alone = codi.beside("text", {name: environments[name] for name in ("text", "audio")})
+    assert alone is not None
+    assert torch.equal(alone, environments["audio"])
+
+
+def test_a_model_interpolates_as_its_configuration_says() -> None:
+    assert small_model(parts=PARTS).codi(NAMES).interpolate is torch.mean
+    summed = small_model('interpolation = "sum"', parts=PARTS)
+    assert summed.codi(NAMES).interpolate is torch.sum
+
+
 @torch.no_grad()
 def test_a_kept_stream_informs_and_is_not_predicted(awake_codi: CoDi) -> None:
     z = latents(CONFIG, ["video", "audio"])

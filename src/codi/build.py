@@ -124,7 +124,8 @@ class ModelConfig:
     """A whole model, as a preset describes it.
 
     `wiring` says whose environment a stream attends to: that of the "others" (the paper), or, for
-    the checkpoints of the released CoDi, its "own".
+    the checkpoints of the released CoDi, its "own"; `interpolation`, how those of several streams
+    become one: their "mean" (the paper) or their "sum" (ADR 10).
     """
 
     name: str
@@ -132,6 +133,7 @@ class ModelConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     sampling: SamplingConfig = SamplingConfig()
     wiring: Literal["others", "own"] = "others"
+    interpolation: Literal["mean", "sum"] = "mean"
     codecs: dict[str, dict[str, Any]] = field(default_factory=dict)
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -350,7 +352,8 @@ class Model(nn.Module):
                 name = self.config.modality(stream).part(role)
                 if name is not None and name in self.role(role):
                     found[stream] = self.role(role)[name]
-        return CoDi(modules["diffusers"], modules["environments"], self.config.wiring)
+        c = self.config
+        return CoDi(modules["diffusers"], modules["environments"], c.wiring, c.interpolation)
 
     @cached_property
     def schedule(self) -> NoiseSchedule:

@@ -22,13 +22,19 @@ WIRINGS: Final[MappingProxyType[str, Callable[[str, str], bool]]] = MappingProxy
 """Wiring -> whether the stream of the first name listens to that of the second: the paper's, and
 the released CoDi's, where a stream hears only itself and joint generation joins nothing."""
 
+INTERPOLATIONS: Final[MappingProxyType[str, Callable[[Tensor, int], Tensor]]] = MappingProxyType(
+    {"mean": torch.mean, "sum": torch.sum}
+)
+"""How the environments of several streams become one: the paper's equal parts, or their sum, in
+which what one stream says is as loud beside three others as beside none (ADR 10)."""
+
 
 class CoDi(nn.Module):
     """Composable Diffusion (CoDi, section 3.4): one diffuser and one environment encoder a stream.
 
     Stream A attends to the interpolation of V_B(z_t^B) over all *other* streams B. With one stream
     there is no environment, and that is the only place where "alone" exists. `wiring` is a key of
-    `WIRINGS`.
+    `WIRINGS`, `interpolation` one of `INTERPOLATIONS`.
     """
 
     def __init__(
@@ -36,9 +42,11 @@ class CoDi(nn.Module):
         diffusers: Mapping[str, nn.Module],
         environments: Mapping[str, nn.Module],
         wiring: str = "others",
+        interpolation: str = "mean",
     ) -> None:
         super().__init__()
         self.listens_to = WIRINGS[wiring]
+        self.interpolate = INTERPOLATIONS[interpolation]
         self.diffusers = nn.ModuleDict(dict(diffusers))
         self.environments = nn.ModuleDict(dict(environments))
 
@@ -97,4 +105,4 @@ class CoDi(nn.Module):
         the environments of all streams but A.
         """
         heard = [e for other, e in environments.items() if self.listens_to(name, other)]
-        return torch.stack(heard).mean(0) if heard else None
+        return self.interpolate(torch.stack(heard), 0) if heard else None

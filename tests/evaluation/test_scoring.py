@@ -109,6 +109,27 @@ def test_impacts_of_two_outputs_are_compared_with_each_other() -> None:
     assert apart["video+audio same tempo"].value == pytest.approx(1 / 3, abs=0.1)
 
 
+def test_a_caption_agrees_where_it_tells() -> None:
+    task = Task((TEXT,), ("image", "text"))
+
+    def terse(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+        if output == "image":  # a picture in which nobody finds a ball
+            facts = perfect(scene, other, output).facts
+            return Reading({f: v for f, v in facts.items() if v != "ball"})
+        facts = {"shape": scene.facts["shape"], "material": other.facts["material"]}
+        return Reading(facts if scene.facts["size"] == "small" else {"colour": "red"})
+
+    found = cells(task, terse)
+    small = found["image+text same shape"].n
+    assert 0 < small < 200
+    assert found["image+text same colour"].n == 400 - small
+    assert "image+text same size" not in found
+    balls = found["image+text same shape"].value
+    assert balls is not None
+    assert balls == pytest.approx(0.8, abs=0.15)  # what was not found agrees with nothing
+    assert found["image+text same material"].value == pytest.approx(0.25, abs=0.12)
+
+
 def test_impacts_of_one_output_are_compared_with_what_was_kept() -> None:
     kept = Task((Input("video"),), ("audio",), kept=("video",))
     assert cells(kept, perfect)["impacts"].value == 1.0

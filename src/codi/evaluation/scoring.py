@@ -194,15 +194,20 @@ def _offsets_ms(pairs: Sequence[tuple[float, Sequence[float]]]) -> np.ndarray:
 
 
 def measure_agreement(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
-    """Yield how often two outputs made together show the same, whether or not it was asked for."""
-    media = [output for output in task.outputs if not modality(output).is_caption]
-    for a, b in itertools.combinations(media, 2):
+    """Yield how often two outputs made together show the same, whether or not it was asked for.
+
+    A picture, a clip or a sound shows a fact or fails to; a caption may leave it out, so that with
+    one only the items whose caption tells the fact count, and `n` says how many those are.
+    """
+    captions = {output for output in task.outputs if modality(output).is_caption}
+    for a, b in itertools.combinations(task.outputs, 2):
         for fact in terms.values:
-            if fact in terms.shows[a] and fact in terms.shows[b]:
-                shown = [
-                    (r.readings[a].facts.get(fact), r.readings[b].facts.get(fact)) for r in records
-                ]
-                same = [x == y and x is not None for x, y in shown]
+            if fact not in terms.shows[a] or fact not in terms.shows[b]:
+                continue
+            shown = [{name: r.readings[name].facts.get(fact) for name in (a, b)} for r in records]
+            told = [facts for facts in shown if all(facts[c] for c in captions & {a, b})]
+            if told:
+                same = [facts[a] is not None and facts[a] == facts[b] for facts in told]
                 yield _share(f"{a}+{b}", f"same {fact}", same, 1.0 / len(terms.values[fact]))
 
 
