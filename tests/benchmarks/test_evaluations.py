@@ -77,6 +77,16 @@ def test_streams_are_measured_alone_and_together(packed: bool) -> None:
     assert report.environment == 1 - (video.flops + audio.flops) / together.flops
 
 
+def test_a_prepared_prompt_is_not_computed_again() -> None:
+    plain, prepared = (
+        measure(small_config(), Setting(("video", "audio"), prepared=p, repeat=1))
+        for p in (False, True)
+    )
+    for before, after in zip(plain.evaluations, prepared.evaluations, strict=True):
+        assert 0 < after.flops < before.flops
+        assert 0 < after.bytes_read < before.bytes_read
+
+
 def test_a_stream_alone_has_no_environment() -> None:
     report = measure(small_config(), Setting(("text",), repeat=1))
     assert (report.of_parts, report.of_peer, report.environment) == (None, None, None)

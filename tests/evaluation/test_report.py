@@ -37,6 +37,10 @@ def test_all_settings_of_the_sampling_are_said() -> None:
     assert line.startswith("sampler ddim, spacing ldm, guidance_interval (100, 900), reuse 2.")
 
 
+def test_a_report_without_settings_begins_with_words() -> None:
+    assert said({}) == ["In brackets: 95 % intervals."]
+
+
 def test_json_holds_settings_and_cells(tmp_path: Path) -> None:
     write_report(tmp_path, "bounce", {"steps": 3}, CELLS, SPLITS)
     table = json.loads((tmp_path / "bounce.json").read_text())

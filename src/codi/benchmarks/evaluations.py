@@ -6,7 +6,7 @@ Weights are random, so any preset can be measured, at any size that fits into me
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,9 @@ from codi.benchmarks import networks
 from codi.benchmarks.machine import Work, in_turns, matrix_peak, ratio, reading_speed
 from codi.benchmarks.peer import diffusers_twin
 from codi.build import Model, ModelConfig
+from codi.config import ConfigError
 from codi.nn.readiness import Readiness
+from codi.unets.prepared import Context
 
 PEER = "diffusers"
 
@@ -34,6 +36,8 @@ class Setting:
         tokens: L of the prompt; the model's own when None.
         packed: whether networks are made ready as those of a pipeline are (`codi.nn.readiness`).
         compiled: whether the diffusers are translated instead (`torch.compile`).
+        prepared: whether what depends on the prompt alone is computed before, as in a request
+            after its first step; not for networks that a request does not prepare it for.
         against_peer: whether to time `diffusers` on the same input, for the first stream.
         repeat: counted turns.
     """
@@ -45,8 +49,21 @@ class Setting:
     tokens: int | None = None
     packed: bool = True
     compiled: bool = False
+    prepared: bool = False
     against_peer: bool = False
     repeat: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what no request does.
+
+        Raises:
+            ConfigError: prepared prompts for networks that take none.
+        """
+        if self.prepared and not self.readiness.takes_prepared:
+            raise ConfigError(
+                "networks that are compiled, or recorded on a GPU, take no prepared prompts; leave "
+                "them out, or leave the networks plain"
+            )
 
     @property
     def readiness(self) -> Readiness:
@@ -121,10 +138,11 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
     z_t = networks.latents(config, s.streams, s.batch, s.device, s.dtype)
     steps = dict.fromkeys(s.streams, networks.step(s.batch, s.device))
     prompt = networks.context(config, s.batch, s.tokens, s.device, s.dtype)
+    prompts: dict[str, Context] = dict.fromkeys(s.streams, prompt)
     works: dict[str, Work] = {}
     groups = [(name,) for name in s.streams] + ([s.streams] if together else [])
     for group in groups:
-        works[" + ".join(group)] = _work(model, group, z_t, steps, prompt)
+        works[" + ".join(group)] = _work(model, group, z_t, steps, prompts)
     first = s.streams[0]
     if s.against_peer:
         part = model.part("diffusers", first)
@@ -136,6 +154,8 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
     for role in ("diffusers", "environments"):
         for network in model.role(role).values():
             s.readiness.make_ready(network, large=role == "diffusers")
+    if s.prepared:
+        prompts |= _prepared(model, s.streams, prompt)
     # The second evaluation is recorded on a GPU, and what is compiled there may take two as well.
     times = in_turns(works, s.repeat, s.device, warm_up=1 if s.device == "cpu" else 3)
     costs |= {PEER: costs[first]} if s.against_peer else {}
@@ -152,11 +172,15 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
 
 
 def evaluation_flops(
-    model: Model, streams: Sequence[str], batch: int = 1, tokens: int | None = None
+    model: Model,
+    streams: Sequence[str],
+    batch: int = 1,
+    tokens: int | None = None,
+    prepared: bool = False,
 ) -> int:
     """Count one evaluation of `streams` together, of a model of shapes and without guidance."""
-    z_t, steps, prompt = _meta_inputs(model.config, streams, batch, tokens)
-    return counted(lambda: model.codi(streams)(z_t, steps, prompt))
+    inputs = _meta_inputs(model, streams, batch, tokens, prepared)
+    return counted(lambda: model.codi(streams)(*inputs))
 
 
 def counted(work: Work) -> int:
@@ -185,11 +209,17 @@ def _work(
     streams: Sequence[str],
     z_t: dict[str, Tensor],
     steps: dict[str, Tensor],
-    prompt: Tensor,
+    prompts: Mapping[str, Context],
 ) -> Callable[[], dict[str, Tensor]]:
     codi = model.codi(streams)
     chosen = {name: z_t[name] for name in streams}, {name: steps[name] for name in streams}
-    return lambda: codi(*chosen, prompt)
+    return lambda: codi(*chosen, prompts)
+
+
+def _prepared(model: Model, streams: Sequence[str], prompt: Tensor) -> dict[str, Context]:
+    """Return what each stream's diffuser computes of a prompt alone."""
+    diffusers: Any = model.codi(streams).diffusers
+    return {name: diffusers[name].prepare(prompt) for name in streams}
 
 
 def _shapes(config: ModelConfig, streams: Sequence[str]) -> list[tuple[int, ...]]:
@@ -197,23 +227,25 @@ def _shapes(config: ModelConfig, streams: Sequence[str]) -> list[tuple[int, ...]
 
 
 def _meta_inputs(
-    config: ModelConfig, streams: Sequence[str], batch: int, tokens: int | None
+    model: Model, streams: Sequence[str], batch: int, tokens: int | None, prepared: bool
 ) -> Any:
     z_t = {
         name: torch.zeros(batch, *shape, device="meta")
-        for name, shape in zip(streams, _shapes(config, streams), strict=True)
+        for name, shape in zip(streams, _shapes(model.config, streams), strict=True)
     }
     steps = dict.fromkeys(streams, networks.step(batch, "meta"))
-    return z_t, steps, networks.context(config, batch, tokens, "meta")
+    prompt = networks.context(model.config, batch, tokens, "meta")
+    return z_t, steps, _prepared(model, streams, prompt) if prepared else prompt
 
 
 def _cost(model: Model, streams: Sequence[str], setting: Setting) -> tuple[int, int]:
     """Return the operations of an evaluation, and the bytes of the weights it reads."""
-    given = _meta_inputs(model.config, streams, setting.batch, setting.tokens)
+    s = setting
+    given = _meta_inputs(model, streams, s.batch, s.tokens, s.prepared)
     codi = model.codi(streams)
     read = weights_read(codi, lambda: codi(*given))
-    flops = evaluation_flops(model, streams, setting.batch, setting.tokens)
-    return flops, sum(p.numel() for p in read) * setting.dtype.itemsize
+    flops = evaluation_flops(model, streams, s.batch, s.tokens, s.prepared)
+    return flops, sum(p.numel() for p in read) * s.dtype.itemsize
 
 
 def _of_parts(

@@ -61,6 +61,11 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )  # fmt: skip
     unet.add_argument("--compile", action="store_true", help="translate the networks first")
     unet.add_argument(
+        "--prepared",
+        action="store_true",
+        help="compute what depends on the prompt alone before, as requests do (not with --compile)",
+    )
+    unet.add_argument(
         "--plain",
         action="store_true",
         help="leave weights as they are trained, and record nothing on a GPU",
@@ -90,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.tokens,
         packed=not arguments.plain,
         compiled=arguments.compile,
+        prepared=arguments.prepared,
         against_peer=arguments.against is not None,
         repeat=arguments.repeat,
     )

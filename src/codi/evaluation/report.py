@@ -89,7 +89,8 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     sampling = ("sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "reuse")
     named = ("model", *sampling, "dtype", "samples", "seed")
     words = [f"{name} {settings[name]}" for name in named if settings.get(name) not in (None, {})]
-    lines = [", ".join(words) + ". In brackets: 95 % intervals."]
+    heading = ", ".join(words) + ". " if words else ""
+    lines = [heading + "In brackets: 95 % intervals."]
     lines += [settings["note"]] if settings.get("note") else []
     for name, network in (settings.get("extractors") or {}).items():
         lines.append(
