@@ -20,6 +20,7 @@ from codi.benchmarks.evaluations import (
 from codi.benchmarks.networks import model_of_shapes
 from codi.build import load_config
 from codi.config import ConfigError
+from codi.nn.attention import Attention, Projected
 from tests.small import small_config
 
 
@@ -77,14 +78,31 @@ def test_streams_are_measured_alone_and_together(packed: bool) -> None:
     assert report.environment == 1 - (video.flops + audio.flops) / together.flops
 
 
-def test_a_prepared_prompt_is_not_computed_again() -> None:
-    plain, prepared = (
-        measure(small_config(), Setting(("video", "audio"), prepared=p, repeat=1))
-        for p in (False, True)
-    )
-    for before, after in zip(plain.evaluations, prepared.evaluations, strict=True):
+def test_a_prepared_prompt_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, projected = 7, []
+    project = Attention.project
+
+    def counting(attention: Attention, source: torch.Tensor) -> Projected:
+        if source.device.type == "cpu" and source.shape[1] == tokens:
+            projected.append(attention)
+        return project(attention, source)
+
+    monkeypatch.setattr(Attention, "project", counting)
+    calls, reports = [], []
+    for prepared in (False, True):
+        projected.clear()
+        setting = Setting(("text",), tokens=tokens, prepared=prepared, repeat=3)
+        reports.append(measure(small_config(), setting))
+        calls.append(len(projected))
+    assert calls[0] == 4 * calls[1] > 0  # once, in place of in one warm-up and three turns
+    for before, after in zip(*(report.evaluations for report in reports), strict=True):
         assert 0 < after.flops < before.flops
         assert 0 < after.bytes_read < before.bytes_read
+
+
+def test_a_peer_prepares_nothing() -> None:
+    with pytest.raises(ConfigError, match="leave --prepared out"):
+        Setting(("image",), prepared=True, against_peer=True)
 
 
 def test_a_stream_alone_has_no_environment() -> None:

@@ -143,6 +143,22 @@ def test_a_model_of_another_wiring_is_measured_anew(folder: Path, tmp_path: Path
     assert batches.batches == 2 * 4  # two splits in two batches each, for two models of three
 
 
+def test_how_environments_are_interpolated_matters_to_three_streams(
+    folder: Path, tmp_path: Path
+) -> None:
+    pipeline = load(folder, device="cpu")
+    config = pipeline.config
+    three = Task((Input("text"),), ("image", "text", "audio"))
+    two = Task((Input("video"),), ("audio",), kept=("video",))
+    paths = []
+    for interpolation in ("mean", "sum"):
+        pipeline.config = replace(config, interpolation=interpolation)  # type: ignore[arg-type]
+        run = Run(pipeline, BounceSuite(), SamplingSettings(), tmp_path, seed=0)
+        tasks = (three, replace(three, apart=True), two)
+        paths.append([run._ledger(task, "trained").path for task in tasks])
+    assert [a == b for a, b in zip(*paths, strict=True)] == [False, True, True]
+
+
 def test_joint_tasks_say_whether_impacts_agree(folder: Path, tmp_path: Path) -> None:
     cells = measured(folder, tmp_path, tasks=JOINT, samples=2, splits=["trained"], steps=1)
     facts = {(cell.task, cell.fact) for cell in cells}
@@ -193,9 +209,12 @@ def test_a_suite_can_be_a_file(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("missing.toml", None, "cannot read suite .*missing.toml"),
-        ("broken.toml", "title = ", "broken.toml is not valid TOML"),
+        ("missing.toml", None, "missing.toml: cannot be read"),
+        ("broken.toml", "title = ", "broken.toml: is not valid TOML"),
         ("strange.toml", OWN_SUITE + 'outputz = ["text"]', "outputz"),
+        ("none.toml", OWN_SUITE.replace('["audio", "text"]', "[]"), "name one or more"),
+        ("two.toml", OWN_SUITE.replace('"audio", "text"', '"text", "text"'), "each once"),
+        ("empty.toml", OWN_SUITE.replace("samples = 3", "samples = 0"), "give 1 or more"),
         ("bounce.toml", OWN_SUITE, "has the name of a suite that ships"),
     ],
 )

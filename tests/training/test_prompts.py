@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from codi.config import ConfigError
+from codi.config import ConfigError, build
 from codi.data.batches import Batch
 from codi.data.source import Caption
 from codi.training.prompts import PromptConfig, draw_contexts, prompt_media
@@ -73,7 +76,7 @@ def test_a_picture_is_mixed_with_what_is_said_of_a_sound(batch: Batch) -> None:
     batch.write_captions = lambda told, complete=0.0: [  # type: ignore[method-assign, assignment]
         Caption(f"{'+'.join(told)} {complete:g}", None) for _ in batch.records
     ]
-    config = PromptConfig({"image": 1.0}, drop=0.0, mix=1.0, told=("audio",))
+    config = PromptConfig({"image": 1.0}, drop=0.0, mix=1.0, mix_captions=("audio",))
     draws = Draws(torch.Generator().manual_seed(0))
     mixed = draw_contexts(MODEL, batch, batch.texts, config, draws, ("image",), 0.9)
     said = MODEL.encoder("text")(["audio 0.9"] * len(batch))
@@ -86,6 +89,49 @@ def test_a_picture_is_mixed_with_what_is_said_of_a_sound(batch: Batch) -> None:
 def test_prompts_that_are_mixed_take_the_encoder_of_captions() -> None:
     assert PromptConfig({"image": 1.0}).encoded == ("image",)
     assert PromptConfig({"image": 1.0}, mix=0.1).encoded == ("image", "text")
+
+
+@pytest.mark.parametrize(
+    ("kind", "streams"),
+    [("denoise", {"modality": "audio"}), ("joint", {"streams": ["audio", "text"]})],
+)
+def test_captions_to_mix_tell_as_much_as_the_objective_says(
+    batch_for: Batches, kind: str, streams: dict[str, Any]
+) -> None:
+    prompts = {"shares": {"text": 1.0}, "mix": 1.0, "mix_captions": ["video"]}
+    settings = {**streams, "captions": ["audio"], "complete": 0.9, "prompts": prompts}
+    task = Objective(kind, {}, settings).build(awake_model(), "test")
+    batch, asked = batch_for(task), []
+
+    def writing(shown_by: Sequence[str], complete: float = 0.0) -> list[Caption]:
+        asked.append((tuple(shown_by), complete))
+        return [Caption("a thing", None) for _ in batch.records]
+
+    batch.write_captions = writing  # type: ignore[method-assign]
+    task.losses(batch, Draws(torch.Generator().manual_seed(0)))
+    assert set(asked) == {(("video",), 0.9)}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"mix": 7.0}, "mix is 7; give a share"),
+        ({"drop": -0.1}, "drop is -0.1; give a share"),
+        ({"mix_captions": ["audio"]}, "of no use with mix = 0"),
+        ({"mix": 0.5, "mix_captions": ["adio"]}, "did you mean 'audio'"),
+        ({"shares": {"imge": 1.0}}, "did you mean 'image'"),
+        ({"bridge": "image"}, "bridge is image"),
+    ],
+)
+def test_wrong_prompts_are_found_before_the_training(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(PromptConfig, table, "prompts")
+
+
+def test_prompts_are_mixed_with_some_captions(batch: Batch) -> None:
+    draws = Draws(torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="mixed with no captions"):
+        draw_contexts(MODEL, batch, batch.texts, PromptConfig(mix=0.5), draws)
 
 
 def test_prompts_of_nothing_are_an_error(batch: Batch) -> None:

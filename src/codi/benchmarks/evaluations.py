@@ -57,13 +57,15 @@ class Setting:
         """Refuse what no request does.
 
         Raises:
-            ConfigError: prepared prompts for networks that take none.
+            ConfigError: prepared prompts for networks that take none, or against one such.
         """
         if self.prepared and not self.readiness.takes_prepared:
             raise ConfigError(
                 "networks that are compiled, or recorded on a GPU, take no prepared prompts; leave "
-                "them out, or leave the networks plain"
+                "--prepared out, or add --plain and leave --compile out"
             )
+        if self.prepared and self.against_peer:
+            raise ConfigError("the peer reads its prompt in every evaluation; leave --prepared out")
 
     @property
     def readiness(self) -> Readiness:

@@ -63,7 +63,8 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     unet.add_argument(
         "--prepared",
         action="store_true",
-        help="compute what depends on the prompt alone before, as requests do (not with --compile)",
+        help="compute what depends on the prompt alone before, as requests do (not with --compile; "
+        "on a GPU with --plain)",
     )
     unet.add_argument(
         "--plain",
@@ -115,7 +116,8 @@ def _machine(setting: Setting) -> str:
     import torch
 
     dtype = str(setting.dtype).removeprefix("torch.")
-    return f"{dtype}, {setting.device}, {torch.get_num_threads()} threads"
+    prepared = ", prepared prompt" if setting.prepared else ""
+    return f"{dtype}, {setting.device}, {torch.get_num_threads()} threads{prepared}"
 
 
 def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:

@@ -7,13 +7,12 @@ checked when it is read. It knows no reader, no network and no model.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from codi.config import ConfigError, build, unknown
+from codi.config import ConfigError, build, load_toml, unknown
 from codi.evaluation.comparing import METRICS
 from codi.evaluation.scoring import MEASURES
 from codi.evaluation.suites import Input, Task
@@ -104,6 +103,8 @@ class TaskRow:
         """Refuse what would fail, or be ignored, after the sampling."""
         given = [prompt.modality for prompt in self.prompts]
         _require_modalities(self.outputs)
+        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise ConfigError(f"outputs {list(self.outputs)}: name one or more, each once")
         for name in self.kept:
             if name not in given:
                 raise ConfigError(unknown("input that is kept:", name, given))
@@ -213,7 +214,9 @@ class Protocol:
     sampling: SamplingRow = field(default_factory=SamplingRow)
 
     def __post_init__(self) -> None:
-        """Refuse two tasks of one name, of which only one could be asked for."""
+        """Refuse two tasks of one name, of which only one could be asked for, and no items."""
+        if self.samples < 1:
+            raise ConfigError(f"samples is {self.samples}; give 1 or more")
         names = [row.task.name for row in self.tasks]
         for name in names:
             if names.count(name) > 1:
@@ -227,19 +230,11 @@ def protocol_names() -> tuple[str, ...]:
 
 
 def load_protocol(source: str | Path) -> Protocol:
-    """Return a protocol.
-
-    Args:
-        source: one of `protocol_names`, or a file of the same form.
+    """Return a protocol: one of `protocol_names`, or a file of the same form, which ends in .toml.
 
     Raises:
         ConfigError: no such file, one that is no TOML, or an unknown key or a value of the wrong
             type in it.
     """
-    path = source if isinstance(source, Path) else FOLDER / f"{source}.toml"
-    try:
-        return build(Protocol, tomllib.loads(path.read_text(encoding="utf-8")), path.name)
-    except OSError as error:
-        raise ConfigError(f"cannot read suite {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"suite {path} is not valid TOML: {error}") from error
+    path = Path(source)
+    return build(Protocol, load_toml(path if path.suffix else FOLDER / f"{source}.toml"), path.name)

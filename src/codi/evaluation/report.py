@@ -78,7 +78,8 @@ def table(cells: Sequence[Cell], splits: Sequence[str]) -> list[list[str]]:
         if with_paper:
             numbers.append("" if some.paper is None else f"{some.paper:.4g}")
         chance = "" if some.chance is None else _plain(some, some.chance)
-        counts = " / ".join(dict.fromkeys(str(cell.n) for cell in found.values()))
+        counted = [str(cell.n) for cell in found.values()]
+        counts = counted[0] if len(set(counted)) == 1 else " / ".join(counted)
         rows.append([task if task != shown else "", _what(some), *numbers, chance, counts])
         shown = task
     return rows

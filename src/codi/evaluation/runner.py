@@ -80,7 +80,7 @@ def _open_real(opening: _Opening) -> Opened:
     return Opened(tuple(found), missing)
 
 
-def _open_protocol(source: str | Path, opening: _Opening) -> Opened:
+def _open_protocol(source: str, opening: _Opening) -> Opened:
     extractors = Extractors(opening.extractors, opening.pipeline)
     protocol = load_protocol(source)
     name = Path(source).stem
@@ -108,7 +108,7 @@ def _opener(suite: str) -> Callable[[_Opening], Opened]:
         raise ConfigError(f"{unknown('suite', suite, SUITES)}; or give a file, such as mine.toml")
     if path.stem in SUITES:
         raise ConfigError(f"{path} has the name of a suite that ships; give it one of its own")
-    return partial(_open_protocol, path)
+    return partial(_open_protocol, suite)
 
 
 def evaluate(
@@ -382,13 +382,16 @@ class Run:
         described["schedule"] = repr(config.schedule)
         described["modalities"] = repr([config.modality(n) for n in (*task.outputs, *task.kept)])
         tables = [config.part(*part.split(".", 1)) for part in self._parts(task)]
-        described["parts"] = repr((config.wiring, config.interpolation, tables))
+        described["parts"] = repr((config.wiring, tables))
+        several = len({*task.outputs, *task.kept}) > 2 and not task.apart
+        described["interpolation"] = config.interpolation if several else "mean"
         named: tuple[str, ...] = ("dtype", "compute_dtype", "modalities", "parts")
         if task.path == "model":
             named += ("schedule", "sampler", "steps", "spacing", "eta", "guidance")
             # Later settings count only where they change something: earlier records stay valid.
             named += ("guidance_interval",) if described["guidance_interval"] else ()
             named += ("reuse",) if described["reuse"] > 1 else ()
+            named += ("interpolation",) if described["interpolation"] != "mean" else ()
         return {name: described[name] for name in named}
 
     def sampling_of(self, outputs: Sequence[str]) -> SamplingSettings:

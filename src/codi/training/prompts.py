@@ -27,7 +27,7 @@ class PromptConfig:
         mix: share of prompts that are interpolated with a caption, as a request of several prompts
             is (CoDi, section 3.2): a caption with another of the same sample, a picture with what
             is said of its sound.
-        told: modalities whose captions those are; none says those of the task.
+        mix_captions: modalities whose captions those are; none says those of the task.
         bridge: modality of the captions themselves.
         noise: deviation of noise added to contexts, against the modality gap.
     """
@@ -35,9 +35,27 @@ class PromptConfig:
     shares: dict[str, float] = field(default_factory=lambda: {"text": 1.0})
     drop: float = 0.1
     mix: float = 0.0
-    told: tuple[str, ...] = ()
+    mix_captions: tuple[str, ...] = ()
     bridge: str = "text"
     noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or be ignored, in the middle of a training.
+
+        Raises:
+            ValueError: an unknown modality, a share that is none, captions to mix with that no
+                prompt is mixed with, or a bridge that is no captions.
+        """
+        for name in (*self.shares, *self.mix_captions, self.bridge):
+            modality(name)
+        for name in ("drop", "mix"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share:g}; give a share from 0 to 1")
+        if self.mix_captions and not self.mix:
+            raise ValueError("mix_captions are of no use with mix = 0; give mix, or leave them out")
+        if not modality(self.bridge).is_caption:
+            raise ValueError(f"bridge is {self.bridge}; it is the modality of captions")
 
     @property
     def encoded(self) -> tuple[str, ...]:
@@ -58,13 +76,16 @@ def draw_contexts(
     """Return contexts (B, L, D); a dropped prompt is its encoder's context of no prompt.
 
     Prompt encoders are frozen here, and each encodes the samples it was drawn for. `texts` are the
-    text prompts; further captions to mix prompts with are of the modalities in `config.told`, or
-    else in `shown_by`, and a share of them, `complete`, tells everything.
+    text prompts; further captions to mix prompts with are of the modalities in
+    `config.mix_captions`, or else in `shown_by`, and a share of them, `complete`, tells everything.
     """
     size = len(batch)
     names = list(config.shares)
     if not names:
         raise ConfigError("prompts name no modality; give shares, e.g. { text = 1.0 }")
+    spoken_of = config.mix_captions or shown_by
+    if config.mix and not spoken_of:
+        raise ConfigError("prompts are mixed with no captions; give mix_captions, or captions")
     shares = torch.tensor([config.shares[name] for name in names])
     chosen = torch.bucketize(draws.uniform(size), (shares / shares.sum()).cumsum(0)[:-1])
     drawn: list[Tensor] = []
@@ -75,7 +96,7 @@ def draw_contexts(
             media = _media(batch, texts, name, rows)
             found = model.encoder(name)(media)
             if config.mix:
-                others = batch.write_captions(config.told or shown_by, complete)
+                others = batch.write_captions(spoken_of, complete)
                 second = model.encoder(config.bridge)([others[i].text for i in rows])
                 found = _mixed(found, second, config.mix, draws)
             drawn.append(rows)
