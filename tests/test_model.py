@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from codi.model import CoDi
+from codi.model import INTERPOLATIONS, CoDi
 from codi.types import Latents
 from tests.small import (
     NAMES,
@@ -90,22 +90,30 @@ def test_several_environments_are_interpolated() -> None:
     assert torch.equal(alone, environments["audio"])
 
 
-def test_summed_environments_are_as_loud_as_alone() -> None:
-    environments = {name: torch.randn(2, 8, 16) for name in NAMES}
-    codi = CoDi({}, {}, interpolation="sum")
+def test_timed_environments_average_what_lasts_and_keep_instants_whole() -> None:
+    environments = {name: torch.randn(2, 1, 16).expand(2, 8, 16) for name in NAMES}
+    environments["audio"] = torch.randn(2, 8, 16)
+    codi = CoDi({}, {}, interpolation="timed")
     beside = codi.beside("text", environments)
     assert beside is not None
-    expected = environments["image"] + environments["video"] + environments["audio"]
-    torch.testing.assert_close(beside, expected)
-    alone = codi.beside("text", {name: environments[name] for name in ("text", "audio")})
-    assert alone is not None
-    assert torch.equal(alone, environments["audio"])
+    heard = torch.stack([environments[name] for name in ("image", "video", "audio")])
+    torch.testing.assert_close(beside.mean(1), heard.mean((0, 2)))
+    instants = environments["audio"] - environments["audio"].mean(1, keepdim=True)
+    torch.testing.assert_close(beside - beside.mean(1, keepdim=True), instants)
+
+
+def test_two_streams_are_interpolated_alike_in_every_way() -> None:
+    environments = {name: torch.randn(2, 8, 16) for name in ("text", "audio")}
+    for interpolation in INTERPOLATIONS:
+        beside = CoDi({}, {}, interpolation=interpolation).beside("text", environments)
+        assert beside is not None
+        torch.testing.assert_close(beside, environments["audio"])
 
 
 def test_a_model_interpolates_as_its_configuration_says() -> None:
-    assert small_model(parts=PARTS).codi(NAMES).interpolate is torch.mean
-    summed = small_model('interpolation = "sum"', parts=PARTS)
-    assert summed.codi(NAMES).interpolate is torch.sum
+    for name, interpolate in INTERPOLATIONS.items():
+        model = small_model(f'interpolation = "{name}"', parts=PARTS)
+        assert model.codi(NAMES).interpolate is interpolate
 
 
 @torch.no_grad()

@@ -125,7 +125,7 @@ class ModelConfig:
 
     `wiring` says whose environment a stream attends to: that of the "others" (the paper), or, for
     the checkpoints of the released CoDi, its "own"; `interpolation`, how those of several streams
-    become one: their "mean" (the paper) or their "sum" (ADR 10).
+    become one: their "mean" (the paper), or "timed", which keeps instants whole (ADR 10).
     """
 
     name: str
@@ -133,7 +133,7 @@ class ModelConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     sampling: SamplingConfig = SamplingConfig()
     wiring: Literal["others", "own"] = "others"
-    interpolation: Literal["mean", "sum"] = "mean"
+    interpolation: Literal["mean", "timed"] = "mean"
     codecs: dict[str, dict[str, Any]] = field(default_factory=dict)
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)

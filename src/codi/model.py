@@ -22,11 +22,21 @@ WIRINGS: Final[MappingProxyType[str, Callable[[str, str], bool]]] = MappingProxy
 """Wiring -> whether the stream of the first name listens to that of the second: the paper's, and
 the released CoDi's, where a stream hears only itself and joint generation joins nothing."""
 
-INTERPOLATIONS: Final[MappingProxyType[str, Callable[[Tensor, int], Tensor]]] = MappingProxyType(
-    {"mean": torch.mean, "sum": torch.sum}
+def _mean(heard: Tensor) -> Tensor:
+    return heard.mean(0)
+
+
+def _timed(heard: Tensor) -> Tensor:
+    throughout = heard.mean(2, keepdim=True)
+    return throughout.mean(0) + (heard - throughout).sum(0)
+
+
+INTERPOLATIONS: Final[MappingProxyType[str, Callable[[Tensor], Tensor]]] = MappingProxyType(
+    {"mean": _mean, "timed": _timed}
 )
-"""How the environments of several streams become one: the paper's equal parts, or their sum, in
-which what one stream says is as loud beside three others as beside none (ADR 10)."""
+"""How the environments (N, B, K, E) of several streams become one (B, K, E): the paper's equal parts;
+or the mean of what each says throughout, and the sum of what each says of single instants, so that a
+stream with time is heard as well beside three others as beside none (ADR 10)."""
 
 
 class CoDi(nn.Module):
@@ -105,4 +115,4 @@ class CoDi(nn.Module):
         the environments of all streams but A.
         """
         heard = [e for other, e in environments.items() if self.listens_to(name, other)]
-        return self.interpolate(torch.stack(heard), 0) if heard else None
+        return self.interpolate(torch.stack(heard)) if heard else None

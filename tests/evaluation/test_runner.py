@@ -151,7 +151,7 @@ def test_how_environments_are_interpolated_matters_to_three_streams(
     three = Task((Input("text"),), ("image", "text", "audio"))
     two = Task((Input("video"),), ("audio",), kept=("video",))
     paths = []
-    for interpolation in ("mean", "sum"):
+    for interpolation in ("mean", "timed"):
         pipeline.config = replace(config, interpolation=interpolation)  # type: ignore[arg-type]
         run = Run(pipeline, BounceSuite(), SamplingSettings(), tmp_path, seed=0)
         tasks = (three, replace(three, apart=True), two)
