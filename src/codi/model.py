@@ -22,6 +22,7 @@ WIRINGS: Final[MappingProxyType[str, Callable[[str, str], bool]]] = MappingProxy
 """Wiring -> whether the stream of the first name listens to that of the second: the paper's, and
 the released CoDi's, where a stream hears only itself and joint generation joins nothing."""
 
+
 def _mean(heard: Tensor) -> Tensor:
     return heard.mean(0)
 

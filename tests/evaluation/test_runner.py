@@ -152,7 +152,7 @@ def test_how_environments_are_interpolated_matters_to_three_streams(
     two = Task((Input("video"),), ("audio",), kept=("video",))
     paths = []
     for interpolation in ("mean", "timed"):
-        pipeline.config = replace(config, interpolation=interpolation)  # type: ignore[arg-type]
+        pipeline.config = replace(config, interpolation=interpolation)
         run = Run(pipeline, BounceSuite(), SamplingSettings(), tmp_path, seed=0)
         tasks = (three, replace(three, apart=True), two)
         paths.append([run._ledger(task, "trained").path for task in tasks])
