@@ -35,9 +35,9 @@ def _timed(heard: Tensor) -> Tensor:
 INTERPOLATIONS: Final[MappingProxyType[str, Callable[[Tensor], Tensor]]] = MappingProxyType(
     {"mean": _mean, "timed": _timed}
 )
-"""How the environments (N, B, K, E) of N streams become one (B, K, E): their mean, the paper's; or the
-mean of what each says throughout, plus the sum of what each says of single instants, so that a stream
-with time is heard as well beside three others as beside none (ADR 10)."""
+"""How the environments (N, B, K, E) of N streams become one (B, K, E): their mean, as in the paper;
+or the mean of what each says throughout, plus the sum of what each says of single instants: so a
+stream with time is heard as well beside three others as beside none (ADR 10)."""
 
 
 class CoDi(nn.Module):
