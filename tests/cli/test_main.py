@@ -35,8 +35,8 @@ OPTIONS = {
     "bench generate": "--device --model --no-cold --repeat --steps",
     "bench flops": "--device --model",
     "bench train": "--bf16 --data --device",
-    "bench unet": "--against --batch --compile --device --dtype --frames --json --plain --prepared --preset "
-    "--repeat --size --stream --tokens",
+    "bench unet": "--against --batch --compile --device --dtype --frames --json --plain "
+    "--prepared --preset --repeat --size --stream --tokens",
     "bench memory": "--compute-dtype --dtype --folder --offload --preset --quiet --set --steps "
     "--to",
     "bench growth": "--order --plot",
