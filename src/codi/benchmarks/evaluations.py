@@ -174,14 +174,10 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
 
 
 def evaluation_flops(
-    model: Model,
-    streams: Sequence[str],
-    batch: int = 1,
-    tokens: int | None = None,
-    prepared: bool = False,
+    model: Model, streams: Sequence[str], batch: int = 1, tokens: int | None = None
 ) -> int:
     """Count one evaluation of `streams` together, of a model of shapes and without guidance."""
-    inputs = _meta_inputs(model, streams, batch, tokens, prepared)
+    inputs = _meta_inputs(model, streams, batch, tokens)
     return counted(lambda: model.codi(streams)(*inputs))
 
 
@@ -229,7 +225,11 @@ def _shapes(config: ModelConfig, streams: Sequence[str]) -> list[tuple[int, ...]
 
 
 def _meta_inputs(
-    model: Model, streams: Sequence[str], batch: int, tokens: int | None, prepared: bool
+    model: Model,
+    streams: Sequence[str],
+    batch: int,
+    tokens: int | None,
+    prepared: bool = False,
 ) -> Any:
     z_t = {
         name: torch.zeros(batch, *shape, device="meta")
@@ -246,7 +246,7 @@ def _cost(model: Model, streams: Sequence[str], setting: Setting) -> tuple[int, 
     given = _meta_inputs(model, streams, s.batch, s.tokens, s.prepared)
     codi = model.codi(streams)
     read = weights_read(codi, lambda: codi(*given))
-    flops = evaluation_flops(model, streams, s.batch, s.tokens, s.prepared)
+    flops = counted(lambda: codi(*given))
     return flops, sum(p.numel() for p in read) * s.dtype.itemsize
 
 

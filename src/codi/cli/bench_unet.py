@@ -105,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
         import dataclasses
         import json
 
-        numbers = {"model": config.name, "machine": _machine(setting)} | dataclasses.asdict(report)
+        numbers: dict[str, object] = {"model": config.name, "machine": _machine(setting)}
+        numbers |= {"prepared": setting.prepared} | dataclasses.asdict(report)
         print_line(json.dumps(numbers, indent=2))
     else:
         print_report(report, config, setting)
@@ -116,8 +117,7 @@ def _machine(setting: Setting) -> str:
     import torch
 
     dtype = str(setting.dtype).removeprefix("torch.")
-    prepared = ", prepared prompt" if setting.prepared else ""
-    return f"{dtype}, {setting.device}, {torch.get_num_threads()} threads{prepared}"
+    return f"{dtype}, {setting.device}, {torch.get_num_threads()} threads"
 
 
 def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
@@ -127,6 +127,7 @@ def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
     from codi.cli.progress import print_line, print_table
 
     title = f"one evaluation of model {config.name}, batch {setting.batch}, without guidance"
+    title += ", with a prepared prompt" if setting.prepared else ""
     table = Table("", "s", "GFLOP", "of peak", "weights read", "of reading speed", title=title)
     for column in table.columns[1:]:
         column.justify = "right"

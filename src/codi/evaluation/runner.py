@@ -383,15 +383,15 @@ class Run:
         described["modalities"] = repr([config.modality(n) for n in (*task.outputs, *task.kept)])
         tables = [config.part(*part.split(".", 1)) for part in self._parts(task)]
         described["parts"] = repr((config.wiring, tables))
+        described["interpolation"] = config.interpolation
         several = len({*task.outputs, *task.kept}) > 2 and not task.apart
-        described["interpolation"] = config.interpolation if several else "mean"
         named: tuple[str, ...] = ("dtype", "compute_dtype", "modalities", "parts")
         if task.path == "model":
             named += ("schedule", "sampler", "steps", "spacing", "eta", "guidance")
             # Later settings count only where they change something: earlier records stay valid.
             named += ("guidance_interval",) if described["guidance_interval"] else ()
             named += ("reuse",) if described["reuse"] > 1 else ()
-            named += ("interpolation",) if described["interpolation"] != "mean" else ()
+            named += ("interpolation",) if several and config.interpolation != "mean" else ()
         return {name: described[name] for name in named}
 
     def sampling_of(self, outputs: Sequence[str]) -> SamplingSettings:
