@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codi.config import ConfigError
-from codi.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from codi.tokenizer import Tokenizer, extend_tokenizer, load_tokenizer, train_tokenizer
 
 SHIPPED = load_tokenizer("tokenizer-tiny.json")
 
@@ -64,3 +64,45 @@ def test_a_path_is_read(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     train_tokenizer(["a red ball"] * 3, 262).library.save(str(file))
     assert load_tokenizer(str(file)).decode(load_tokenizer(str(file)).encode(["é"], 9)) == ["é"]
+
+
+FURTHER = ["a dog barking", "a cat barking at a dog", "a dög"] * 3
+
+
+def test_an_extended_tokenizer_keeps_every_id() -> None:
+    longer = extend_tokenizer(SHIPPED, FURTHER, len(SHIPPED) + 6)
+    assert len(longer) == len(SHIPPED) + 6
+    before, after = SHIPPED.library.get_vocab(), longer.library.get_vocab()
+    assert before.items() <= after.items()
+    known = ["a large red metal ball bounces quickly"]
+    assert longer.encode(known, 32).equal(SHIPPED.encode(known, 32))
+    assert longer.kept(FURTHER[0], 32)[1] < SHIPPED.kept(FURTHER[0], 32)[1]
+    assert longer.decode(longer.encode(FURTHER, 40)) == FURTHER
+
+
+def test_an_extended_tokenizer_merges_words_to_the_end() -> None:
+    longer = extend_tokenizer(SHIPPED, FURTHER, 5000)
+    assert longer.kept("a dog barking", 32)[1] == 3
+    assert len(longer) < 600
+
+
+@given(st.lists(st.text(alphabet="ab ", max_size=12), min_size=1, max_size=4))
+def test_extending_agrees_with_how_the_library_then_encodes(texts: list[str]) -> None:
+    longer = extend_tokenizer(SHIPPED, texts, len(SHIPPED) + 5)
+    assert longer.decode(longer.encode(texts, 100)) == [text.strip() for text in texts]
+    for text in texts:
+        assert longer.kept(text, 100)[1] <= SHIPPED.kept(text, 100)[1]
+
+
+def test_a_tokenizer_is_not_extended_to_fewer_entries() -> None:
+    with pytest.raises(ConfigError, match="has 512 entries; ask for more"):
+        extend_tokenizer(SHIPPED, FURTHER, 512)
+
+
+def test_only_a_bpe_is_extended() -> None:
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models
+
+    words = Tokenizer(Library(models.WordLevel({"<pad>": 0, "<bos>": 1, "<eos>": 2})))
+    with pytest.raises(ConfigError, match="only a BPE can be extended, and this is a WordLevel"):
+        extend_tokenizer(words, FURTHER, 600)

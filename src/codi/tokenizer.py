@@ -6,8 +6,11 @@ ids. It knows no model.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,3 +99,53 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     )
     library.train_from_iterator(texts, trainer)
     return Tokenizer(library)
+
+
+def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Return a BPE that goes on merging where `tokenizer` stopped, on `texts`, to `vocabulary`.
+
+    What has an id keeps it, so that weights of the shorter vocabulary are those of its first rows.
+    There are fewer entries than asked for if every word is one entry before that.
+
+    Raises:
+        ConfigError: not a BPE, or it has as many entries already.
+    """
+    from tokenizers import Tokenizer as Library
+
+    library = tokenizer.library
+    table = json.loads(library.to_str())
+    if table["model"]["type"] != "BPE":
+        raise ConfigError(f"only a BPE can be extended, and this is a {table['model']['type']}")
+    if vocabulary <= len(tokenizer):
+        raise ConfigError(
+            f"the tokenizer has {len(tokenizer)} entries; ask for more than that to extend it"
+        )
+    ids, merges = table["model"]["vocab"], table["model"]["merges"]
+    counts = Counter(
+        word for text in texts for word, _ in library.pre_tokenizer.pre_tokenize_str(text)
+    )
+    spelled = {word: [t.value for t in library.model.tokenize(word)] for word in counts}
+    while len(ids) < vocabulary:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in spelled.items():
+            for pair in pairwise(pieces):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(list(best))
+        ids.setdefault("".join(best), len(ids))
+        spelled = {word: _merged(pieces, best) for word, pieces in spelled.items()}
+    return Tokenizer(Library.from_str(json.dumps(table)))
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    """Return the pieces with every occurrence of `pair` as one."""
+    merged: list[str] = []
+    for piece in pieces:
+        # A piece that has just been merged is longer than the pair's first, so it cannot match.
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged

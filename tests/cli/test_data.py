@@ -95,6 +95,19 @@ def test_the_tokenizer_reads_world_and_shards(
     assert tokenizer.decode(ids[:, 1:]) == ["a red ball", "a knock ü"]
 
 
+def test_the_tokenizer_goes_on_from_another(tmp_path: Path) -> None:
+    bounce_command("--out", tmp_path, "--count", "2", "--shards")
+    first, longer = tmp_path / "first.json", tmp_path / "longer.json"
+    words = ["--clips", "40", "--data", str(tmp_path), "--shards", "bounce-*.tar", "--quiet"]
+    tokenizer = ["data", "tokenizer", *words]
+    assert main([*tokenizer, "--out", str(first), "--vocabulary", "300"]) == 0
+    extend = ["--out", str(longer), "--vocabulary", "320", "--extend", str(first)]
+    assert main([*tokenizer, *extend]) == 0
+    before, after = (load_tokenizer(str(f)).library.get_vocab() for f in (first, longer))
+    assert before.items() <= after.items()
+    assert len(after) == 320
+
+
 def test_a_damaged_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.tar").write_bytes(b"not a tar file" * 100)
     words = ["--out", str(tmp_path / "t.json"), "--clips", "1", "--data", str(tmp_path), "--quiet"]

@@ -28,7 +28,7 @@ from codi.training.loop import (
 )
 from codi.training.parameters import fresh_model, select_parameters
 from codi.training.recipe import Objective, Recipe
-from codi.weights import load_model
+from codi.weights import load_model, save_model
 from tests.small import PRESET, small_config
 from tests.training.conftest import recipe, reconstruct, stage
 
@@ -170,8 +170,6 @@ def test_a_part_cannot_start_from_what_is_not_trained(tmp_path: Path, cache: Pat
 
 def test_a_run_may_start_from_a_trained_model(tmp_path: Path, cache: Path) -> None:
     everything = fresh_model(small_config(), small_config().parts(), seed=9)
-    from codi.weights import save_model
-
     save_model(everything, tmp_path / "given")
     further = recipe(stage(steps=1), starts_from=str(tmp_path / "given"))
     _run(further, tmp_path / "run", cache).run()
@@ -181,8 +179,6 @@ def test_a_run_may_start_from_a_trained_model(tmp_path: Path, cache: Path) -> No
 
 
 def test_what_is_fresh_is_learnt_again(tmp_path: Path, cache: Path) -> None:
-    from codi.weights import save_model
-
     given = fresh_model(small_config(), small_config().parts(), seed=9)
     save_model(given, tmp_path / "given")
     globs = ("diffusers.audio.*environment_attention*", "environments.*")
@@ -224,6 +220,57 @@ def test_a_model_takes_its_own_tokenizer_along(
         codec = load_model(folder, ["codecs.text"]).codec("text")
         assert codec.encode(["a red ball"]).shape == (1, *small_config().modality("text").latent)
         assert (folder / "text" / "codec-tokenizer.json").is_file()
+
+
+def test_a_longer_vocabulary_begins_with_the_rows_that_are_there(
+    tmp_path: Path, cache: Path
+) -> None:
+    given = fresh_model(small_config(), small_config().parts(), seed=9)
+    save_model(given, tmp_path / "given")
+    words = small_config().encoders["text"]["vocabulary"]
+    longer = (f"encoders.text.vocabulary={words + 8}",)
+    still = stage(steps=1, train=("codecs.image.*",))
+    further = recipe(still, starts_from=str(tmp_path / "given"), overrides=longer, seed=4)
+    _run(further, tmp_path / "run", cache).run()
+    found = load_model(tmp_path / "run" / "model").encoder("text").state_dict()
+    name = next(name for name, value in found.items() if len(value) == words + 8)
+    for key, value in given.encoder("text").state_dict().items():
+        assert torch.equal(found[key][:words] if key == name else found[key], value), key
+    assert (found[name][words:].std(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoders.text.vocabulary=300", r"embedding.weight is \(512, .*only rows can be added"),
+        ("encoders.text.width=48", "only rows can be added"),
+        ("encoders.text.layers=3", "differ in encoders.text.*give it the model of those weights"),
+    ],
+)
+def test_other_shapes_than_those_of_the_weights_are_refused(
+    override: str, message: str, tmp_path: Path, cache: Path
+) -> None:
+    save_model(fresh_model(small_config(), ["encoders.text"], seed=9), tmp_path / "given")
+    further = recipe(stage(steps=1), starts_from=str(tmp_path / "given"), overrides=(override,))
+    with pytest.raises(ConfigError, match=message):
+        _run(further, tmp_path / "run", cache).run()
+
+
+def test_a_decoder_trained_alone_leaves_latents_what_they_were(tmp_path: Path, cache: Path) -> None:
+    given = fresh_model(small_config(), small_config().parts(), seed=9)
+    save_model(given, tmp_path / "given")
+    for kept in (False, True):
+        objective = Objective(
+            "reconstruct", {"bounce": 1.0}, {"modality": "image", "calibrate": not kept}
+        )
+        alone = stage("decoder", objective, steps=1, train=("codecs.image.decoder.*",))
+        folder = tmp_path / f"run-{kept}"
+        _run(recipe(alone, starts_from=str(tmp_path / "given")), folder, cache).run()
+        codec = load_model(folder / "model").codec("image").state_dict()
+        was = given.codec("image").state_dict()
+        same = {name for name in was if torch.equal(codec[name], was[name])}
+        assert {"scale", "shift"} <= same if kept else not {"scale", "shift"} & same
+        assert any(name.startswith("decoder") for name in was.keys() - same)
 
 
 def test_two_stages_may_run_at_once_in_one_folder(tmp_path: Path, cache: Path) -> None:

@@ -30,6 +30,8 @@ examples:
   codi data bounce --out clips --count 10
   codi data bounce --out shards --count 2000 --shards
   codi data tokenizer --out tokenizer.json
+  codi data tokenizer --extend tokenizer-tiny.json --shards "*-train.tar" --data DIR \
+      --vocabulary 1024 --out longer.json
 """
 _CLIPS_A_SHARD = 500
 _CAPTIONS = 3
@@ -88,6 +90,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     tokenizer.add_argument(
         "--vocabulary", type=whole_number(260), default=512, metavar="N", help="(default: 512)"
+    )
+    tokenizer.add_argument(
+        "--extend",
+        metavar="FILE",
+        help="go on from this tokenizer, by path or shipped name: what has an id keeps it, so that "
+        "a recipe with starts_from can go on from weights of the shorter vocabulary",
     )
     tokenizer.add_argument(
         "--clips",
@@ -265,7 +273,7 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
     from codi.cli.progress import Display
     from codi.data.shards import index_shard
     from codi.data.source import captions_in, data_root, find_files
-    from codi.tokenizer import train_tokenizer
+    from codi.tokenizer import extend_tokenizer, load_tokenizer, train_tokenizer
 
     shards = [
         path for glob in arguments.shards for path in find_files(glob, data_root(arguments.data))
@@ -277,7 +285,11 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
         for path in shards:
             for item in index_shard(path):
                 texts += captions_in(item.record())
-        tokenizer = train_tokenizer(texts, arguments.vocabulary)
+        tokenizer = (
+            train_tokenizer(texts, arguments.vocabulary)
+            if arguments.extend is None
+            else extend_tokenizer(load_tokenizer(arguments.extend), texts, arguments.vocabulary)
+        )
         with media.atomic_path(arguments.out) as temporary:
             tokenizer.library.save(str(temporary))
         longest = max(tokenizer.kept(text, 0)[1] for text in texts)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from codi.build import Model, ModelConfig, load_config
+from codi.build import Model, ModelConfig
 from codi.config import ConfigError
 from codi.training.recipe import Recipe
 from codi.weights import find_model, load_model, part_files
@@ -63,20 +63,46 @@ def fresh_model(config: ModelConfig, parts: Iterable[str], seed: int) -> Model:
 
 
 def starting_model(name_or_folder: str, recipe: Recipe) -> Model:
-    """Return the trained model that a recipe starts from, with the parts that have weights.
+    """Return the weights that a recipe starts from, in the parts of its own model that they fill.
 
-    Parameters that the recipe calls `fresh` are as `fresh_model` makes them.
+    Where the recipe's model has more rows of something, as of tokens in a longer vocabulary, the
+    given ones come first and the others are fresh. Parameters that the recipe calls `fresh` are as
+    `fresh_model` makes them.
 
     Raises:
-        ConfigError: there is no such model, or nothing is called what is to be fresh.
+        ConfigError: there is no such model, its weights do not fit the recipe's model, or nothing
+            is called what is to be fresh.
     """
     folder = find_model(name_or_folder)
-    config = load_config(folder)
+    config = recipe.model_config()
     parts = [part for part in config.parts() if part_files(folder, part)]
-    model = load_model(folder, parts)
-    if recipe.fresh:
-        begun = fresh_model(config, parts, recipe.seed).state_dict()
-        given = model.state_dict()
-        given |= {name: begun[name] for name in matching(given, recipe.fresh, "fresh")}
-        model.load_state_dict(given)
+    given = load_model(folder, parts).state_dict()
+    model = fresh_model(config, parts, recipe.seed)
+    begun = model.state_dict()
+    fresh = matching(begun, recipe.fresh, "fresh")
+    if only := sorted(given.keys() ^ begun.keys()):
+        raise ConfigError(
+            f"recipe {recipe.name}: starts_from = {name_or_folder!r} and its model differ in "
+            f"{only[0]}; give it the model of those weights"
+        )
+    for name, value in begun.items():
+        if name not in fresh:
+            begun[name] = _grown(given[name], value, f"starts_from = {name_or_folder!r}: {name}")
+    model.load_state_dict(begun)
     return model
+
+
+def _grown(given: Tensor, fresh: Tensor, where: str) -> Tensor:
+    """Return `given`, followed by the rows that `fresh` has more.
+
+    Raises:
+        ConfigError: it is no matter of more rows.
+    """
+    if given.shape == fresh.shape:
+        return given
+    if not given.dim() or given.shape[1:] != fresh.shape[1:] or len(given) > len(fresh):
+        raise ConfigError(
+            f"{where} is {tuple(given.shape)} there and {tuple(fresh.shape)} in the recipe's "
+            "model; only rows can be added"
+        )
+    return torch.cat([given, fresh[len(given) :]])

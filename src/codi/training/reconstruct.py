@@ -23,11 +23,15 @@ class ReconstructConfig:
     `replace` is the share of a caption's words that give way to others, see `exchanged`. A codec
     trained on captions alone cannot say what it never saw together; this stands in for the free use
     of words that the pretrained language models of OPTIMUS bring along.
+
+    `calibrate` measures the latents' shift and scale at the end. Without it latents stay what they
+    were, and so do diffusers that know them: for a stage that trains the decoder alone.
     """
 
     modality: str
     captions: tuple[str, ...] = ()
     replace: float = 0.0
+    calibrate: bool = True
 
     def build(self, model: Model) -> Task:
         """Return the task."""
@@ -94,6 +98,8 @@ class Reconstruct(Task):
 
     def finish(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Measure the latents' shift and scale."""
+        if not self.config.calibrate:
+            return
         codec = self.model.codec(self.config.modality)
         codec.calibrate(self.medium(batch) for batch in batches())
 
