@@ -35,6 +35,15 @@ def test_long_texts_are_cut(text: str, length: int) -> None:
     assert count >= kept
 
 
+@given(st.lists(st.text(max_size=60), max_size=4), st.integers(3, 20))
+def test_what_is_not_read_is_told(texts: list[str], length: int) -> None:
+    cut = [text for text in texts if SHIPPED.kept(text, length)[1] > length - 2]
+    lines = SHIPPED.unread(texts, length)
+    assert len(lines) == len(cut)
+    for line, text in zip(lines, cut, strict=True):
+        assert line.startswith(f"the first {length - 2} of {SHIPPED.kept(text, 0)[1]} tokens")
+
+
 def test_short_texts_are_padded_to_the_longest() -> None:
     ids = SHIPPED.encode(["a", "a large red ball bounces"], 32)
     assert ids[0, -1] == SHIPPED.pad

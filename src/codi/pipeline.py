@@ -189,11 +189,12 @@ class Pipeline:
         for condition in conditions:
             media = self.config.media(condition.modality)
             item, said = media.load(condition.source)
-            if notes is not None:
-                notes.extend(said)
             self.require([], [condition.modality], {})
             encoder = self.model.encoder(condition.modality)
             x = self._moved(media.to_tensor([media.to_array(item)]))
+            if notes is not None:
+                notes.extend(said)
+                notes.extend(f"{condition.modality}: {line}" for line in encoder.unread(x))
             prompted.append(encoder(x).to(self.compute_dtype))
             unprompted.append(encoder.unprompted(x).to(self.compute_dtype))
         return interpolated(prompted, shares), interpolated(unprompted, shares)
@@ -476,8 +477,11 @@ class Pipeline:
         for name, source in sources.items():
             media = self.config.media(name)
             originals[name], said = media.load(source)
+            array = media.to_array(originals[name])
+            latents[name] = self.encode(name, [array])
+            unread = self.model.codec(name).unread(media.to_tensor([array]))
+            said += [f"{name}: {line}" for line in unread]
             notes.extend(line for line in said if line not in notes)
-            latents[name] = self.encode(name, [media.to_array(originals[name])])
         return latents, originals
 
     def _moved(self, x: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"
 SHIPPED = Path(__file__).parent / "presets"
+
+_SHOWN = 5
+"""Words that show where a text was cut."""
 
 
 class Tokenizer:
@@ -62,10 +65,35 @@ class Tokenizer:
             texts.append(self.library.decode(kept, skip_special_tokens=True).strip())
         return texts
 
+    def unread(self, texts: Sequence[str], length: int) -> list[str]:
+        """Return a line for each text that `encode` cuts: how much of it is read, and to where."""
+        return cut_lines(
+            texts,
+            length - 2,
+            lambda text: self.library.encode(text, add_special_tokens=False).ids,
+            self.library.decode,
+        )
+
     def kept(self, text: str, length: int) -> tuple[int, int]:
         """Return (tokens of `text` that fit in `length`, tokens it has)."""
         count = len(self.library.encode(text, add_special_tokens=False).ids)
         return min(count, length - 2), count
+
+
+def cut_lines(
+    texts: Iterable[str],
+    most: int,
+    encode: Callable[[str], list[int]],
+    decode: Callable[[list[int]], str],
+) -> list[str]:
+    """Return a line for each text of more than `most` tokens: how many are read, and to where."""
+    lines = []
+    for text in texts:
+        ids = encode(text)
+        if len(ids) > most:
+            end = " ".join(decode(ids[:most]).split()[-_SHOWN:])
+            lines.append(f'the first {most} of {len(ids)} tokens are read, to "... {end}"')
+    return lines
 
 
 @lru_cache(maxsize=8)

@@ -126,6 +126,19 @@ def test_json_alone_on_stdout(studio: Studio, capsys: pytest.CaptureFixture[str]
     assert "note: text: white space collapsed" in printed.err.splitlines()
 
 
+def test_words_that_are_not_read_are_told(
+    studio: Studio, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sentence = "a large red metal ball bounces quickly " * 9
+    (tmp_path / "kept.txt").write_text(sentence.replace("metal", "wooden"))
+    keep = ("--keep", f"text={tmp_path / 'kept.txt'}")
+    assert studio("--text", sentence, "--negative-text", "a ball", *keep) == 0
+    notes = [n for n in studio.manifest["notes"] if "tokens" in n]
+    assert len(notes) == 1  # the same words of what is kept, which is a prompt too
+    assert notes[0].startswith('text: the first 30 of 63 tokens are read, to "... ')
+    assert f"note: {notes[0]}" in capsys.readouterr().err.splitlines()
+
+
 def test_notes_progress_and_files_are_told(
     studio: Studio, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

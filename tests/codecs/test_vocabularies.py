@@ -42,6 +42,12 @@ def test_shorter_sentences_are_padded_and_longer_ones_cut(word_pieces: WordPiece
     assert ids[1, -1] == word_pieces.end
 
 
+def test_what_is_cut_off_a_sentence_is_told(word_pieces: WordPieces) -> None:
+    assert word_pieces.unread(["a", "a cat , in a Cat"], 5) == [
+        'the first 3 of 6 tokens are read, to "... a cat ,"'
+    ]
+
+
 def test_a_sentence_begins_with_a_space_between_begin_and_end(byte_pairs: BytePairs) -> None:
     ids = byte_pairs.encode(["A cat."], 20)[0].tolist()
     assert (ids[0], ids[-1]) == (byte_pairs.begin, byte_pairs.end)

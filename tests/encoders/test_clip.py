@@ -104,6 +104,12 @@ def test_sentences_have_the_librarys_features(text: ClipText, tokenizer_folder: 
     )
 
 
+def test_what_is_cut_off_a_sentence_is_told(text: ClipText) -> None:
+    assert text.unread(["red ball"]) == []
+    [line] = text.unread(["red ball " * 40])
+    assert line.startswith(f"the first {text.config.length - 2} of ")
+
+
 @torch.no_grad()
 def test_pictures_have_the_librarys_features(text: ClipText) -> None:
     vision = _vision_config().build().eval()

@@ -222,6 +222,19 @@ def test_a_model_takes_its_own_tokenizer_along(
         assert (folder / "text" / "codec-tokenizer.json").is_file()
 
 
+@pytest.mark.parametrize(("length", "told"), [(6, True), (32, False)])
+def test_captions_that_are_not_read_to_the_end_are_told(
+    length: int, told: bool, tmp_path: Path, cache: Path
+) -> None:
+    lines: list[str] = []
+    short = (f"codecs.text.length={length}",)
+    written = recipe(stage("text", reconstruct("text"), steps=1), overrides=short)
+    _run(written, tmp_path, cache, say=lines.append).run()
+    cut = [line for line in lines if "codecs.text does not read" in line]
+    assert bool(cut) == told
+    assert all("of what is written about 'bounce' to the end" in line for line in cut)
+
+
 def test_a_longer_vocabulary_begins_with_the_rows_that_are_there(
     tmp_path: Path, cache: Path
 ) -> None:

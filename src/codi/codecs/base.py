@@ -50,6 +50,11 @@ class Codec(nn.Module, ABC):
         """Return the medium of a latent."""
         return self.decode_raw(self.denormalise(z))
 
+    def unread(self, x: Media) -> list[str]:
+        """Return, for a person, what of media is not read: a line for each; none is the default."""
+        del x
+        return []
+
     def normalise(self, raw: Tensor) -> Tensor:
         """Shift and scale a raw latent to zero mean and unit variance."""
         if self.scale_factor is not None:

@@ -106,6 +106,10 @@ class Optimus(SentenceAutoencoder):
         """
         return load_byte_pairs(self.config.decoder_tokenizer, self.config.decoder_vocabulary)
 
+    def unread(self, x: Sequence[str]) -> list[str]:
+        """Return a line for each sentence that is longer than what is read."""
+        return self.word_pieces.unread(x, self.config.encoder_positions)
+
     def moments(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance (B, D) of the encoder's pooled outputs (B, width)."""
         mean, log_variance = self.to_moments(pooled).float().chunk(2, dim=1)

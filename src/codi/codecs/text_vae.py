@@ -131,6 +131,10 @@ class TextVAE(SentenceAutoencoder):
         )
         self.norm = nn.LayerNorm(c.width)
 
+    def unread(self, x: Sequence[str]) -> list[str]:
+        """Return a line for each sentence that is longer than what is read."""
+        return self.tokenizer.unread(x, self.config.length)
+
     def posterior(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance (B, D) of q(z | text)."""
         ids = self.ids(texts)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codi.config import ConfigError
+from codi.tokenizer import cut_lines
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -58,6 +59,15 @@ class WordPieces:
                 )
             ),
             self.pad,
+        )
+
+    def unread(self, texts: Sequence[str], length: int) -> list[str]:
+        """Return a line for each text that `encode` cuts: how much of it is read, and to where."""
+        return cut_lines(
+            texts,
+            length - 2,
+            lambda text: self.library.encode(text.lower(), add_special_tokens=False).ids,
+            self.library.decode,
         )
 
 

@@ -52,6 +52,11 @@ class PromptEncoder(nn.Module, ABC):
             return embedding[:, None]
         return ((embedding - self.mean) * embedding.shape[-1] ** 0.5)[:, None]
 
+    def unread(self, x: Media) -> list[str]:
+        """Return, for a person, what of media is not read: a line for each; none is the default."""
+        del x
+        return []
+
     def unprompted(self, x: Media) -> Tensor:
         """Return the context (B, 1, D) of no prompt in place of `x`, for guidance.
 

@@ -29,6 +29,7 @@ from codi.encoders.published import (
 )
 from codi.nn.attention import TransformerLayer
 from codi.nn.conv import zeroed
+from codi.tokenizer import cut_lines
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -240,6 +241,15 @@ class ClipText(PromptEncoder):
             return_tensors="pt",
         )
         return encoded["input_ids"]
+
+    def unread(self, x: Sequence[str]) -> list[str]:
+        """Return a line for each sentence that is longer than what is read."""
+        return cut_lines(
+            x,
+            self.config.length - 2,
+            lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"],
+            self.tokenizer.decode,
+        )
 
     def read(self, tokens: Tensor) -> Tensor:
         """Return the features (B, D') of tokens (B, L): the state at the end of the text."""

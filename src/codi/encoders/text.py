@@ -42,3 +42,7 @@ class TextEncoder(PromptEncoder):
         """Return the features (B, D') of B sentences."""
         ids = self.tokenizer.encode(x, self.config.length).to(self.mean.device)
         return self.transformer(ids, ids != self.tokenizer.pad)
+
+    def unread(self, x: Sequence[str]) -> list[str]:
+        """Return a line for each sentence that is longer than what is read."""
+        return self.tokenizer.unread(x, self.config.length)

@@ -39,6 +39,9 @@ from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
 from codi.weights import load_part, part_files, save_model
 
+_CAPTIONS_LOOKED_AT = 200
+"""Captions of a source, for each modality, that are looked at before a stage begins."""
+
 
 class Log(Protocol):
     """Where numbers go while a stage runs."""
@@ -198,6 +201,7 @@ class Run:
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
         parameters = select_parameters(trainable, globs, stage.name)
         self._name_untrained(stage, model, parameters)
+        self._name_cut(stage, model, tasks)
         if self.settings.graphs:
             for network in model.role("diffusers").values():
                 replay(network)
@@ -405,6 +409,37 @@ class Run:
                 has_weights = part_files(self.folder, stage.starts_from.get(part, part))
                 if part not in moving and not has_weights:
                     self.say(f"{stage.name}: {part} is used frozen and no stage has trained it")
+
+    def _name_cut(self, stage: Stage, model: Model, tasks: list[Task]) -> None:
+        """Say which parts do not read the captions of a source to their end, and how many."""
+        written = [name for name in self.config.modalities if modality(name).is_caption]
+        split = [part.split(".", 1) for part in self.config.parts(("encoders", "codecs"), written)]
+        readers = {
+            f"{role}.{name}": model.role(role)[name]
+            for role, name in split
+            if name in model.role(role)
+        }
+        shown_by: dict[str, set[str]] = {}
+        for objective, task in zip(stage.objectives, tasks, strict=True):
+            for source in self._open(objective):
+                shown_by.setdefault(source, set()).update(task.wanted.captions)
+        for source, shown in shown_by.items():
+            store = self.store(source)
+            assert store is not None
+            rng = keyed_generator(self.recipe.seed, source)
+            texts = [
+                store.source.caption(store.records[i], by, rng).text
+                for by in sorted(shown)
+                for i in rng.integers(len(store), size=_CAPTIONS_LOOKED_AT).tolist()
+            ]
+            for part, reader in readers.items():
+                if cut := len(reader.unread(texts)):  # type: ignore[operator]
+                    self.say(
+                        f"{stage.name}: {part} does not read {cut / len(texts):.0%} of what is "
+                        f"written about {source!r} to the end; choose shorter captions "
+                        "(`captions` of the source), a longer `length`, or a tokenizer that knows "
+                        "the words (codi data tokenizer --extend)"
+                    )
 
     def store(self, name: str) -> Store | None:
         """Return the prepared data of a source, or None for an optional one that is absent."""
