@@ -478,17 +478,21 @@ def _press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("how", [_raise, _press])
+def _preempt() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("how", [_raise, _press, _preempt])
 @pytest.mark.parametrize("step", [0, 3, 5])
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     tmp_path: Path, cache: Path, straight: Path, step: int, how: Callable[[], None]
 ) -> None:
     said: list[str] = []
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         _run(_both(), tmp_path, cache, report=_stop_at(step, how), say=said.append).run()
     assert said[-1] == f"both: stopped after step {step + 1}; run the same command to go on"
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     _run(_both(), tmp_path, cache).run()
     assert _same(tmp_path, straight)  # the model, and the checkpoint with averages and moments
 

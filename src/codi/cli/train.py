@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 SUMMARY = "train a model by a recipe"
 
 _DESCRIPTION = """\
-Run the stages of a recipe one after another. What is finished stays finished: after Ctrl-C, or a
-power cut, the same command goes on where it stopped. --dry-run shows the plan and trains nothing.
+Run the stages of a recipe one after another. What is finished stays finished: after Ctrl-C, a
+cluster's SIGTERM or a power cut, the same command goes on where it stopped. --dry-run shows the
+plan and trains nothing.
 
 examples:
   codi train recipe-tiny-cpu --dry-run

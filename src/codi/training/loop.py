@@ -39,6 +39,8 @@ from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.task import Draws, Task
 from codi.weights import load_part, part_files, save_model
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 _CAPTIONS_LOOKED_AT = 200
 """Captions of a source, for each modality, that are looked at before a stage begins."""
 
@@ -533,7 +535,8 @@ class Run:
 def _between_steps() -> Iterator[Callable[[], bool]]:
     """Let a first Ctrl-C wait for the end of the step, so that a checkpoint is of a whole step.
 
-    A second one interrupts at once. Outside the main thread nothing changes.
+    So does a SIGTERM, which clusters send before they take a machine away. A second signal
+    interrupts at once. Outside the main thread nothing changes.
     """
     pressed = False
 
@@ -546,11 +549,12 @@ def _between_steps() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    previous = signal.signal(signal.SIGINT, press)
+    previous = {number: signal.signal(number, press) for number in _STOPPING}
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
