@@ -10,17 +10,39 @@ import pytest
 
 from codi.build import PRESETS
 from codi.evaluation.parts import PARTS
+from codi.tokenizer import load_tokenizer
 from codi.training.loop import Run, RunSettings
 from codi.training.recipe import Recipe, Stage, load_recipe
 from tests.real_shards import write_real_shard
 from tests.small import PRESET
 
+_NAMES = ("tiny", "small")
 REAL = Path(__file__).parents[2].parent / "shared/data/real"
 
 
 def _short(stage: Stage) -> Stage:
-    objectives = tuple(dataclasses.replace(o, batch=None) for o in stage.objectives)
-    return dataclasses.replace(stage, steps=1, batch=4, warmup=1, objectives=objectives)
+    """Return a stage of a few steps, in which every objective has its turn."""
+    objectives = tuple(dataclasses.replace(o, batch=None, share=1.0) for o in stage.objectives)
+    steps = 1 if len(objectives) == 1 else 3 * len(objectives)
+    return dataclasses.replace(stage, steps=steps, batch=4, warmup=1, objectives=objectives)
+
+
+def test_latents_of_pictures_and_sounds_stay_those_of_tiny() -> None:
+    for stage in load_recipe("recipe-small").stage:
+        for objective in stage.objectives:
+            kept = objective.settings.get("modality") in ("image", "audio")
+            if objective.task == "reconstruct" and kept:
+                assert objective.settings["calibrate"] is False
+                assert all(".decoder." in glob for glob in stage.train)
+
+
+def test_its_tokenizer_goes_on_from_that_of_tiny() -> None:
+    ids = [load_tokenizer(f"tokenizer-{name}.json").library.get_vocab() for name in _NAMES]
+    assert ids[0].items() <= ids[1].items()
+    parts = load_recipe("recipe-small").model_config()
+    assert {parts.codecs["text"]["vocabulary"], parts.encoders["text"]["vocabulary"]} == {
+        len(ids[1])
+    }
 
 
 def _without_bounce(recipe: Recipe) -> Recipe:
@@ -46,9 +68,7 @@ def _without_bounce(recipe: Recipe) -> Recipe:
 def test_the_recipe_goes_on_from_tiny_and_names_every_part() -> None:
     recipe = load_recipe("recipe-small")
     assert recipe.starts_from == recipe.model == "tiny"
-    assert set(recipe.data) == {"bounce", *PARTS}
-    stages = [stage.name for stage in load_recipe("recipe-tiny").stage]
-    assert [stage.name for stage in recipe.stage] == stages
+    assert set(recipe.data) == {"bounce", "named", *PARTS}
     for stage in recipe.stage:  # nothing that belongs together by class alone is synchronised
         for objective in stage.objectives:
             if {"video", "audio"} <= set(objective.settings.get("streams", ())):
