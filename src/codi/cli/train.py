@@ -29,9 +29,11 @@ examples:
   codi train recipe-tiny-cpu --out runs/tiny --data ~/data
   codi train recipe-tiny-cpu --out runs/tiny --only codec-image codec-audio
   codi train recipe-tiny-cpu --out runs/try --set stage.0.steps=200 --set data.bounce.clips=500
+  torchrun --nproc-per-node 8 -m codi train recipe-tiny --out runs/tiny
 """
 _EPILOG = """\
 DIR holds model/ (weights, for codi generate --model DIR/model), stages/, logs/ and recipe.toml.
+Several processes started by torchrun, on one machine or many, share the batches; all need DIR.
 """
 
 
@@ -112,10 +114,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.estimate and not arguments.dry_run:
         raise ConfigError("--estimate belongs to --dry-run; give both or neither")
     from codi.cli.progress import Display
+    from codi.training.distributed import speaks
     from codi.training.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.set or ())
-    with Display(arguments.quiet) as display:
+    with Display(arguments.quiet or not speaks()) as display:
         if arguments.dry_run:
             _plan(recipe, arguments, display)
         else:
@@ -153,31 +156,34 @@ def train(
     only: Sequence[str] = (),
 ) -> Path:
     """Run a recipe in the folder `out` with the options of `add_running`; return the model's."""
+    from codi.training.distributed import joined
     from codi.training.loop import Run, RunSettings
 
-    device, bfloat16 = _machine(arguments)
-    settings = RunSettings(
-        out=out,
-        cache=arguments.cache,
-        data=arguments.data,
-        device=device,
-        bfloat16=bfloat16,
-        checkpoint_every=arguments.checkpoint_every,
-        sample_every=arguments.sample_every,
-        workers=workers_of(arguments.workers, device),
-        graphs=arguments.graphs if arguments.graphs is not None else device != "cpu",
-    )
-    shown = ShownStages(display)
-    training = Run(
-        recipe,
-        settings,
-        progress=display.count,
-        log=_log(display),
-        say=display.say,
-        steps=shown.steps,
-        report=shown.report,
-    )
-    training.run(only)
+    asked, bfloat16 = _machine(arguments)
+    with joined(asked) as (processes, device):
+        settings = RunSettings(
+            out=out,
+            cache=arguments.cache,
+            data=arguments.data,
+            device=device,
+            bfloat16=bfloat16,
+            checkpoint_every=arguments.checkpoint_every,
+            sample_every=arguments.sample_every,
+            workers=workers_of(arguments.workers, device),
+            graphs=arguments.graphs if arguments.graphs is not None else device != "cpu",
+        )
+        shown = ShownStages(display)
+        training = Run(
+            recipe,
+            settings,
+            progress=display.count,
+            log=_log(display),
+            say=display.say,
+            steps=shown.steps,
+            report=shown.report,
+            processes=processes,
+        )
+        training.run(only)
     return training.folder
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def load_checkpoint(
     """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():  # killed between the two renames
-        old.replace(folder)
+        with suppress(FileNotFoundError):  # another of several processes has done it
+            old.replace(folder)
     if not (folder / "progress.json").is_file():
         return None
     file = folder / "state.safetensors"

@@ -13,6 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from codi.data.batches import Batch, Mixture, keyed_generator
+from codi.training.distributed import ALONE, Processes
 from codi.training.recipe import Stage
 
 _AHEAD = 4
@@ -21,12 +22,13 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class _Steps(Dataset[tuple[int, list[Batch]]]):
-    """The batches of the steps from `first` to the stage's last."""
+    """The batches of one process, of the steps from `first` to the stage's last."""
 
     seed: int
     stage: Stage
     mixtures: Sequence[Mixture]
     first: int
+    processes: Processes
 
     def __len__(self) -> int:
         return self.stage.steps - self.first
@@ -37,13 +39,19 @@ class _Steps(Dataset[tuple[int, list[Batch]]]):
         shares = np.array([objective.share for objective in stage.objectives])
         chance = keyed_generator(self.seed, stage.name, step, "objective")
         which = int(chance.choice(len(shares), p=shares / shares.sum()))
-        size = stage.size(stage.objectives[which])
+        size = self.processes.share(stage.size(stage.objectives[which]))
         mixture = self.mixtures[which]
-        return which, [mixture.batch(size, stage.name, step, i) for i in range(stage.accumulate)]
+        parts = [self.processes.part(i) for i in range(stage.accumulate)]
+        return which, [mixture.batch(size, stage.name, step, part) for part in parts]
 
 
 def draw_ahead(
-    seed: int, stage: Stage, mixtures: Sequence[Mixture], first: int, workers: int
+    seed: int,
+    stage: Stage,
+    mixtures: Sequence[Mixture],
+    first: int,
+    workers: int,
+    processes: Processes = ALONE,
 ) -> Iterator[tuple[int, list[Batch]]]:
     """Yield, for the steps from `first` on, the index of the objective and its batches.
 
@@ -53,9 +61,10 @@ def draw_ahead(
         mixtures: of the objectives.
         first: the step to begin with.
         workers: processes that draw; with 0 a batch is drawn when it is asked for.
+        processes: those that train together; each has its own batches.
     """
     loader = DataLoader(
-        _Steps(seed, stage, mixtures, first),
+        _Steps(seed, stage, mixtures, first, processes),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,

@@ -1,15 +1,13 @@
-"""The only training loop: any stage of any recipe, on one device, stopped and resumed at will."""
+"""The only training loop: any stage of any recipe, on one device or several, stopped at will."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,20 +27,18 @@ from codi.memory import keep_freed_memory
 from codi.modalities import modality
 from codi.nn.graphs import replay
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
+from codi.training.distributed import ALONE, Processes
 from codi.training.drawing import draw_ahead
 from codi.training.ema import MovingAverage
 from codi.training.norms import gradient_norms, part_of, update_norms
+from codi.training.notices import cut_captions, untrained_parts
 from codi.training.optimiser import OPTIMISERS
 from codi.training.parameters import fresh_model, select_parameters, starting_model
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
+from codi.training.stopping import between_steps
 from codi.training.task import Draws, Task
 from codi.weights import load_part, part_files, save_model
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-_CAPTIONS_LOOKED_AT = 200
-"""Captions of a source, for each modality, that are looked at before a stage begins."""
 
 
 class Log(Protocol):
@@ -143,9 +139,11 @@ class Run:
         say: Callable[[str], None] = lambda _line: None,
         steps: Callable[[Stage, Iterable[int]], Iterable[int]] = lambda _stage, steps: steps,
         report: Callable[[dict[str, float]], None] = lambda _values: None,
+        processes: Processes = ALONE,
     ) -> None:
         self.recipe = recipe
         self.settings = settings
+        self.processes = processes
         self.config = recipe.model_config()
         self.progress, self.log, self.say = progress, log, say
         self.show_steps, self.report = steps, report
@@ -170,15 +168,22 @@ class Run:
         keep_freed_memory()
         torch.set_float32_matmul_precision("high")  # what is not in bf16 may be in TF32 on a GPU
         self.settings.out.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.settings.out / "recipe.toml", to_toml(self.recipe))
-        self._begin()
+        if self.processes.leads:
+            atomic_write_text(self.settings.out / "recipe.toml", to_toml(self.recipe))
+            self._begin()
         for stage in self.recipe.stage:
             if stage.name in wanted:
-                with locked(self._stage_folder(stage) / "lock"):
+                self.processes.wait()  # for the leader to write what the stage reads
+                with self._reserved(stage):
                     if self.done(stage):
                         self.say(f"{stage.name}: done already")
                     else:
                         self._train(stage)
+
+    def _reserved(self, stage: Stage) -> AbstractContextManager[None]:
+        """Keep other runs away from a stage; the processes of this one come in together."""
+        leads = self.processes.leads
+        return locked(self._stage_folder(stage) / "lock") if leads else nullcontext()
 
     def _begin(self) -> None:
         """Put the parts of the model that the recipe starts from into the run's folder, once."""
@@ -202,8 +207,11 @@ class Run:
         trainable = _Trainable(model, tasks)
         globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
         parameters = select_parameters(trainable, globs, stage.name)
-        self._name_untrained(stage, model, parameters)
-        self._name_cut(stage, model, tasks)
+        for line in (
+            *untrained_parts(stage, model, parameters, self.folder),
+            *cut_captions(model, self._sources(stage, tasks), self.recipe.seed),
+        ):
+            self.say(f"{stage.name}: {line}")
         if self.settings.graphs:
             for network in model.role("diffusers").values():
                 replay(network)
@@ -216,6 +224,8 @@ class Run:
         )
         average = MovingAverage(parameters, stage.ema)
         spent_s = self._take_steps(stage, model, tasks, mixtures, parameters, optimiser, average)
+        if not self.processes.leads:
+            return
         average.copy_to(parameters)
         for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
             task.eval()
@@ -262,29 +272,29 @@ class Run:
             f"{stage.name}: {sum(p.numel() for p in parameters.values()):,} parameters, "
             + (f"from step {first} of {stage.steps}" if first else f"{stage.steps} steps")
         )
-        log = self.log(settings.out / "logs" / stage.name)
+        log = self.log(settings.out / "logs" / stage.name) if self.processes.leads else NoLog()
         began = time.monotonic()
         done = first  # steps whose update is complete
         whole = True  # whether the parameters are those after a step, and not within one
 
         def save() -> None:
-            state = {"step": done, "spent_s": spent_s + time.monotonic() - began}
-            save_checkpoint(checkpoint, parameters, optimiser, average, state)
+            if self.processes.leads:
+                state = {"step": done, "spent_s": spent_s + time.monotonic() - began}
+                save_checkpoint(checkpoint, parameters, optimiser, average, state)
 
         try:
-            with _between_steps() as interrupted:
-                drawn = draw_ahead(self.recipe.seed, stage, mixtures, first, settings.workers)
+            with between_steps() as interrupted:
+                drawn = draw_ahead(
+                    self.recipe.seed, stage, mixtures, first, settings.workers, self.processes
+                )
                 for step in self.show_steps(stage, range(first, stage.steps)):
                     log_now = step % settings.log_every == 0 or step + 1 == stage.steps
                     # Reading numbers makes a GPU wait, so it is not done at every step.
                     read = log_now or (step + 1) % settings.checkpoint_every == 0
                     which, batches = next(drawn)
                     values = self._gradients(stage, step, tasks[which], batches, parameters, read)
-                    for group in optimiser.param_groups:
-                        group["lr"] = learning_rate(stage, step)
                     whole = False
-                    with self._autocast():  # for Muon's own products
-                        optimiser.step()
+                    self._update(optimiser, learning_rate(stage, step))
                     average.update(parameters, step)
                     done, whole = step + 1, True
                     optimiser.zero_grad(set_to_none=True)
@@ -293,11 +303,12 @@ class Run:
                         log.scalars(step, values)
                         self.report(values)
                     if done % settings.checkpoint_every == 0:
+                        self.processes.check_equal(parameters)
                         save()
-                    if settings.sample_every and done % settings.sample_every == 0:
+                    if self._samples_now(done):
                         with average.applied(parameters):  # what the stage's result looks like
                             self._show_samples(stage, done, model, tasks, mixtures, log)
-                    if interrupted():
+                    if self.processes.any(interrupted()):
                         raise KeyboardInterrupt
             save()
         except KeyboardInterrupt:
@@ -325,8 +336,8 @@ class Run:
             ConfigError: nothing that is trained is in the losses, or a number is not finite.
         """
         values: dict[str, Tensor] = {}
-        for part, batch in enumerate(batches):
-            key = (stage.name, step, part)
+        for index, batch in enumerate(batches):
+            key = (stage.name, step, self.processes.part(index))
             generator = torch.Generator().manual_seed(
                 int(keyed_generator(self.recipe.seed, *key, "draws").integers(2**62))
             )
@@ -340,10 +351,12 @@ class Run:
                 )
             (total / stage.accumulate).backward()
             values |= {f"loss/{name}": v.detach() for name, v in losses.items()}
+        self.processes.average_gradients(parameters)
         norms = gradient_norms(parameters) if read else {}
         values["gradient"] = nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
         if not read:
             return {}
+        values = self.processes.average(values)
         found = norms | {name: float(value) for name, value in values.items()}
         wrong = {name: value for name, value in found.items() if not math.isfinite(value)}
         if wrong:
@@ -352,6 +365,16 @@ class Run:
                 "lower learning_rate and resume from the last checkpoint"
             )
         return found | {"rate": learning_rate(stage, step)}
+
+    def _update(self, optimiser: torch.optim.Optimizer, rate: float) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with self._autocast():  # for Muon's own products
+            optimiser.step()
+
+    def _samples_now(self, done: int) -> bool:
+        every = self.settings.sample_every
+        return self.processes.leads and every > 0 and done % every == 0
 
     def _show_samples(
         self,
@@ -401,48 +424,6 @@ class Run:
             for o, w in zip(stage.objectives, wheres, strict=True)
         ]
 
-    def _name_untrained(
-        self, stage: Stage, model: Model, parameters: dict[str, nn.Parameter]
-    ) -> None:
-        """Say which parts a stage uses as they were built, because no stage has trained them."""
-        moving = {part_of(name) for name in parameters}
-        for role in ROLES:
-            for part in (f"{role}.{name}" for name in model.role(role)):
-                has_weights = part_files(self.folder, stage.starts_from.get(part, part))
-                if part not in moving and not has_weights:
-                    self.say(f"{stage.name}: {part} is used frozen and no stage has trained it")
-
-    def _name_cut(self, stage: Stage, model: Model, tasks: list[Task]) -> None:
-        """Say which parts do not read the captions of a source to their end, and how many."""
-        written = [name for name in self.config.modalities if modality(name).is_caption]
-        split = [part.split(".", 1) for part in self.config.parts(("encoders", "codecs"), written)]
-        readers = {
-            f"{role}.{name}": model.role(role)[name]
-            for role, name in split
-            if name in model.role(role)
-        }
-        shown_by: dict[str, set[str]] = {}
-        for objective, task in zip(stage.objectives, tasks, strict=True):
-            for source in self._open(objective):
-                shown_by.setdefault(source, set()).update(task.wanted.captions)
-        for source, shown in shown_by.items():
-            store = self.store(source)
-            assert store is not None
-            rng = keyed_generator(self.recipe.seed, source)
-            texts = [
-                store.source.caption(store.records[i], by, rng).text
-                for by in sorted(shown)
-                for i in rng.integers(len(store), size=_CAPTIONS_LOOKED_AT).tolist()
-            ]
-            for part, reader in readers.items():
-                if cut := len(reader.unread(texts)):  # type: ignore[operator]
-                    self.say(
-                        f"{stage.name}: {part} does not read {cut / len(texts):.0%} of what is "
-                        f"written about {source!r} to the end; choose shorter captions "
-                        "(`captions` of the source), a longer `length`, or a tokenizer that knows "
-                        "the words (codi data tokenizer --extend)"
-                    )
-
     def store(self, name: str) -> Store | None:
         """Return the prepared data of a source, or None for an optional one that is absent."""
         if name not in self._stores:
@@ -471,6 +452,14 @@ class Run:
                 Mixture(self.config, stores, objective.data, task.wanted, codecs, self.recipe.seed)
             )
         return mixtures
+
+    def _sources(self, stage: Stage, tasks: list[Task]) -> dict[str, tuple[Store, set[str]]]:
+        """Return the stores of a stage, and the modalities whose captions are read from each."""
+        found: dict[str, tuple[Store, set[str]]] = {}
+        for objective, task in zip(stage.objectives, tasks, strict=True):
+            for name, store in self._open(objective).items():
+                found.setdefault(name, (store, set()))[1].update(task.wanted.captions)
+        return found
 
     def _open(self, objective: Objective) -> dict[str, Store]:
         found = {name: self.store(name) for name in objective.data}
@@ -529,32 +518,6 @@ class Run:
 
     def _stage_folder(self, stage: Stage) -> Path:
         return self.settings.out / "stages" / stage.name
-
-
-@contextmanager
-def _between_steps() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C wait for the end of the step, so that a checkpoint is of a whole step.
-
-    So does a SIGTERM, which clusters send before they take a machine away. A second signal
-    interrupts at once. Outside the main thread nothing changes.
-    """
-    pressed = False
-
-    def press(_signal: int, _frame: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {number: signal.signal(number, press) for number in _STOPPING}
-    try:
-        yield lambda: pressed
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
