@@ -31,7 +31,7 @@ OPTIONS = {
     "ablate": "--bf16 --cache --checkpoint-every --data --device --graphs --no-bf16 --no-graphs "
     "--only --out --quiet --sample-every --samples --threads --workers",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
-    "data tokenizer": "--clips --data --out --quiet --shards --vocabulary",
+    "data tokenizer": "--clips --data --extend --out --quiet --shards --vocabulary",
     "bench generate": "--device --model --no-cold --repeat --steps",
     "bench flops": "--device --model",
     "bench train": "--bf16 --data --device",

@@ -42,7 +42,7 @@ def _check(processes: Processes) -> None:
     assert not processes.any(False)
     processes.check_equal(here)
     with torch.no_grad():
-        here["b"] += processes.rank
+        here["b"].add_(processes.rank)
     with pytest.raises(ConfigError, match="no longer have the same b"):
         processes.check_equal(here)
 
