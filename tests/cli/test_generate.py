@@ -119,6 +119,41 @@ def test_a_smaller_run_replaces_a_larger_one_and_spares_other_files(studio: Stud
     assert studio.manifest["left_over"] == []
 
 
+def test_what_a_run_reads_it_does_not_remove(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert studio("--text", "a", "--quiet", to=("image", "audio")) == 0
+    made = studio.files
+    assert studio("--image", studio.out / "000-image.png", to=("text",)) == 0
+    assert set(studio.files) == {"000-image.png", "000-text.txt"}
+    assert studio.files["000-image.png"] == made["000-image.png"]
+    told = [line for line in capsys.readouterr().err.splitlines() if "removed" in line]
+    assert told == ["removed what an earlier run made: 000-audio.wav"]
+
+
+@pytest.mark.parametrize("option", ["--image", "--negative-image", "--keep"])
+def test_what_a_run_reads_it_does_not_replace(
+    option: str, studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert studio("--text", "a", "--quiet", to=("image", "audio")) == 0
+    made, own = studio.files, studio.out / "000-image.png"
+    words = (option, f"image={own}" if option == "--keep" else own, "--text", "a ball")
+    assert studio(*words, to=("text",) if option == "--keep" else ("image",)) == 2
+    assert f"{own}: is read by this run, which would replace it" in capsys.readouterr().err
+    assert studio.files == made
+
+
+def test_a_file_of_ones_own_is_not_replaced(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studio.out.mkdir(parents=True)
+    own = studio.out / "001-image.png"
+    own.write_bytes(b"mine")
+    assert studio("--text", "a", "--num", "2", "--quiet") == 2
+    assert f"{own}: is there, and no manifest says" in capsys.readouterr().err
+    assert studio.files == {"001-image.png": b"mine"}
+
+
 def test_json_alone_on_stdout(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     assert studio("--text", "a  ball", "--json") == 0
     printed = capsys.readouterr()

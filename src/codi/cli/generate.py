@@ -36,7 +36,8 @@ examples:
 _EPILOG = """\
 Every sample has a number: 000-image.png, 000-video.mp4 (with its sound, where there is one),
 000-audio.wav, 000-text.txt, and manifest.json tells how they were made. The same command makes the
-same files. A folder that holds an earlier run is replaced sample by sample, as each is finished.
+same files. A folder that holds an earlier run is replaced sample by sample, as each is finished;
+what is left of that run is removed at the end, and nothing that this one read.
 """
 
 
@@ -68,7 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=whole_number(1),
         default=8,
         metavar="N",
-        help="samples made at once; fewer need less memory (default: 8)",
+        help="samples made at once, and written when all of them are finished; fewer need less "
+        "memory (default: 8)",
     )
     group = parser.add_argument_group("model and machine")
     group.add_argument(
@@ -246,14 +248,16 @@ class _Work:
         except BaseException as error:
             self._close_early(display, isinstance(error, KeyboardInterrupt))
             raise
-        self.folder.remove_left_over()
+        if removed := self.folder.remove_left_over():
+            display.say(f"removed what an earlier run made: {_listed(removed)}")
         self.complete = True
         self.taken_s = time.perf_counter() - self.began_s
         self.folder.write_manifest(self.manifest())
 
     def _make(self, display: Display) -> None:
         request, size = self.request, self.arguments.batch
-        prompts = self._conditions()
+        self._reserve()
+        prompts, negative, keep = self._load(display)
         bar = display.begin(" + ".join(request.to), None)
         batches = range(0, len(request.seeds), size)
         for index, first in enumerate(batches):
@@ -265,8 +269,8 @@ class _Work:
                 prompts,
                 request.to,
                 seeds=request.seeds[first : first + size],
-                negative=[(prompt.modality, prompt.source) for prompt in request.negative],
-                keep=request.keep,
+                negative=negative,
+                keep=keep,
                 steps=self.arguments.steps,
                 sampler=self.arguments.sampler,
                 eta=self.arguments.eta,
@@ -277,18 +281,42 @@ class _Work:
                 callback=report,
                 batch=size,
             )
-            for note in made.notes:
-                if note not in self.notes:
-                    self.notes.append(note)
-                    display.say(f"note: {note}")
+            self._note(made.notes, display)
             self.settings = made.settings
             self._write(first, made)
 
-    def _conditions(self) -> list[Condition]:
+    def _reserve(self) -> None:
+        """Make sure that no file is replaced that this run reads."""
+        request = self.request
+        given = [
+            *(p.source for p in (*request.conditions, *request.negative)),
+            *request.keep.values(),
+        ]
+        reads = [source for source in given if isinstance(source, Path)]
+        self.folder.reserve(range(len(request.seeds)), [*request.to, *request.keep], reads)
+
+    def _load(self, display: Display) -> tuple[list[Condition], list[Condition], dict[str, Any]]:
+        """Return conditions, negative ones and kept streams, read once for all batches."""
         from codi.pipeline import Condition
 
-        pairs = zip(self.request.conditions, self.request.weights, strict=True)
-        return [Condition(prompt.modality, prompt.source, weight) for prompt, weight in pairs]
+        def loaded(name: str, source: Source) -> Any:
+            item, notes = self.pipeline.config.media(name).load(source)
+            self._note(notes, display)
+            return item
+
+        request = self.request
+        weighed = zip(request.conditions, request.weights, strict=True)
+        prompts = [Condition(p.modality, loaded(p.modality, p.source), w) for p, w in weighed]
+        keep = {name: loaded(name, source) for name, source in request.keep.items()}
+        negative = [Condition(p.modality, loaded(p.modality, p.source)) for p in request.negative]
+        return prompts, negative, keep
+
+    def _note(self, notes: Sequence[str], display: Display) -> None:
+        """Say and keep what has not been said."""
+        for note in notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                display.say(f"note: {note}")
 
     def _write(self, first: int, made: Generation) -> None:
         """Write the samples of one batch, and the manifest of all that are finished."""
@@ -314,9 +342,10 @@ class _Work:
         else:
             self.folder.forsake()
         if done or stopped:
-            display.say(
-                f"incomplete: {done} of {wanted} samples are finished, in {self.folder.path}"
-            )
+            line = f"incomplete: {done} of {wanted} samples are finished, in {self.folder.path}"
+            if older := self.folder.left_over:
+                line += f"; still there from an earlier run: {_listed(older)}"
+            display.say(line)
 
     def manifest(self) -> dict[str, Any]:
         """Return what was made of what, and how."""
@@ -352,8 +381,12 @@ class _Work:
     def summary(self) -> list[str]:
         """Return the lines that end a run: what was written in words, then the files."""
         files = [file for sample in self.samples for file in sample["files"].values()]
-        shown = files if len(files) <= 8 else [*files[:3], "...", files[-1]]
-        return [*self.words, f"{self.folder.path}: {', '.join([*shown, 'manifest.json'])}"]
+        return [*self.words, f"{self.folder.path}: {_listed(files)}, manifest.json"]
+
+
+def _listed(files: Sequence[str]) -> str:
+    """Return names in one line, the middle of a long list left out."""
+    return ", ".join(files if len(files) <= 8 else [*files[:3], "...", files[-1]])
 
 
 def _printable(text: str) -> str:

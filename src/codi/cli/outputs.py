@@ -1,8 +1,8 @@
 """The folder that `codi generate` writes: numbered samples and `manifest.json`.
 
 A sample's files are made in a temporary folder inside and moved in when all of them are there.
-Files of an earlier run with other numbers are removed only after the new run has succeeded. It
-knows nothing of models.
+Files of an earlier run with other numbers are removed only after the new run has succeeded, and
+never those that it read. It knows nothing of models.
 """
 
 from __future__ import annotations
@@ -45,6 +45,33 @@ class OutputFolder:
                 f"{path}: cannot be written to: {error.strerror}; choose another folder with --out"
             ) from error
 
+    def reserve(self, numbers: Iterable[int], names: Iterable[str], reads: Iterable[Path]) -> None:
+        """Make sure that the samples to come replace nothing but samples of earlier runs.
+
+        Args:
+            numbers: of the samples.
+            names: of their modalities.
+            reads: files that this run reads: they stay.
+
+        Raises:
+            ConfigError: a file is read, or is not of an earlier run, and would be replaced.
+        """
+        read = {path.resolve() for path in reads}
+        names, foreign = list(names), not (self.path / MANIFEST).exists()
+        for file in (_file_name(number, name) for number in numbers for name in names):
+            path = self.path / file
+            if path.resolve() in read:
+                raise ConfigError(
+                    f"{path}: is read by this run, which would replace it; choose another folder "
+                    "with --out"
+                )
+            if foreign and path.exists():
+                raise ConfigError(
+                    f"{path}: is there, and no manifest says that it is of an earlier run; choose "
+                    "another folder with --out"
+                )
+        self.earlier = {file for file in self.earlier if (self.path / file).resolve() not in read}
+
     @property
     def left_over(self) -> list[str]:
         """Return the files of earlier runs that this one has not replaced."""
@@ -54,7 +81,7 @@ class OutputFolder:
         self, number: int, items: Mapping[str, Any], media: Mapping[str, MediaType]
     ) -> dict[str, str]:
         """Write the objects of one sample and return their file names by modality."""
-        names = {name: f"{number:03d}-{name}.{modality(name).suffix}" for name in items}
+        names = {name: _file_name(number, name) for name in items}
         with tempfile.TemporaryDirectory(prefix=".codi-", dir=self.path) as made:
             for name, item in items.items():
                 media[name].save(item, Path(made) / names[name], dict(items))
@@ -68,17 +95,23 @@ class OutputFolder:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         atomic_write_text(self.path / MANIFEST, text)
 
-    def remove_left_over(self) -> None:
-        """Remove the files of earlier runs that were not replaced."""
-        for file in self.left_over:
+    def remove_left_over(self) -> list[str]:
+        """Remove the files of earlier runs that were not replaced; return their names."""
+        removed = self.left_over
+        for file in removed:
             (self.path / file).unlink(missing_ok=True)
         self.earlier = set()
+        return removed
 
     def forsake(self) -> None:
         """Remove the folders that were made for nothing."""
         for folder in self._made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _file_name(number: int, name: str) -> str:
+    return f"{number:03d}-{name}.{modality(name).suffix}"
 
 
 def _earlier_files(manifest: Path) -> set[str]:
