@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 
 from codi.build import PRESETS, load_config
 from codi.cli import main
+from codi.cli.progress import Display
 from codi.cli.train import ShownStages, workers_of
 from codi.config import ConfigError, to_toml
-from codi.training.recipe import load_recipe
+from codi.training.recipe import Objective, Stage, load_recipe
 from codi.weights import part_files
 
 SMALL = """
@@ -56,6 +58,9 @@ data = { bounce = 1.0 }
 """
 
 
+STAGE = Stage("words", (Objective("reconstruct", {"bounce": 1.0}),), 1, 1, 1e-3)
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small.toml"
@@ -75,6 +80,38 @@ def test_dry_run_shows_every_stage_and_trains_nothing(
     assert "data bounce: there" in printed
     assert "data absent: not there; optional" in printed
     assert [path.name for path in tmp_cwd.iterdir()] == ["small.toml"]
+
+
+def test_dry_run_names_stages_that_have_no_data(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(SMALL.replace("data = { bounce = 1.0 }", "data = { absent = 1.0 }"))
+    assert main(["train", str(recipe), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "without any of their data, these cannot run: words-again\n" in printed
+    assert main(["train", str(recipe), "--dry-run", "--only", "words"]) == 0
+    assert "cannot run" not in capsys.readouterr().out
+
+
+def test_a_folder_of_data_that_is_not_there_is_refused(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for words in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+        assert main(["train", str(recipe), "--data", "/nowhere", *words]) == 2
+        assert "--data /nowhere: there is no such folder" in capsys.readouterr().err
+
+
+def test_off_a_terminal_progress_is_told_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display() as display:
+        shown = ShownStages(display, every_s=0.0)
+        for step in shown.steps(dataclasses.replace(STAGE, steps=4), range(1, 4)):
+            shown.report({"loss/words": step / 8})
+    lines = [
+        line.rsplit(", ", 2) for line in capsys.readouterr().err.splitlines() if "step" in line
+    ]
+    assert [line[0] for line in lines] == ["words: step 2 of 4", "words: step 3 of 4"]
+    assert [line[1].endswith(" left") for line in lines] == [True, True]
+    assert [line[2] for line in lines] == ["words 0.125", "words 0.25"]
 
 
 RECIPES = sorted(path.stem for path in PRESETS.glob("recipe-*.toml"))

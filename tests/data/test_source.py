@@ -317,12 +317,23 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         source_config("x", table, "mine")
 
 
-def test_the_folder_of_data_is_given_or_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_data_is_given_or_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("CODI_DATA", raising=False)
     assert data_root() is None
-    monkeypatch.setenv("CODI_DATA", "/somewhere")
-    assert data_root() == Path("/somewhere")
-    assert data_root("/else") == Path("/else")
+    monkeypatch.setenv("CODI_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    (tmp_path / "else").mkdir()
+    assert data_root(str(tmp_path / "else")) == tmp_path / "else"
+
+
+def test_a_folder_of_data_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--data /nowhere: there is no such folder"):
+        data_root("/nowhere")
+    monkeypatch.setenv("CODI_DATA", "/nowhere")
+    with pytest.raises(ConfigError, match="CODI_DATA=/nowhere: there is no such folder"):
+        data_root()
 
 
 # --- layouts of real data ---

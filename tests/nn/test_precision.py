@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, embedding, linear
 
-from codi.nn.precision import HeldParameter, cpu_compute_dtype, held, is_fast_on_cpu
+from codi.nn.precision import (
+    HeldParameter,
+    computes_bfloat16,
+    cpu_compute_dtype,
+    held,
+    is_fast_on_cpu,
+)
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -70,3 +76,14 @@ def test_a_cpu_never_computes_in_float16() -> None:
     assert is_fast_on_cpu(torch.float32)
     assert [cpu_compute_dtype(dtype) for dtype in HALF] == [chosen, chosen]
     assert cpu_compute_dtype(torch.float32) == torch.float32
+
+
+def test_training_computes_in_bfloat16_where_there_are_units(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert computes_bfloat16("cuda")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not computes_bfloat16("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert computes_bfloat16("cpu")

@@ -222,6 +222,27 @@ def test_a_model_takes_its_own_tokenizer_along(
         assert (folder / "text" / "codec-tokenizer.json").is_file()
 
 
+def test_a_stage_that_was_trained_with_other_settings_is_told(tmp_path: Path, cache: Path) -> None:
+    said: list[str] = []
+    _run(recipe(stage(steps=2)), tmp_path, cache).run()
+    _run(recipe(stage(steps=2)), tmp_path, cache, say=said.append).run()
+    other = recipe(stage(steps=3, learning_rate=0.5))
+    _run(other, tmp_path, cache, say=said.append).run()
+    assert said == [
+        "codec: done already",
+        "codec: done already, with steps = 2 (now 3), learning_rate = 0.001 (now 0.5); remove "
+        f"{tmp_path / 'stages/codec'} to train it again",
+    ]
+
+
+def test_a_checkpoint_of_other_settings_is_told(tmp_path: Path, cache: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        _run(recipe(), tmp_path, cache, report=_stop_at(2, _raise)).run()
+    _run(recipe(stage(batch=1)), tmp_path, cache, say=said.append).run()
+    assert said[0] == "codec: goes on from a checkpoint with batch = 2 (now 1)"
+
+
 @pytest.mark.parametrize(("length", "told"), [(6, True), (32, False)])
 def test_captions_that_are_not_read_to_the_end_are_told(
     length: int, told: bool, tmp_path: Path, cache: Path

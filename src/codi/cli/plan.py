@@ -15,7 +15,7 @@ from torch import nn
 from codi.benchmarks.machine import matrix_peak
 from codi.build import Model, ModelConfig
 from codi.cli.cost import Costs
-from codi.cli.progress import Display, print_line, print_table
+from codi.cli.progress import Display, duration, print_line, print_table
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
 from codi.training.loop import Run, RunSettings
@@ -70,7 +70,7 @@ def show_plan(
             mark = "" if stage.name in measured_s else "~"
             table.add_row(*plan.row(), f"{mark}{duration(own_s * stage.steps)}")
     print_table(table)
-    for line in source_lines(recipe, config, data):
+    for line in source_lines(recipe, config, data, only or names):
         print_line(line)
     how = "~: counted in operations, for this machine; --estimate measures"
     print_line(f"all stages: about {duration(total_s)} ({how})")
@@ -179,29 +179,27 @@ def streams_of(config: Any) -> tuple[str, ...]:
     return getattr(config, "streams", None) or (config.modality,)
 
 
-def source_lines(recipe: Recipe, config: ModelConfig, data: str | None) -> list[str]:
-    """Say of every data source whether it is there."""
-    lines = []
+def source_lines(
+    recipe: Recipe, config: ModelConfig, data: str | None, stages: Iterable[str]
+) -> list[str]:
+    """Say of every data source whether it is there, and which of the stages cannot run."""
+    lines, there, root = [], set(), data_root(data)
     for name, source in recipe.sources().items():
         try:
-            found = source.build(config, data_root(data)) is not None
-            state = "there" if found else "not there; optional, training goes on without it"
+            if source.build(config, root) is not None:
+                there.add(name)
+            state = "there" if name in there else "not there; optional, left out"
         except ConfigError as error:
             state = f"missing: {error}"
         lines.append(f"data {name}: {state}")
+    lacking = [
+        stage.name
+        for stage in recipe.stage
+        if stage.name in set(stages) and not all(there & set(o.data) for o in stage.objectives)
+    ]
+    if lacking:
+        lines.append(f"without any of their data, these cannot run: {', '.join(lacking)}")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Write a time in the unit that suits it.
-
-    >>> duration(75), duration(7200), duration(1e6)
-    ('1.2 min', '2.0 h', '11.6 days')
-    """
-    for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 # Measuring ----------------------------------------------------------------------------------------

@@ -63,6 +63,11 @@ class Display:
             self.bars.live.transient = True
             self.bars.live.stop()
 
+    @property
+    def live(self) -> bool:
+        """Whether bars are seen to move, as on a terminal."""
+        return self.bars.console.is_terminal
+
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         if not self.quiet:
@@ -98,6 +103,18 @@ class Display:
                 self.at(bar, step + 1)
         finally:
             self.end(bar)
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it.
+
+    >>> duration(75), duration(7200), duration(1e6)
+    ('1.2 min', '2.0 h', '11.6 days')
+    """
+    for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def print_line(line: str) -> None:

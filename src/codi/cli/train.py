@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,8 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
-        help="compute in bfloat16, keep weights in float32 (default: on a GPU)",
+        help="compute in bfloat16, keep weights in float32 (default: on a GPU, and on a CPU that "
+        "has units for it)",
     )
     group.add_argument(
         "--checkpoint-every",
@@ -144,8 +146,10 @@ def _machine(arguments: argparse.Namespace) -> tuple[str, bool]:
         import torch
 
         torch.set_num_threads(arguments.threads)
+    from codi.nn.precision import computes_bfloat16
+
     device = resolve_device(arguments.device)
-    return device, arguments.bf16 if arguments.bf16 is not None else device != "cpu"
+    return device, computes_bfloat16(device) if arguments.bf16 is None else arguments.bf16
 
 
 def train(
@@ -205,19 +209,33 @@ def workers_of(asked: int | None, device: str) -> int:
 
 
 class ShownStages:
-    """The bar of a stage, with its losses."""
+    """The bar of a stage, with its losses; off a terminal, such as in a file, a line a minute."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, every_s: float = 60.0) -> None:
         self.display = display
+        self.every_s = every_s
         self.losses = ""
 
     def steps(self, stage: Stage, steps: Iterable[int]) -> Iterator[int]:
         """Yield `steps` with a bar."""
+        from codi.cli.progress import duration
+
         bar = self.display.begin(stage.name, stage.steps)
+        began = told = time.monotonic()
+        first = None
         try:
             for step in steps:
                 self.display.at(bar, step)
                 self.display.note(bar, self.losses)
+                first = step if first is None else first
+                now = time.monotonic()
+                if not self.display.live and now - told >= self.every_s and step > first:
+                    told = now
+                    left_s = (now - began) / (step - first) * (stage.steps - step)
+                    self.display.say(
+                        f"{stage.name}: step {step} of {stage.steps}, {duration(left_s)} left"
+                        + (f", {self.losses}" if self.losses else "")
+                    )
                 yield step
         finally:
             self.losses = ""

@@ -239,8 +239,15 @@ class ShardsConfig:
 
 
 def data_root(given: str | None = None) -> Path | None:
-    """Return the folder of data sets: the one given, or that of the variable CODI_DATA."""
+    """Return the folder of data sets: the one given, or that of the variable CODI_DATA.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
     chosen = given or os.environ.get("CODI_DATA")
+    if chosen and not Path(chosen).is_dir():
+        said = f"--data {chosen}" if given else f"CODI_DATA={chosen}"
+        raise ConfigError(f"{said}: there is no such folder; mend it, or leave it out")
     return Path(chosen) if chosen else None
 
 

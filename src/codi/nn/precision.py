@@ -131,3 +131,17 @@ def cpu_compute_dtype(dtype: torch.dtype) -> torch.dtype:
     if dtype.itemsize > 2:
         return dtype
     return torch.bfloat16 if is_fast_on_cpu(torch.bfloat16) else torch.float32
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Say whether a device has units for bfloat16, which training should compute in.
+
+    What it says of a machine never changes, unlike what a measurement says: a run that goes on
+    must compute as it began.
+    """
+    if torch.device(device).type != "cpu":
+        return True
+    return any(
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )

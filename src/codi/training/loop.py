@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from codi.training.distributed import ALONE, Processes
 from codi.training.drawing import draw_ahead
 from codi.training.ema import MovingAverage
 from codi.training.norms import gradient_norms, part_of, update_norms
-from codi.training.notices import cut_captions, untrained_parts
+from codi.training.notices import cut_captions, differences, untrained_parts
 from codi.training.optimiser import OPTIMISERS
 from codi.training.parameters import fresh_model, select_parameters, starting_model
 from codi.training.preview import preview, save_pictures
@@ -39,6 +39,9 @@ from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.stopping import between_steps
 from codi.training.task import Draws, Task
 from codi.weights import load_part, part_files, save_model
+
+_BEGINNING: dict[str, Any] = {"step": 0, "spent_s": 0.0}
+"""The progress of a stage without a checkpoint."""
 
 
 class Log(Protocol):
@@ -149,6 +152,7 @@ class Run:
         self.show_steps, self.report = steps, report
         self.folder = settings.out / "model"
         self._stores: dict[str, Store] = {}
+        self._absent: set[str] = set()
 
     def done(self, stage: Stage) -> bool:
         """Say whether a stage has finished."""
@@ -176,9 +180,25 @@ class Run:
                 self.processes.wait()  # for the leader to write what the stage reads
                 with self._reserved(stage):
                     if self.done(stage):
-                        self.say(f"{stage.name}: done already")
+                        self._say_done(stage)
                     else:
                         self._train(stage)
+
+    def _say_done(self, stage: Stage) -> None:
+        """Say that a stage is done, and whether it was another one of that name."""
+        folder = self._stage_folder(stage)
+        before = json.loads((folder / "done.json").read_text()).get("settings")
+        changed = differences(before, self._made_by(stage))
+        self.say(
+            f"{stage.name}: done already"
+            + (f", with {changed}; remove {folder} to train it again" if changed else "")
+        )
+
+    def _made_by(self, stage: Stage) -> dict[str, Any]:
+        """Return all settings of a recipe that a stage's result depends on."""
+        data = {name: self.recipe.data[name] for o in stage.objectives for name in o.data}
+        own = asdict(stage) | {"note": ""}
+        return {"seed": self.recipe.seed, "overrides": self.recipe.overrides, "data": data} | own
 
     def _reserved(self, stage: Stage) -> AbstractContextManager[None]:
         """Keep other runs away from a stage; the processes of this one come in together."""
@@ -231,7 +251,11 @@ class Run:
             task.eval()
             task.finish(self._calibration(stage, i, mixture))
         self._save(model, marks)
-        summary = {"steps": stage.steps, "seconds": spent_s}
+        summary = {
+            "steps": stage.steps,
+            "seconds": spent_s,
+            "settings": self._made_by(stage),
+        }
         atomic_write_text(self._stage_folder(stage) / "done.json", json.dumps(summary))
         self.say(f"{stage.name}: done in {spent_s / 60:.1f} min")
 
@@ -265,21 +289,26 @@ class Run:
         settings = self.settings
         checkpoint = self._stage_folder(stage) / "checkpoint"
         initial = {name: p.detach().clone() for name, p in parameters.items()}  # of the stage
-        progress = load_checkpoint(checkpoint, parameters, optimiser, average)
-        first = progress["step"] if progress else 0
-        spent_s = progress["spent_s"] if progress else 0.0
+        progress = load_checkpoint(checkpoint, parameters, optimiser, average) or _BEGINNING
+        first, spent_s = progress["step"], progress["spent_s"]
+        if changed := differences(progress.get("settings"), self._made_by(stage)):
+            self.say(f"{stage.name}: goes on from a checkpoint with {changed}")
         self.say(
             f"{stage.name}: {sum(p.numel() for p in parameters.values()):,} parameters, "
             + (f"from step {first} of {stage.steps}" if first else f"{stage.steps} steps")
         )
         log = self.log(settings.out / "logs" / stage.name) if self.processes.leads else NoLog()
         began = time.monotonic()
-        done = first  # steps whose update is complete
-        whole = True  # whether the parameters are those after a step, and not within one
+        # Steps whose update is complete; whether the parameters are those after a step.
+        done, whole = first, True
 
         def save() -> None:
             if self.processes.leads:
-                state = {"step": done, "spent_s": spent_s + time.monotonic() - began}
+                state = {
+                    "step": done,
+                    "spent_s": spent_s + time.monotonic() - began,
+                    "settings": self._made_by(stage),
+                }
                 save_checkpoint(checkpoint, parameters, optimiser, average, state)
 
         try:
@@ -430,7 +459,9 @@ class Run:
             root = data_root(self.settings.data)
             source = self.recipe.sources()[name].build(self.config, root)
             if source is None:
-                self.say(f"data source {name!r} is not there; training goes on without it")
+                if name not in self._absent:
+                    self.say(f"data source {name!r} is not there; training goes on without it")
+                self._absent.add(name)
                 return None
             cache = self.settings.cache or self.settings.out / "cache"
             workers = max(self.settings.workers, 1)

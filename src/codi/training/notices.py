@@ -1,9 +1,11 @@
-"""What a person should know before a stage of training begins: a line for each thing."""
+"""What a person should know before a stage of training begins, in lines."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from codi.build import ROLES, Model
 from codi.data.batches import keyed_generator
@@ -13,8 +15,39 @@ from codi.training.norms import part_of
 from codi.training.recipe import Stage
 from codi.weights import part_files
 
+_TOLD = 4
+"""Settings that are named of all that differ."""
+
 _LOOKED_AT = 200
 """Captions of a source, for each modality, that are looked at."""
+
+
+def differences(before: Any, now: Any) -> str:
+    """Return how settings of now differ from those `before`, in a line; nothing if they do not.
+
+    What was trained before settings were kept differs in nothing.
+    """
+    if before is None:
+        return ""
+    was, are = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    changed = [
+        f"{name} = {was.get(name, 'nothing')!r} (now {are.get(name, 'nothing')!r})"
+        for name in dict.fromkeys([*was, *are])
+        if was.get(name) != are.get(name)
+    ]
+    more = f" and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+    return ", ".join(changed[:_TOLD]) + more
+
+
+def _flat(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested tables and lists, each by its path."""
+    nested = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    for key, value in nested:
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, dict | list):
+            yield from _flat(value, here)
+        else:
+            yield here, value
 
 
 def untrained_parts(
