@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from codi.cli import build_parser, main
+from codi.evaluation.scoring import Cell
 
 
 def test_the_runner_takes_every_option() -> None:
@@ -20,7 +21,7 @@ def test_the_runner_takes_every_option() -> None:
 def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = pytest.importorskip("codi.evaluation.runner")
     given: dict[str, object] = {}
-    monkeypatch.setattr(runner, "evaluate", lambda **settings: given.update(settings))
+    monkeypatch.setattr(runner, "evaluate", lambda **settings: given.update(settings) or [])
     words = (
         "evaluate --model m --suite weights --samples 4 --out o --tasks t --seed 3 "
         "--splits held-out --steps 5 --sampler ddim --eta 0.5 --spacing ldm --guidance image=3 "
@@ -49,3 +50,13 @@ def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> Non
         "data": "d",
         "extractors": {"clip": "codi"},
     }
+
+
+def test_where_the_report_is_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = pytest.importorskip("codi.evaluation.runner")
+    cell = Cell("t", "image", "shape", "val", 1.0, 1, None, None)
+    monkeypatch.setattr(runner, "evaluate", lambda **_: [cell, cell])
+    assert main(["evaluate", "--suite", "mine.toml", "--out", "o"]) == 0
+    assert "o/mine.md, .html and .json: 2 numbers of 1 tasks" in capsys.readouterr().err

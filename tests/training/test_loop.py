@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,8 +30,8 @@ from codi.training.loop import (
 from codi.training.parameters import fresh_model, select_parameters
 from codi.training.recipe import Objective, Recipe
 from codi.weights import load_model, save_model
-from tests.small import PRESET, small_config
-from tests.training.conftest import recipe, reconstruct, stage
+from tests.small import PRESET, awake_model, small_config
+from tests.training.conftest import Batches, recipe, reconstruct, stage
 
 DENOISE = Objective("denoise", {"bounce": 1.0}, {"modality": "audio", "captions": ["audio"]})
 
@@ -399,6 +400,23 @@ def test_samples_are_drawn_on_the_way(tmp_path: Path, cache: Path) -> None:
     _run(whole, tmp_path, cache, sample_every=1).run()
     shown = sorted((tmp_path / "stages" / "ldm" / "samples").iterdir())
     assert [path.name for path in shown] == ["000001-audio.png", "000002-audio.png"]
+    assert (tmp_path / "stages" / "codec" / "samples" / "000001-audio.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["image", "text", "audio"])
+def test_codecs_show_what_they_make_of_things(name: str, batch_for: Batches) -> None:
+    model = awake_model(parts=small_config().parts(("codecs",)))
+    task = reconstruct(name).build(model, "here")
+    batch = batch_for(task)
+    picture = task.pictures(batch)[name]
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+    one = small_config().media(name).picture
+    if name == "image":
+        first = small_config().media(name).from_tensor(batch.media[name])[0]
+        height, width, _ = one(first).shape
+        assert np.array_equal(picture[:height, :width], one(first))
+        assert picture.shape[:2] == (4 * (height + 2), 2 * (width + 2))
 
 
 def test_numbers_are_logged_by_part(tmp_path: Path, cache: Path) -> None:

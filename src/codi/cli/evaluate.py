@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     from codi.modalities import names
 
     with Display(arguments.quiet) as display:
-        evaluate(
+        cells = evaluate(
             model=arguments.model,
             suite=arguments.suite,
             samples=arguments.samples,
@@ -129,4 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             extractors=dict(arguments.extractors),
             progress=display.count,
         )
+        report = arguments.out / Path(arguments.suite).stem
+        tasks = len({cell.task for cell in cells})
+        display.say(f"{report}.md, .html and .json: {len(cells)} numbers of {tasks} tasks")
     return 0

@@ -414,11 +414,13 @@ class Run:
         mixtures: list[Mixture],
         log: Log,
     ) -> None:
-        """Generate what the tasks' streams make of a few fixed captions, and log the pictures."""
+        """Log what the tasks make of a few fixed items, and their streams of a few captions."""
         for i, (task, mixture) in enumerate(zip(tasks, mixtures, strict=True)):
+            batch = mixture.batch(4, stage.name, i, "samples")
+            pictures = task.pictures(_to_device(batch, self.settings.device))
             if task.streams:
-                batch = mixture.batch(4, stage.name, i, "samples")
-                pictures = preview(model, self.folder, task.streams, batch)
+                pictures |= preview(model, self.folder, task.streams, batch)
+            if pictures:
                 save_pictures(pictures, self._stage_folder(stage) / "samples", done)
                 log.pictures(done, pictures)
 

@@ -1,4 +1,4 @@
-"""Samples of a model in training: what its streams look and sound like now."""
+"""Samples of a model in training: what its streams, or its codecs, look and sound like now."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from codi.build import ROLES, Model
 from codi.config import ConfigError
 from codi.data.batches import Batch
 from codi.pipeline import Condition, Pipeline
+from codi.types import Media
 
 
 def preview(
@@ -29,7 +31,6 @@ def preview(
             borrowed.role(role)[name] = module
     device = str(next(model.parameters()).device)
     pipeline = Pipeline(model.config, folder, device=device, model=borrowed)
-    pictures: dict[str, np.ndarray] = {}
     rows: dict[str, list[np.ndarray]] = {name: [] for name in streams}
     try:
         for seed, caption in enumerate(batch.captions[:4]):
@@ -40,13 +41,28 @@ def preview(
                 rows[name].append(model.config.media(name).picture(made[name][0]))
     except ConfigError:
         return {}
-    for name, found in rows.items():
-        width = max(picture.shape[1] for picture in found)
-        padded = [
-            np.pad(p, ((0, 2), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in found
-        ]
-        pictures[name] = np.concatenate(padded, axis=0)
-    return pictures
+    return {name: _stacked(found, axis=0) for name, found in rows.items()}
+
+
+@torch.no_grad()
+def reconstructions(model: Model, name: str, x: Media) -> np.ndarray:
+    """Return a picture of media of one modality, each beside what its codec makes of it."""
+    media, codec = model.config.media(name), model.codec(name)
+    pairs = zip(media.from_tensor(x), media.from_tensor(codec.decode(codec.encode(x))), strict=True)
+    rows = [_stacked([media.picture(item) for item in pair], axis=1) for pair in pairs]
+    return _stacked(rows, axis=0)
+
+
+def _stacked(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Return pictures (H, W, 3) in a row or a column, white between them and where one is short."""
+    other = 1 - axis
+    longest = max(picture.shape[other] for picture in pictures)
+    padded = []
+    for picture in pictures:
+        margins = [(0, 0)] * 3
+        margins[axis], margins[other] = (0, 2), (0, longest - picture.shape[other])
+        padded.append(np.pad(picture, margins, constant_values=255))
+    return np.concatenate(padded, axis=axis)
 
 
 def save_pictures(pictures: dict[str, np.ndarray], folder: Path, step: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from codi.build import Model
@@ -12,6 +13,7 @@ from codi.codecs.mel import MelCodec, MelCodecConfig
 from codi.codecs.vocoder import RESOLUTIONS
 from codi.config import ConfigError
 from codi.data.batches import Batch, Wanted
+from codi.training.preview import reconstructions
 from codi.training.task import Draws, Task
 from codi.types import Media
 
@@ -88,6 +90,11 @@ class Reconstruct(Task):
         """Return what the codec encodes."""
         return batch.texts if self.config.captions else batch.media[self.config.modality]
 
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return what goes in beside what comes out."""
+        name = self.config.modality
+        return {name: reconstructions(self.model, name, self.medium(batch))}
+
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the codec's terms."""
         codec = self.model.codec(self.config.modality)
@@ -153,6 +160,11 @@ class Vocode(Task):
     def default_train(self) -> tuple[str, ...]:
         """Return the vocoder alone."""
         return tuple(f"{part}.vocoder.*" for part in self.parts)
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return what goes in beside what comes out."""
+        name = self.config.modality
+        return {name: reconstructions(self.model, name, batch.media[name])}
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the spectral loss on one crop of every sound."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +63,11 @@ class Task(nn.Module, ABC):
     def streams(self) -> tuple[str, ...]:
         """Return the modalities that can be sampled to see how training goes."""
         return ()
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return pictures, uint8 (H, W, 3) by name, of what the task makes of a batch, if any."""
+        del batch
+        return {}
 
     @abstractmethod
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
