@@ -84,6 +84,14 @@ def test_a_kept_stream_needs_no_other_condition_and_words_are_kept_literally() -
     assert asked.keep == {"video": Path("a=b.mp4"), "text": "a ball"}
 
 
+def test_kept_words_are_read_from_a_file_where_there_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "notes.md"
+    file.write_text("a ball")
+    assert request("--keep", f"text={file}", "--to", "audio").keep == {"text": file}
+    many = "a ball " * 2000
+    assert request("--keep", f"text={many}", "--to", "audio").keep == {"text": many}
+
+
 def test_a_registered_modality_has_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = Modality("depth", "a map of distances", "png", "codi.modalities.image:ImageMedia")
     known = dict.fromkeys(names())

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from codi.media import Audio, MediaError, decode_audio, fit_audio, load_audio, save_audio
+from codi.media import (
+    Audio,
+    MediaError,
+    decode_audio,
+    fit_audio,
+    has_audio,
+    load_audio,
+    save_audio,
+)
 
 RATE_HZ = 16000
 
@@ -131,6 +139,30 @@ def test_truncated_wav_names_both_lengths(tmp_path: Path) -> None:
     # What is needed is there: then the missing rest does not matter.
     heard, _ = load_audio(tmp_path / "cut.wav", sample_rate_hz=RATE_HZ, duration_s=0.5)
     assert error_of(heard) < 1e-3
+
+
+@pytest.mark.parametrize("begin", [b"", b"ID3\x03\0\0\0\0\x0f\x50" + bytes(2000)])
+def test_mp3_with_a_wrong_size_in_its_header_is_read_without_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], begin: bytes
+) -> None:
+    """The library would print a line of its own; what it reads is the same."""
+    path = tmp_path / "tone.mp3"
+    soundfile.write(path, tone(RATE_HZ), RATE_HZ)
+    data = path.read_bytes()
+    heard, _ = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=0.5)
+    for other in (data[: len(data) // 2], data + bytes(len(data) // 10)):
+        path.write_bytes(begin + other)
+        assert has_audio(path)
+        again, _ = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=0.5)
+        assert (again.samples == heard.samples).all()
+    path.write_bytes(begin + data[: len(data) // 2])
+    with pytest.raises(MediaError, match=r"tone\.mp3: is cut off: its header promises 2\.0 s, but"):
+        load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)
+    for length in (11, 20, 40, 60):
+        path.write_bytes(begin + data[:length])
+        with pytest.raises(MediaError, match=r"tone\.mp3: "):
+            load_audio(path, sample_rate_hz=RATE_HZ, duration_s=0.5)
+    assert "Xing" not in capfd.readouterr().err
 
 
 def test_streamed_wav_has_no_length_and_is_whole(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
-from codi.media import MediaError, decode_image, load_image, resize_frames, save_image
+from codi.media import MediaError, decode_image, fit_image, load_image, resize_frames, save_image
 from codi.media.framing import centre_square
 
 
@@ -126,6 +126,42 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     assert notes == ["grey.png: reduced to 8 bits"]
 
 
+def png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
+    """Return a PNG file; `colour` is 2 for RGB, 4 for grey and 6 for RGB with transparency."""
+    chunks = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    for name, body in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(body)) + name + body
+        chunks += struct.pack(">I", zlib.crc32(name + body))
+    return chunks
+
+
+def png_16(channels: int, colour: int) -> bytes:
+    """Return a PNG file of 64x64 pixels of 16 bits, all of them at full scale."""
+    row = b"\0" + b"\xff\xff" * (64 * channels)
+    return png(64, 64, 16, colour, zlib.compress(row * 64))
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(3, 2), (2, 4), (4, 6)])
+def test_sixteen_bit_colours_are_told(tmp_path: Path, channels: int, colour: int) -> None:
+    (tmp_path / "deep.png").write_bytes(png_16(channels, colour))
+    values, notes = pixels(tmp_path / "deep.png")
+    assert (values == 255).all()
+    assert notes == ["deep.png: reduced to 8 bits"]
+
+
+def test_colours_packed_into_sixteen_bits_are_not_reduced(tmp_path: Path) -> None:
+    """A BMP of 5, 6 and 5 bits a colour has fewer shades than 8 bits, not more."""
+    header = struct.pack("<IiiHHIIiiII", 40, 64, 64, 1, 16, 3, 64 * 64 * 2, 0, 0, 0, 0)
+    header += struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(header)
+    data = b"BM" + struct.pack("<IHHI", start + 64 * 64 * 2, 0, 0, start) + header
+    (tmp_path / "packed.bmp").write_bytes(data + b"\xff\xff" * (64 * 64))
+    values, notes = pixels(tmp_path / "packed.bmp")
+    assert (values == 255).all()
+    assert notes == []
+
+
 def test_float_pictures(tmp_path: Path) -> None:
     for top in (1.0, 255.0, 65535.0):
         Image.fromarray(np.full((64, 64), top, np.float32)).save(tmp_path / "f.tiff")
@@ -183,17 +219,10 @@ def test_same_file_gives_the_same_array(tmp_path: Path) -> None:
     assert (first == second).all()
 
 
-def png_header(width: int, height: int) -> bytes:
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    )
-
-
 @pytest.mark.parametrize("side", [12_000, 100_000])
 def test_decompression_bomb(tmp_path: Path, side: int) -> None:
     path = tmp_path / "bomb.png"
-    path.write_bytes(png_header(side, side) + b"\0\0\0\0IDAT")
+    path.write_bytes(png(side, side, 8, 2, b""))
     with pytest.raises(MediaError, match=r"bomb\.png: has .* pixels, the limit is 128 million;"):
         load_image(path, size_px=64)
 
@@ -241,6 +270,128 @@ def test_what_cannot_be_saved(tmp_path: Path, name: str, picture: Any, words: st
     with pytest.raises(MediaError, match=words):
         save_image(tmp_path / name, picture)
     assert list(tmp_path.iterdir()) == []
+
+
+def photo_on_its_side() -> tuple[Image.Image, Image.Exif]:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return photo, exif
+
+
+def save_odd_pictures(folder: Path) -> None:
+    """Write pictures that are not what they seem: deep, turned, transparent, printed, moving."""
+    rng = np.random.default_rng(0)
+    grey = rng.random((64, 90), np.float32)
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray(grey).save(folder / "float.tiff")
+    photo, exif = photo_on_its_side()
+    for name in ("turned.jpg", "turned.png", "turned.webp", "turned.tiff"):
+        photo.save(folder / name, exif=exif)
+    photo.save(folder / "profile.png", icc_profile=b"no profile at all")
+    photo.save(folder / "keyed.png", transparency=photo.getpixel((0, 0)))
+    photo.convert("P").save(folder / "keyed.gif", transparency=3)
+    photo.convert("CMYK").save(folder / "print.jpg")
+    Image.fromarray(rng.integers(0, 256, (64, 64, 4), np.uint8)).save(folder / "layer.png")
+    (folder / "deep-colour.png").write_bytes(png_16(3, 2))
+    others = [photo.transpose(Image.Transpose.ROTATE_180), ImageOps.invert(photo)]
+    for name in ("moving.gif", "moving.webp", "moving.png", "moving.tiff"):
+        photo.save(folder / name, save_all=True, append_images=others, duration=100)
+
+
+def test_an_opened_picture_is_what_its_file_is(tmp_path: Path) -> None:
+    """Whatever the file holds: the same pixels, and the same note."""
+    save_odd_pictures(tmp_path)
+    told = ""
+    for path in sorted(tmp_path.iterdir()):
+        loaded, notes = load_image(path, size_px=64)
+        with Image.open(path) as opened:
+            fitted, object_notes = fit_image(opened, 64)
+            assert fitted.mode == "RGB"
+            assert (np.asarray(fitted) == np.asarray(loaded)).all(), path.name
+            assert object_notes == [note.replace(path.name, "image", 1) for note in notes]
+        told += "".join(notes)
+    for words in ("8 bits", "upright", "white", "crop", "CMYK", "profile", "frames"):
+        assert words in told
+
+
+def test_a_fitted_picture_fits(tmp_path: Path) -> None:
+    """Whatever was done to a picture is not done again: the command line loads before it asks."""
+    save_odd_pictures(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        loaded, _ = load_image(path, size_px=64)
+        again, notes = fit_image(loaded, 64)
+        assert notes == []
+        assert (np.asarray(again) == np.asarray(loaded)).all()
+
+
+def test_a_picture_that_is_decoded_already(tmp_path: Path) -> None:
+    """What was drawn on it stays, and its file may be closed."""
+    save_odd_pictures(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        with Image.open(path) as opened:
+            opened.load()
+            opened.paste(0, (0, 0, *opened.size))
+            drawn = opened.copy()
+        fitted, expected = (fit_image(picture, 64)[0] for picture in (opened, drawn))
+        assert (np.asarray(fitted) == np.asarray(expected)).all(), path.name
+        assert (np.asarray(opened) == np.asarray(drawn)).all()
+
+
+def test_the_frame_that_an_animation_stands_at(tmp_path: Path) -> None:
+    shots = [Image.new("RGB", (64, 64), (level, 0, 0)) for level in (200, 100, 50)]
+    for suffix in ("gif", "webp", "png", "tiff"):
+        path = tmp_path / f"moving.{suffix}"
+        shots[0].save(path, save_all=True, append_images=shots[1:], duration=100)
+        with Image.open(path) as opened:
+            opened.seek(1)
+            fitted, notes = fit_image(opened, 64)
+            assert opened.tell() == 1
+        assert np.abs(np.asarray(fitted).astype(int) - (100, 0, 0)).max() < 8
+        assert notes == ["image: used frame 2 of its 3 frames"]
+
+
+def test_a_picture_is_turned_once() -> None:
+    photo, exif = photo_on_its_side()
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG", exif=exif)
+    opened = Image.open(buffer)
+    upright = fit_image(photo.transpose(Image.Transpose.ROTATE_270), 64)[0]
+    for picture in (opened, opened.convert("RGB"), ImageOps.exif_transpose(opened)):
+        assert (np.asarray(fit_image(picture, 64)[0]) == np.asarray(upright)).all()
+
+
+def test_a_profile_of_the_mode_before_is_ignored() -> None:
+    """`convert` keeps the profile of the old mode, which says nothing of the new one."""
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    picture = Image.new("RGB", (64, 64), (200, 100, 50))
+    picture.info["icc_profile"] = lab
+    fitted, notes = fit_image(picture, 64)
+    assert fitted.getpixel((0, 0)) == (200, 100, 50)
+    assert notes == ["image: its colour profile is one of Lab and was ignored"]
+
+
+def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:
+    photo, _ = photo_on_its_side()
+    photo.save(tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    with Image.open(tmp_path / "whole.png") as closed:
+        pass
+    bad = {
+        r"image: has no pixels \(0x5\); give another picture": Image.new("RGB", (0, 5)),
+        "image: holds pixels that are not numbers": Image.new("F", (4, 4), float("nan")),
+        r"image: cannot be read \(.*truncated.*\); check that": Image.open(
+            io.BytesIO(data[: len(data) // 2])
+        ),
+        r"image: cannot be read \(.*check that its file is whole and still open, or": closed,
+        "image: has 16000x16000 pixels, the limit": Image.new("1", (16_000, 16_000)),
+    }
+    for words, picture in bad.items():
+        with pytest.raises(MediaError, match=words) as caught:
+            fit_image(picture, 64)
+        assert str(caught.value).count("\n") == 0
+    with pytest.raises(MediaError, match="size_px is 0"):
+        fit_image(photo, 0)
 
 
 def test_decode_image_keeps_the_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,23 @@ def test_a_picture_of_another_size_is_fitted_and_said() -> None:
     item, notes = CONFIG.media("image").load(Image.new("RGB", (200, 100), "red"))
     assert item.size == (64, 64)
     assert item.getpixel((32, 32)) == (255, 0, 0)
-    assert notes == ["image: (200, 100) fitted to (64, 64) pixels"]
+    assert notes == ["image: centre crop 100x100 of 200x100, resized to 64x64"]
 
 
 def test_a_transparent_picture_lies_on_white() -> None:
-    item, _ = CONFIG.media("image").load(Image.new("RGBA", (64, 64), (255, 0, 0, 0)))
+    item, notes = CONFIG.media("image").load(Image.new("RGBA", (64, 64), (255, 0, 0, 0)))
     assert item.getpixel((0, 0)) == (255, 255, 255)
+    assert notes == ["image: transparency laid on white"]
+
+
+@pytest.mark.parametrize("top", [65535, 1.0])
+def test_a_picture_of_many_shades_keeps_them(top: float) -> None:
+    """16-bit and float pictures have modes whose numbers go beyond 255, or stay below 1."""
+    shades = np.linspace(0, top, 64)[None].repeat(64, axis=0)
+    picture = Image.fromarray(shades.astype(np.float32 if top == 1 else np.uint16))
+    item, notes = CONFIG.media("image").load(picture)
+    assert np.abs(np.asarray(item)[0, :, 0] - np.linspace(0, 255, 64)).max() <= 1
+    assert notes == ["image: reduced to 8 bits"]
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(8.0, 5), (16.0, 10), (4.0, 2), (24.0, 15)])
@@ -78,6 +90,29 @@ def test_a_short_clip_holds_its_last_frame() -> None:
     clip = media.Video(np.broadcast_to(numbers, (3, 64, 64, 3)).copy(), 8.0)
     item, _ = CONFIG.media("video").load(clip)
     assert [int(frame.max()) for frame in item.frames[:5]] == [0, 1, 2, 2, 2]
+
+
+def test_a_single_frame_is_no_clip(tmp_path: Path) -> None:
+    """The object is refused as its file is."""
+    clip = media.Video(np.zeros((1, 64, 64, 3), np.uint8), 8.0)
+    clip.save(tmp_path / "still.mp4")
+    for source in (clip, tmp_path / "still.mp4"):
+        with pytest.raises(media.MediaError, match="is a single picture, not a moving one; ") as e:
+            CONFIG.media("video").load(source)
+        assert str(e.value).endswith(("give its frame as an image", "use --image"))
+
+
+def test_a_clip_without_its_sound_says_so(tmp_path: Path) -> None:
+    made = objects()
+    clip = replace(made["video"], audio=made["audio"])
+    item, notes = CONFIG.media("video").load(clip)
+    assert item.audio is None
+    assert notes == ["video: without its sound (to use it, give its audio too)"]
+    clip.save(tmp_path / "clip.mp4")
+    item, notes = CONFIG.media("video").load(tmp_path / "clip.mp4")
+    assert item.audio is None
+    assert notes == ["clip.mp4: without its sound (to use it, give the file as audio too)"]
+    assert CONFIG.media("audio").load(tmp_path / "clip.mp4")[1] == []
 
 
 def test_a_sound_of_another_rate_is_fitted_and_said() -> None:

@@ -158,7 +158,8 @@ def _add_outputs(parser: argparse.ArgumentParser, entries: Sequence[Modality]) -
         action="append",
         metavar="M=FILE",
         help="a stream that is given, such as video=silent.mp4: the others are made to fit it, "
-        "and it is a condition too; may be given for several modalities",
+        "and it is a condition too; for text a file, or else the words themselves; may be given "
+        "for several modalities",
     )
     group.add_argument(
         "--out",

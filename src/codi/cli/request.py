@@ -91,6 +91,7 @@ def _read_outputs(given: Sequence[str], keep: Mapping[str, Source]) -> tuple[str
 
 
 def _read_keep(given: Sequence[str]) -> dict[str, Source]:
+    """Return the kept streams; what is written is a file where there is one of that name."""
     keep: dict[str, Source] = {}
     for text in given:
         name, equals, source = text.partition("=")
@@ -98,8 +99,16 @@ def _read_keep(given: Sequence[str]) -> dict[str, Source]:
             raise ConfigError(f"--keep {text}: expected MODALITY=FILE, such as video=silent.mp4")
         if name in keep:
             raise ConfigError(f"--keep {name}= is given twice; a stream is kept once")
-        keep[name] = source_type(modality(name))(source)
+        is_words = modality(name).is_caption and not _is_file(source)
+        keep[name] = source if is_words else Path(source)
     return keep
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # longer than a name can be: words
+        return False
 
 
 def _read_weights(given: Sequence[float] | None, conditions: Sequence[Prompt]) -> tuple[float, ...]:

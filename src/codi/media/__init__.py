@@ -10,7 +10,7 @@ from codi.media.audio import Audio, decode_audio, fit_audio, has_audio, load_aud
 from codi.media.errors import MediaError
 from codi.media.files import atomic_path, atomic_write_bytes, atomic_write_text
 from codi.media.framing import resize_frames
-from codi.media.image import decode_image, load_image, save_image
+from codi.media.image import decode_image, fit_image, load_image, save_image
 from codi.media.text import load_text, save_text
 from codi.media.video import Video, decode_filmstrip, decode_video, load_video, save_video
 
@@ -26,6 +26,7 @@ __all__ = [
     "decode_image",
     "decode_video",
     "fit_audio",
+    "fit_image",
     "has_audio",
     "load_audio",
     "load_image",

@@ -132,6 +132,7 @@ def read_reel(
         tick_s=stream.time_base or Fraction(1, 1000),
         total_s=length_s(container, stream),
         pixel_aspect=float(stream.sample_aspect_ratio or 1),
+        has_sound=sound_stream(container) is not None,
     )
 
 

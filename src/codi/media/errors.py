@@ -97,6 +97,11 @@ def promise(promised_s: float, there_s: float) -> str:
     return f"its header promises {seconds(promised_s)}, but {there}"
 
 
+def motionless(source: str | os.PathLike[str], mend: str) -> MediaError:
+    """Say that a video has one frame."""
+    return fault(source, "is a single picture, not a moving one", mend)
+
+
 def seconds(duration_s: float) -> str:
     """Write a duration for a note: one decimal, two where the second one says something."""
     text = f"{duration_s:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,14 @@ _READABLE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF",
 
 _ORIENTATION_TAG = 0x0112
 _ICC_KEY = "icc_profile"
+# Pillow keeps 8 of the 16 bits of these layouts, and only what it has yet to decode names one.
+_16_BIT_COLOUR = re.compile(r";16[BLN]\b")
+# These count their frames by decoding them, which undoes what was drawn on the picture meanwhile.
+_COUNTED_BY_DECODING = ("GIF", "TIFF")
+
+_NARROWED = "reduced to 8 bits"
+# What notes and errors call a picture without a file.
+_OBJECT = "image"
 
 # File ending -> (Pillow's format, its options). WebP and PNG keep every pixel.
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,9 +65,38 @@ def load_image(path: str | os.PathLike[str], *, size_px: int) -> tuple[Image, li
     require_positive(size_px=size_px)
     with open_media(path) as handle:
         image, changes = _decode(handle, path)
-    changes += framing_notes(image.width, image.height, size_px)
-    note = f"{display(Path(path).name)}: {', '.join(changes)}"
-    return to_square(image, size_px), [note] if changes else []
+    return _squared(image, changes, size_px, display(Path(path).name))
+
+
+def fit_image(image: Image, size_px: int) -> tuple[Image, list[str]]:
+    """Make of a Pillow picture what `load_image` makes of its file: the same pixels and notes.
+
+    A picture that is decoded already no longer tells that its file had 16-bit colours, nor, as a
+    GIF or TIFF, that it had other frames. An orientation in its EXIF data is followed, which is
+    right after `Image.open` and `convert`; `ImageOps.exif_transpose` follows and removes it.
+
+    Args:
+        image: A picture of any mode and size, which stays as it is; of an animation, the frame
+            that it stands at is used.
+        size_px: Side of the square.
+
+    Returns:
+        RGB picture of size_px x size_px, and at most one line that says what was changed.
+
+    Raises:
+        MediaError: no pixels, more than `MAX_PIXELS`, a damaged or closed file behind it, or a
+            mode that does not become RGB.
+    """
+    require_positive(size_px=size_px)
+    with reading_picture(_OBJECT, None):
+        _require_sane_size(image, _OBJECT)
+        rgb, changes = _upright_rgb(image, _OBJECT)
+    return _squared(rgb, changes, size_px, _OBJECT)
+
+
+def _squared(image: Image, changes: list[str], size_px: int, name: str) -> tuple[Image, list[str]]:
+    changes = changes + framing_notes(image.width, image.height, size_px)
+    return to_square(image, size_px), [f"{name}: {', '.join(changes)}"] if changes else []
 
 
 def decode_image(data: bytes, *, name: str = "image") -> Image:
@@ -120,18 +158,47 @@ def _decode(handle: BinaryIO, source: str | os.PathLike[str]) -> tuple[Image, li
     """Return the whole picture as upright RGB, and what was done for it."""
     head = head_of(handle)
     with reading_picture(source, head), open_picture(handle, source) as image:
-        changes: list[str] = []
-        count = getattr(image, "n_frames", 1)
-        if count > 1 and image.format != "MPO":  # a photograph with its preview is one picture
-            changes.append(f"used the first of its {count} frames")
-        image.load()
-        upright = _turn_upright(image, changes)
-        return _to_rgb(_to_srgb(upright, changes), source, changes), changes
+        return _upright_rgb(image, source)
+
+
+def _upright_rgb(image: Image, source: str | os.PathLike[str]) -> tuple[Image, list[str]]:
+    """Return a new upright RGB picture of a picture of any mode, and what was done for it."""
+    changes: list[str] = []
+    count = _frame_count(image)
+    if count > 1:
+        at = image.tell()
+        changes.append(f"used {f'frame {at + 1}' if at else 'the first'} of its {count} frames")
+    if image.mode not in _WIDE_SCALES and _holds_16_bit_colour(image):
+        changes.append(_NARROWED)
+    image.load()
+    upright = _turn_upright(image, changes)
+    rgb = _to_rgb(_to_srgb(upright, changes), source, changes)
+    rgb.info.clear()  # orientation, profile and transparency are dealt with: never do it twice
+    return rgb, changes
+
+
+def _frame_count(image: Image) -> int:
+    if image.format == "MPO":  # a photograph with its preview is one picture
+        return 1
+    if image.format in _COUNTED_BY_DECODING and not getattr(image, "tile", None):
+        return 1
+    return getattr(image, "n_frames", 1)
+
+
+def _holds_16_bit_colour(image: Image) -> bool:
+    """Say whether a picture that is not decoded yet has 16-bit colours in its file."""
+    tiles: Any = getattr(image, "tile", ())  # each: decoder, box, offset, layout and more
+    return any(_16_BIT_COLOUR.search(str(tile[3])) for tile in tiles[:1])
 
 
 @contextmanager
-def reading_picture(source: str | os.PathLike[str], head: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises in the block into a `MediaError`, and keep its warnings quiet."""
+def reading_picture(source: str | os.PathLike[str], head: bytes | None) -> Iterator[None]:
+    """Turn whatever Pillow raises in the block into a `MediaError`, and keep its warnings quiet.
+
+    Args:
+        source: What error lines call the picture.
+        head: The first bytes of its file; None for a picture that somebody else opened.
+    """
     from PIL import Image as PillowImage
 
     try:
@@ -144,6 +211,10 @@ def reading_picture(source: str | os.PathLike[str], head: bytes) -> Iterator[Non
         raise _too_large(source, "more than 170 million") from error
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more.
     except Exception as error:
+        if head is None:
+            problem = f"cannot be read ({reason(error)})"
+            mend = "check that its file is whole and still open, or convert it to RGB"
+            raise fault(source, problem, mend) from error
         raise unreadable(source, head, "image", error) from error
 
 
@@ -154,9 +225,16 @@ def open_picture(handle: BinaryIO, source: str | os.PathLike[str]) -> Image:
     PillowImage.init()
     known = [name for name in _READABLE_FORMATS if name in PillowImage.OPEN]
     image = PillowImage.open(handle, formats=known)
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(source, f"{image.width}x{image.height}")
+    _require_sane_size(image, source)
     return image
+
+
+def _require_sane_size(image: Image, source: str | os.PathLike[str]) -> None:
+    size = f"{image.width}x{image.height}"
+    if not image.width * image.height:
+        raise fault(source, f"has no pixels ({size})", "give another picture")
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(source, size)
 
 
 def _too_large(source: str | os.PathLike[str], size: str) -> MediaError:
@@ -200,6 +278,10 @@ def _to_srgb(image: Image, changes: list[str]) -> Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
         label = display(ImageCms.getProfileDescription(profile).strip())
+        space = profile.profile.xcolor_space.strip()
+        if space != image.mode:  # kept from a mode that the picture was converted from
+            changes.append(f"its colour profile is one of {display(space)} and was ignored")
+            return image
         if image.mode == "RGB" and "srgb" in label.lower():
             return image
         target = ImageCms.createProfile("sRGB")
@@ -266,5 +348,5 @@ def _narrow(image: Image, source: str | os.PathLike[str], changes: list[str]) ->
     if not np.isfinite(grey).all():
         raise fault(source, "holds pixels that are not numbers (NaN or inf)", "save it anew")
     bright = np.clip(grey * _WIDE_SCALES[image.mode](float(grey.max())), 0, 255)
-    changes.append("reduced to 8 bits")
+    changes.append(_NARROWED)
     return PillowImage.fromarray(np.round(bright).astype(np.uint8)).convert("RGB")

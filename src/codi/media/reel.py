@@ -44,6 +44,7 @@ class Reel:
         tick_s: Resolution of its clock.
         total_s: Length as far as the file tells.
         pixel_aspect: Width of a pixel divided by its height, before any turning.
+        has_sound: Whether its file holds a sound track as well.
     """
 
     frames: Iterator[TimedFrame]
@@ -51,6 +52,7 @@ class Reel:
     tick_s: Fraction
     total_s: float | None = None
     pixel_aspect: float = 1.0
+    has_sound: bool = False
 
 
 @dataclass

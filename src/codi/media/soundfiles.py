@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from math import ceil
@@ -15,6 +16,10 @@ _UNKNOWN_LENGTH = 2**62
 # Lengths that programs write into a WAV header while they do not yet know the real one.
 _PLACEHOLDERS = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 _MOST_CHUNKS = 100
+# The first frame of an MP3 file may be a tag that tells the file's size: where it stands in the
+# frame goes by version and channels, and where the size stands in it by the flags.
+_SIZE_TAGS, _SIZE_TAG_PLACES = (b"Xing", b"Info"), (13, 21, 36)
+_HAS_FRAMES, _HAS_SIZE = 1, 2
 
 
 def read_with_soundfile(
@@ -27,9 +32,8 @@ def read_with_soundfile(
     """
     import soundfile
 
-    handle.seek(0)
     try:
-        with soundfile.SoundFile(handle) as file:
+        with soundfile.SoundFile(_with_true_size(handle)) as file:
             rate = file.samplerate
             known = file.frames < _UNKNOWN_LENGTH
             if need_s is None and not known:
@@ -50,12 +54,42 @@ def knows_sound(handle: BinaryIO) -> bool:
     """Say whether soundfile can open the file."""
     import soundfile
 
-    handle.seek(0)
     try:
-        with soundfile.SoundFile(handle):
+        with soundfile.SoundFile(_with_true_size(handle)):
             return True
     except (soundfile.LibsndfileError, TypeError):
         return False
+
+
+def _with_true_size(handle: BinaryIO) -> BinaryIO:
+    """Return the file from its beginning; an MP3 file that tells another size than its own, mended.
+
+    The size serves jumps alone, but when it is wrong, libmpg123 prints a warning past all of us.
+    """
+    handle.seek(0)
+    begin = _after_id3(handle.read(10))
+    handle.seek(begin)
+    frame = handle.read(64)
+    size = handle.seek(0, os.SEEK_END) - begin
+    handle.seek(0)
+    place = next((p for p in _SIZE_TAG_PLACES if frame[p : p + 4] in _SIZE_TAGS), None)
+    if place is None or len(frame) < 64 or frame[0] != 0xFF:
+        return handle
+    (flags,) = struct.unpack_from(">I", frame, place + 4)
+    at = place + (12 if flags & _HAS_FRAMES else 8)
+    (told,) = struct.unpack_from(">I", frame, at)
+    if not flags & _HAS_SIZE or abs(told - size) <= size / 200:  # the warning begins at 1 %
+        return handle
+    data = bytearray(handle.read())
+    struct.pack_into(">I", data, begin + at, size)
+    return io.BytesIO(data)
+
+
+def _after_id3(head: bytes) -> int:
+    """Return where the sound begins in an MP3 file: behind the ID3v2 tag that it may begin with."""
+    if len(head) < 10 or head[:3] != b"ID3":
+        return 0
+    return 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
 
 
 def _require_whole_wav(handle: BinaryIO, source: str | os.PathLike[str]) -> None:

@@ -19,11 +19,12 @@ _VISIBLE = frozenset("LNPS")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def load_text(text_or_path: str | os.PathLike[str]) -> tuple[str, list[str]]:
+def load_text(source: str | os.PathLike[str]) -> tuple[str, list[str]]:
     """Read a prompt: NFC, every run of white space one space, no white space around it.
 
-    A path object, or a string that ends in `.txt`, names a file; any other string is the text
-    itself, whatever files there are.
+    Args:
+        source: A string, which is the text itself, whatever it ends in and whatever files there
+            are; or a path object, which names a text file.
 
     Returns:
         The text, and at most one line that says what was changed.
@@ -31,10 +32,10 @@ def load_text(text_or_path: str | os.PathLike[str]) -> tuple[str, list[str]]:
     Raises:
         MediaError: no such file, not UTF-8, control characters, empty, or over `MAX_BYTES`.
     """
-    if isinstance(text_or_path, str) and not text_or_path.strip().lower().endswith(".txt"):
-        return _tidy(text_or_path, _PROMPT)
-    source = os.fspath(text_or_path)
-    return _tidy(_read(source), display(Path(source).name))
+    if isinstance(source, str):
+        return _tidy(source, _PROMPT)
+    path = os.fspath(source)
+    return _tidy(_read(path), display(Path(path).name))
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:

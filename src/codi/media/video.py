@@ -16,7 +16,7 @@ import numpy as np
 from codi.media.animation import open_animation
 from codi.media.audio import Audio, require_playable
 from codi.media.container import open_container, picture_stream, read_reel, sound_stream
-from codi.media.errors import display, fault, require_positive, seconds
+from codi.media.errors import display, fault, motionless, require_positive, seconds
 from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.framing import framing_notes, require_frames
 from codi.media.image import decode_image
@@ -72,7 +72,8 @@ def load_video(
     """Read the beginning of a video as square frames at a fixed rate, without its sound.
 
     Frame i is what the file shows at i / fps seconds, by its own presentation times. A shorter
-    video holds its last frame. `load_audio` reads the sound track of the same file.
+    video holds its last frame. `load_audio` reads the sound track of the same file, and the note
+    says so where there is one.
 
     Args:
         path: MP4, MOV, MKV, WebM, AVI, GIF, animated WebP or PNG, or anything else PyAV reads.
@@ -122,8 +123,7 @@ def _read(
     if taken.seen == 0:
         raise fault(source, "holds no frame that can be decoded", "copy it again or save it anew")
     if taken.seen == 1:
-        mend = "save it as a PNG file and use --image"
-        raise fault(source, "is a single picture, not a moving one", mend)
+        raise motionless(source, "save it as a PNG file and use --image")
     video = Video(np.stack([np.asarray(picture) for picture in taken.pictures]), fps)
     return video, _changes(reel, taken, video, size_px)
 
@@ -215,4 +215,7 @@ def _changes(reel: Reel, taken: Sampled, video: Video, size_px: int) -> list[str
         changes.append("turned upright as its rotation asks")
     if taken.pixel_aspect != 1:
         changes.append("pixels that are not square made square")
-    return changes + framing_notes(taken.width_px, taken.height_px, size_px, taken.pixel_aspect)
+    changes += framing_notes(taken.width_px, taken.height_px, size_px, taken.pixel_aspect)
+    if reel.has_sound:
+        changes.append("without its sound (to use it, give the file as audio too)")
+    return changes

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from codi import media
-from codi.media.image import flatten
 from codi.modalities.base import file_name
 
 
@@ -36,13 +35,10 @@ class ImageMedia:
     size_px: int
 
     def load(self, source: Any) -> tuple[Image.Image, list[str]]:
-        """Return the picture of a file or of a PIL image, cropped and resized."""
+        """Return the picture of a file or of a PIL image: upright, RGB, cropped, resized."""
         if not isinstance(source, Image.Image):
             return media.load_image(file_name(source, "a PIL image"), size_px=self.size_px)
-        frames = media.resize_frames(np.asarray(flatten(source))[None], self.size_px)
-        size = (self.size_px, self.size_px)
-        notes = [] if source.size == size else [f"image: {source.size} fitted to {size} pixels"]
-        return Image.fromarray(frames[0]), notes
+        return media.fit_image(source, self.size_px)
 
     def to_array(self, item: Image.Image) -> np.ndarray:
         """Return uint8 (1, H, W, 3)."""

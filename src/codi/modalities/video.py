@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from codi import media
+from codi.media.errors import motionless
 from codi.modalities.base import file_name
 from codi.modalities.image import frames_to_tensor, tensor_to_frames
 
@@ -24,17 +25,28 @@ class VideoMedia:
     fps: float
 
     def load(self, source: Any) -> tuple[media.Video, list[str]]:
-        """Return the clip of a file or of a `Video`, cropped, resized and resampled in time."""
+        """Return the clip of a file or of a `Video`: silent, cropped, resized, resampled in time.
+
+        Raises:
+            MediaError: a file that cannot be used, or a single frame.
+            ConfigError: neither a file name nor a `Video`.
+        """
         if not isinstance(source, media.Video):
             path = file_name(source, "a Video")
             return media.load_video(path, frames=self.frames, fps=self.fps, size_px=self.size_px)
+        if len(source.frames) == 1:
+            raise motionless("video", "give its frame as an image")
         times_s = np.arange(self.frames) / self.fps
         # What is shown at an instant is the last frame that began before it, or with it.
         shown = np.floor(times_s * source.fps + 1e-6).astype(int).clip(max=len(source.frames) - 1)
         clip = media.Video(media.resize_frames(source.frames[shown], self.size_px), self.fps)
         own, fitted = ((*v.frames.shape[:3], v.fps) for v in (source, clip))
-        notes = [f"video: {own} (frames, height, width, fps) fitted to {fitted}"]
-        return clip, [] if own == fitted else notes
+        changes = []
+        if own != fitted:
+            changes.append(f"{own} (frames, height, width, fps) fitted to {fitted}")
+        if source.audio is not None:
+            changes.append("without its sound (to use it, give its audio too)")
+        return clip, [f"video: {', '.join(changes)}"] if changes else []
 
     def to_array(self, item: media.Video) -> np.ndarray:
         """Return uint8 (F, H, W, 3)."""
