@@ -16,6 +16,7 @@ import codi
 from codi import media
 from codi.build import Model
 from codi.config import ConfigError
+from codi.diffusion import GuidanceRule
 from codi.pipeline import Condition, Generation, Pipeline, SamplingSettings, load
 from codi.types import Latents
 from codi.weights import save_model
@@ -278,6 +279,12 @@ def test_impossible_settings_of_sampling_are_refused(
         pipeline.describe(SamplingSettings(**settings), ["audio"])
 
 
+@pytest.mark.parametrize("scale", [float("nan"), float("-inf")])
+def test_a_rule_of_guidance_is_finite(scale: float) -> None:
+    with pytest.raises(ValueError, match=f"guidance scale is {scale}; choose a finite number"):
+        GuidanceRule(scale)
+
+
 def test_an_empty_interval_of_guidance_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(ConfigError, match=r"guidance_interval = \[800, 200\]"):
         pipeline.describe(SamplingSettings(guidance_interval=(800, 200)), ["audio"])
@@ -348,8 +355,10 @@ def test_a_kept_stream_brings_the_diffuser_whose_step_embedding_it_shares(tmp_pa
 
 def test_a_kept_stream_is_a_prompt_as_well(pipeline: Pipeline) -> None:
     given = objects()
-    notes = pipeline.generate(to=["audio"], keep={"image": Image.new("RGB", (9, 9))}, steps=1).notes
-    assert notes == ["image: (9, 9) fitted to (64, 64) pixels"]
+    made = pipeline.generate(to=["audio"], keep={"image": Image.new("RGB", (9, 9))}, steps=1)
+    [note] = made.notes  # what it is read for twice is told once
+    assert note.startswith("image: ")
+    assert made["image"][0].size == (64, 64)
     plain = pipeline.generate([("image", given["image"])], ["audio"], steps=1)
     kept = pipeline.generate(to=["audio"], keep={"image": given["image"]}, steps=1)
     assert not np.array_equal(plain["audio"][0].samples, kept["audio"][0].samples)
@@ -370,6 +379,8 @@ def test_a_kept_stream_is_a_prompt_as_well(pipeline: Pipeline) -> None:
         ({"to": ["image"], "steps": 1001}, "steps = 1001; give a number from 1 to 1000"),
         ({"to": ["image"], "conditions": [("sound", "x.wav")]}, "unknown modality"),
         ({"to": ["image"], "conditions": [("image", 5)]}, "expected a file name or a PIL image"),
+        ({"to": ["image"], "guidance": float("nan")}, "guidance of image is nan; give a finite"),
+        ({"to": ["image"], "guidance": {"image": float("inf")}}, "guidance of image is inf; give"),
     ],
 )
 def test_a_contradictory_request_is_an_error(
@@ -377,6 +388,84 @@ def test_a_contradictory_request_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         pipeline.generate(**request_)
+
+
+PAIRS = 'expected pairs such as [("text", "a red ball")], with a weight or without, got '
+WHOLE = "expected a whole number such as "
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"conditions": "ball"}, PAIRS + "'ball'"),
+        ({"conditions": ("text", "ball")}, PAIRS + "('text', 'ball')"),
+        ({"conditions": {"text": "ball"}}, PAIRS + "{'text': 'ball'}"),
+        ({"conditions": [("text",)]}, PAIRS + "[('text',)]"),
+        ({"conditions": [(5, "ball")]}, PAIRS + "[(5, 'ball')]"),
+        ({"conditions": [("text", "ball", "1")]}, PAIRS + "[('text', 'ball', '1')]"),
+        ({"conditions": None}, PAIRS + "None"),
+        ({"negative": "ball"}, PAIRS + "'ball'"),
+        ({"to": 5}, 'expected names of modalities such as ["image", "audio"], got 5'),
+        ({"to": ["image", 5]}, "expected names of modalities such as "),
+        ({"seeds": 3}, "expected whole numbers from 0 up such as [0, 1, 2], got 3"),
+        ({"seeds": [1.5]}, "expected whole numbers from 0 up such as [0, 1, 2], got [1.5]"),
+        ({"seeds": [-1]}, "expected whole numbers from 0 up such as [0, 1, 2], got [-1]"),
+        ({"seeds": "12"}, "expected whole numbers from 0 up such as [0, 1, 2], got '12'"),
+        ({"keep": "silent.mp4"}, 'expected streams by modality such as {"video": "silent.mp4"}, '),
+        ({"steps": "2"}, WHOLE + "20, got '2'"),
+        ({"steps": 2.5}, WHOLE + "20, got 2.5"),
+        ({"steps": True}, WHOLE + "20, got True"),
+        ({"reuse": 1.5}, WHOLE + "2, got 1.5"),
+        ({"batch": 0}, "expected a whole number from 1 up, got 0"),
+        ({"batch": None}, "expected a whole number from 1 up, got None"),
+        ({"guidance": "3"}, "expected a number, or numbers by modality such as "),
+        ({"guidance": {"image": None}}, "expected a number, or numbers by modality such as "),
+        ({"guidance": torch.ones(2)}, "expected a number, or numbers by modality such as "),
+        ({"guidance": 10**400}, "expected a number, or numbers by modality such as "),
+        ({"eta": 1.5}, "expected a number from 0 to 1, got 1.5"),
+        ({"sampler": 5}, 'expected a name such as "ddim", got 5'),
+        ({"spacing": ["ldm"]}, "expected a name such as \"trailing\", got ['ldm']"),
+        ({"guidance_interval": 5}, "expected the lowest and the highest step t such as "),
+        ({"guidance_interval": (1, 2, 3)}, "expected the lowest and the highest step t such as "),
+        ({"callback": 5}, "expected a function of a step and the number of steps, got 5"),
+    ],
+    ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
+)
+def test_an_argument_of_another_type_is_one_line_that_says_what_is_expected(
+    pipeline: Pipeline, argument: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        pipeline.generate(**argument)
+    assert str(caught.value).startswith(f"{next(iter(argument))}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_other_libraries_are_numbers(pipeline: Pipeline) -> None:
+    ours: dict[str, Any] = {"seeds": [0, 1], "steps": 2, "guidance": 3.0}
+    others = {"seeds": np.arange(2), "steps": np.int64(2), "guidance": torch.tensor(3.0)}
+    plain = pipeline.generate([("text", SENTENCE, 1.0)], "text", **ours)
+    other = pipeline.generate([("text", SENTENCE, np.float32(1))], "text", **(ours | others))
+    assert plain == other
+    assert plain.settings == other.settings
+    assert type(other.settings["steps"]) is int
+
+
+@pytest.mark.parametrize("settings", [{"steps": "2"}, {"sampler": "dimm"}, {"guidance": np.nan}])
+def test_settings_are_refused_before_anything_is_sampled(
+    pipeline: Pipeline, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        pipeline.describe(SamplingSettings(**settings), ["audio"])
+
+
+@pytest.mark.parametrize("guidance", [1, {"text": 1.0, "image": 1.0}])
+def test_a_negative_prompt_that_steers_nothing_is_refused(
+    pipeline: Pipeline, guidance: float | dict[str, float]
+) -> None:
+    to, negative = ["text", "image"], [("text", "a star")]
+    with pytest.raises(ConfigError, match="change nothing at guidance 1; give a higher guidance"):
+        pipeline.generate(to=to, negative=negative, guidance=guidance, steps=1)
+    pipeline.generate(to=to, negative=negative, guidance={"text": 1.0, "image": 2.0}, steps=1)
 
 
 def test_a_modality_may_be_input_only() -> None:
@@ -392,8 +481,13 @@ def test_numbers_that_are_not_finite_are_an_error() -> None:
     model = awake_model()
     with torch.no_grad():
         next(model.part("diffusers", "audio").parameters()).fill_(float("nan"))
-    with pytest.raises(ConfigError, match=r"made numbers that are not finite in torch.float32"):
-        Pipeline(model.config, model=model).generate(to=["audio"], steps=1)
+    said = r"made numbers that are not finite in torch.float32; try a lower guidance than audio 2 "
+    with pytest.raises(ConfigError, match=said):
+        Pipeline(model.config, model=model).generate(to=["audio"], steps=1, guidance=2)
+    model.to(torch.bfloat16)
+    narrow = Pipeline(model.config, model=model, dtype=torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"torch.bfloat16; try --dtype float32, a lower guidance"):
+        narrow.generate(to=["audio"], steps=1)
 
 
 def test_a_model_in_memory_without_a_part_says_so() -> None:
@@ -413,6 +507,24 @@ def test_unit_contexts_are_guided_away_from_media_that_show_nothing() -> None:
     torch.testing.assert_close(unprompted, 0.75 * grey)
 
 
+# --- types of numbers ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_type_of_torch_is_as_good_as_its_name(folder: Path, dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    for given in (dtype, name):
+        pipeline = load(folder, device="cpu", dtype=given, compute_dtype=given)
+        assert (pipeline.dtype, pipeline.compute_dtype) == (dtype, dtype)
+
+
+@pytest.mark.parametrize("which", ["dtype", "compute_dtype"])
+@pytest.mark.parametrize("given", [torch.float64, "float65", 5])
+def test_other_types_of_numbers_are_refused(folder: Path, which: str, given: Any) -> None:
+    with pytest.raises(ConfigError, match=f"unknown {which} '{given}'; .*known: float32, "):
+        load(folder, device="cpu", **{which: given})
+
+
 # --- what is told ---
 
 
@@ -420,6 +532,14 @@ def test_every_step_is_reported(pipeline: Pipeline) -> None:
     seen: list[tuple[int, int]] = []
     pipeline.generate(to=["text"], steps=3, callback=lambda step, steps: seen.append((step, steps)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_steps_of_every_batch_are_counted_anew(pipeline: Pipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    pipeline.generate(
+        to=["text"], seeds=[0, 1], batch=1, steps=2, callback=lambda *at: seen.append(at)
+    )
+    assert seen == [(1, 2), (2, 2)] * 2
 
 
 def test_the_settings_say_how_to_make_it_again(pipeline: Pipeline) -> None:

@@ -162,6 +162,27 @@ def test_an_unknown_model_says_what_works() -> None:
         find_model("nowhere")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("paper", r"'paper' is a preset without weights; train it .* or convert .*--model paper\)"),
+        ("recipe-tiny", "recipe-tiny is a recipe; codi train recipe-tiny --out DIR makes its"),
+    ],
+)
+def test_a_preset_without_weights_says_what_brings_them(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_model(name)
+
+
+def test_the_folder_of_a_run_says_where_its_model_is(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.toml").write_bytes((folder / "config.toml").read_bytes())
+    with pytest.raises(ConfigError) as caught:
+        find_model(tmp_path)
+    assert str(caught.value) == f"{tmp_path} is a run's folder; its model is {tmp_path / 'model'}"
+    assert find_model(tmp_path / "model") == tmp_path / "model"
+
+
 def test_missing_parts_are_listed(folder: Path, tmp_path: Path, model: Model) -> None:
     save_model(small_model(parts=["codecs.image"]), tmp_path)
     assert missing_parts(tmp_path, model.config) == [

@@ -9,6 +9,7 @@ import gc
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from codi.diffusion import (
     ProductSpace,
 )
 from codi.encoders.mixing import interpolated, of_one_length
-from codi.generation import Condition, Conditions, Generation, SamplingSettings
+from codi.generation import Condition, Conditions, Generation, SamplingSettings, read_argument
 from codi.memory import return_freed_memory
 from codi.nn.precision import cpu_compute_dtype
 from codi.nn.readiness import Readiness
@@ -92,8 +93,10 @@ class Pipeline:
             conditions: prompts, e.g. `[("text", "a red ball", 0.7), ("audio", "knock.wav", 0.3)]`;
                 weights are normalised to 1. None at all generates unconditionally.
             to: names of the modalities to generate together.
-            seeds: a sample depends on its seed alone, not on the batch or on the other outputs.
-            negative: what to steer away from, in place of "no prompt".
+            seeds: the noise of each output depends on its seed alone. The sample also depends on
+                the outputs made with it, which hear each other, and on the batch up to rounding.
+            negative: what to steer away from, in place of "no prompt"; needs a guidance other
+                than 1.
             keep: streams that are given, e.g. `{"video": "silent.mp4"}`: held clean while the
                 others are generated around them, and conditions as well.
             sampler: name of a sampler; the model's own when None, like the next six.
@@ -105,23 +108,28 @@ class Pipeline:
                 the others cost half.
             reuse: compute the inside of the diffusers at every n-th evaluation only (DeepCache, Ma
                 et al. 2024); 1 at each.
-            callback: called as callback(step, steps) after every step.
+            callback: called as callback(step, steps) after every step, from 1 anew for each batch.
             batch: most samples denoised, and decoded, at once.
 
         Raises:
-            ConfigError: an unknown modality or sampler, or a contradictory request.
+            ConfigError: an argument of another type, an unknown modality or sampler, or a
+                contradictory request.
             MediaError: a file that cannot be used.
         """
-        to = [to] if isinstance(to, str) else list(to)
-        kept_sources = dict(keep or {})
+        prompts, away = _read("conditions", conditions), _read("negative", negative)
+        to, seeds, batch = _read("to", to), _read("seeds", seeds), _read("batch", batch)
+        kept_sources, callback = _read("keep", keep) or {}, _read("callback", callback)
         settings = SamplingSettings(
             sampler, steps, guidance, eta, spacing, guidance_interval, reuse
         )
         self._check(to, kept_sources)
-        self.describe(settings, to)  # refuses what is impossible before anything is loaded
-        prompts = [c if isinstance(c, Condition) else Condition(*c) for c in conditions]
+        described = self.describe(settings, to)  # refuses the impossible before loading anything
+        if away and all(scale == 1 for scale in described["guidance"].values()):
+            raise ConfigError(
+                "negative prompts change nothing at guidance 1; give a higher guidance, such as 3, "
+                "or leave them out"
+            )
         prompts += [Condition(name, source) for name, source in kept_sources.items()]
-        away = [c if isinstance(c, Condition) else Condition(*c) for c in negative]
         streams = [*to, *kept_sources]
         needed = self._needed(streams, [c.modality for c in (*prompts, *away)], kept_sources)
         self._look_for([*needed, *self.config.parts(("codecs",), to)])
@@ -154,7 +162,7 @@ class Pipeline:
                 outputs[name] += items
         self._drop("codecs")
         outputs |= {name: [original] * len(seeds) for name, original in originals.items()}
-        return Generation(outputs, notes, self.describe(settings, to))
+        return Generation(outputs, notes, described)
 
     # --- stations on the way ---
 
@@ -265,9 +273,7 @@ class Pipeline:
         schedule = self.model.schedule
         space = ProductSpace({name: tuple(self.config.modality(name).latent) for name in to})
         noise = NoiseSource(Noise(list(seeds)), space)
-        sampler = SAMPLERS.get(resolved["sampler"])
-        if sampler is None:
-            raise ConfigError(unknown("sampler", resolved["sampler"], SAMPLERS))
+        sampler = SAMPLERS[resolved["sampler"]]
         against = self.empty_context(len(seeds)) if against is None else against
         context, against = of_one_length([context, against.to(context)])
         denoise = JointDenoiser(
@@ -307,9 +313,11 @@ class Pipeline:
             callback=report,
         )
         if not torch.isfinite(z).all():
+            scales = ", ".join(f"{name} {scale:g}" for name, scale in resolved["guidance"].items())
+            wider = "" if self.compute_dtype == torch.float32 else "--dtype float32, "
             raise ConfigError(
                 f"model {self.config.name!r} made numbers that are not finite in "
-                f"{self.compute_dtype}; try --dtype float32, a lower guidance or more steps"
+                f"{self.compute_dtype}; try {wider}a lower guidance than {scales} or more steps"
             )
         return space.unpack(z)
 
@@ -325,9 +333,14 @@ class Pipeline:
         }
 
     def describe(self, settings: SamplingSettings, to: Sequence[str]) -> dict[str, Any]:
-        """Return the settings with every default filled in, and the versions that made them."""
+        """Return the settings with every default filled in, and the versions that made them.
+
+        Raises:
+            ConfigError: a setting of another type, or one that this model cannot do.
+        """
         from codi import __version__
 
+        settings = replace(settings, **{k: _read(k, v) for k, v in vars(settings).items()})
         own = self.config.sampling
         steps = own.steps if settings.steps is None else settings.steps
         if not 1 <= steps <= self.model.schedule.T:
@@ -350,6 +363,8 @@ class Pipeline:
         if spacing not in SPACINGS:
             raise ConfigError(unknown("spacing", spacing, SPACINGS))
         name = settings.sampler or own.sampler
+        if name not in SAMPLERS:
+            raise ConfigError(unknown("sampler", name, SAMPLERS))
         eta = settings.eta
         if eta is None and name == own.sampler and own.eta:
             eta = own.eta
@@ -464,12 +479,16 @@ class Pipeline:
     def _guidance(
         self, given: float | Mapping[str, float] | None, to: Sequence[str]
     ) -> dict[str, float]:
-        if isinstance(given, Mapping):
-            for name in given:
-                if name not in to:
-                    raise ConfigError(unknown("modality to guide:", name, to))
-            return {n: float(given.get(n, self.config.modality(n).guidance)) for n in to}
-        return {n: self.config.modality(n).guidance if given is None else float(given) for n in to}
+        wanted = given if isinstance(given, Mapping) else dict.fromkeys(to, given)
+        for name in wanted:
+            if name not in to:
+                raise ConfigError(unknown("modality to guide:", name, to))
+        own = {name: self.config.modality(name).guidance for name in to}
+        scales = own | {name: scale for name, scale in wanted.items() if scale is not None}
+        for name, scale in scales.items():
+            if not math.isfinite(scale):
+                raise ConfigError(f"guidance of {name} is {scale}; give a finite number, such as 3")
+        return scales
 
     def _keep(self, sources: Mapping[str, Any], notes: list[str]) -> tuple[Latents, dict[str, Any]]:
         """Return clean latents (1, ...) and the objects of the streams that are given."""
@@ -503,8 +522,8 @@ def load(
     model: str | Path = "tiny",
     *,
     device: str = "auto",
-    dtype: str = "auto",
-    compute_dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    compute_dtype: str | torch.dtype = "auto",
     offload: bool = False,
     compile: bool = False,
 ) -> Pipeline:
@@ -513,9 +532,9 @@ def load(
     Args:
         model: "tiny", or a folder with `config.toml` and weights.
         device: "auto" takes a GPU where there is one.
-        dtype: what the weights are held in: float32 (or fp32), bfloat16 (bf16) or float16 (fp16);
-            "auto" is float32 on a CPU, bfloat16 on a GPU. Weights that are stored in this type are
-            not read into memory, but mapped.
+        dtype: what the weights are held in: float32 (or fp32), bfloat16 (bf16) or float16 (fp16),
+            as a name or a `torch.dtype`; "auto" is float32 on a CPU, bfloat16 on a GPU. Weights
+            that are stored in this type are not read into memory, but mapped.
         compute_dtype: what they are computed in, layer by layer where it is another type. "auto" is
             `dtype` on a GPU, and on a CPU for float32; 16 bits are computed in bfloat16 where a try
             shows that the CPU is fast at it, else in float32. float16 is refused on a CPU, where it
@@ -563,10 +582,18 @@ def load(
     )
 
 
-def _dtype(what: str, name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ConfigError(unknown(what, name, DTYPES))
-    return DTYPES[name]
+def _dtype(what: str, given: str | torch.dtype) -> torch.dtype:
+    found = DTYPES.get(given) if isinstance(given, str) else given
+    if found is None or found not in DTYPES.values():
+        raise ConfigError(unknown(what, str(given), DTYPES))
+    return found
+
+
+def _read(name: str, given: Any) -> Any:
+    try:
+        return read_argument(name, given)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 __all__ = ["Condition", "Generation", "Pipeline", "SamplingSettings", "load"]

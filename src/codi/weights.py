@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from codi.build import Model, ModelConfig, load_config, with_files_in
+from codi.build import PRESETS, Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
 from codi.media import atomic_path, atomic_write_text
 from codi.nn.precision import held
@@ -36,14 +36,28 @@ def find_model(name_or_folder: str | Path) -> Path:
     """Return the folder of a model: one given as a path, or one shipped under this name.
 
     Raises:
-        ConfigError: neither exists; names the nearest shipped model.
+        ConfigError: neither exists; names the nearest shipped model, or what would become one: a
+            run's folder, a preset without weights, a recipe.
     """
-    for folder in (Path(name_or_folder), SHIPPED / str(name_or_folder)):
+    given, name = Path(name_or_folder), str(name_or_folder)
+    for folder in (given, SHIPPED / name):
         if (folder / "config.toml").is_file():
             return folder
+    if (given / "model" / "config.toml").is_file():
+        raise ConfigError(f"{given} is a run's folder; its model is {given / 'model'}")
+    if (PRESETS / f"{name}.toml").is_file() and name.startswith("recipe-"):
+        raise ConfigError(
+            f"{name} is a recipe; codi train {name} --out DIR makes its model, in DIR/model"
+        )
+    if (PRESETS / f"{name}.toml").is_file():
+        raise ConfigError(
+            f"model {name!r} is a preset without weights; train it (codi train RECIPE --out DIR "
+            f"makes DIR/model) or convert published weights (codi convert SOURCE --to DIR "
+            f"--model {name}), and give that folder"
+        )
     shipped = [p.parent.name for p in sorted(SHIPPED.glob("*/config.toml"))]
     raise ConfigError(
-        unknown("model", str(name_or_folder), shipped)
+        unknown("model", name, shipped)
         + "; a folder with a config.toml, as `codi train` writes it, works too"
     )
 

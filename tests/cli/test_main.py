@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import resource
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 
 import codi
-from codi.cli import COMMANDS, build_parser, main
+from codi import cli
+from codi.cli import build_parser, commands, main
+from codi.config import ConfigError
+from codi.diffusion import SAMPLERS, SPACINGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +54,7 @@ OPTIONS = {
 """Options people rely on: adding one is a line here, taking one away breaks somebody's script."""
 
 
-def commands(
+def subcommands(
     parser: argparse.ArgumentParser, name: str = ""
 ) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     below = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
@@ -58,7 +62,7 @@ def commands(
         yield name, parser
     for choices in below:
         for word, child in choices.items():
-            yield from commands(child, f"{name} {word}".strip())
+            yield from subcommands(child, f"{name} {word}".strip())
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,17 +78,17 @@ def test_option_names_are_frozen() -> None:
         name: " ".join(
             sorted(o for o in parser._option_string_actions if o not in ("-h", "--help"))
         )
-        for name, parser in commands(build_parser())
+        for name, parser in subcommands(build_parser())
     }
     assert found == OPTIONS
 
 
 def test_every_command_explains_itself_with_an_example() -> None:
-    for name in COMMANDS:
+    for name in commands():
         with pytest.raises(SystemExit) as stop:
             main([name, "--help"])
         assert stop.value.code == 0
-    for name, parser in commands(build_parser()):
+    for name, parser in subcommands(build_parser()):
         assert parser.description, name
         top = name.split(maxsplit=1)[0]
         assert f"codi {top}" in parser.format_help(), name
@@ -148,7 +152,14 @@ def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> N
         (["genrate"], ["unknown command 'genrate'", "did you mean 'generate'"]),
         (["generate", "--txt", "a"], ["unknown option --txt", "did you mean --text"]),
         (["generate", "--tex", "a"], ["unknown option --tex", "codi generate --help"]),
-        (["generate", "a ball"], ["'a ball' belongs to no option"]),
+        (
+            ["generate", "a red ball", "--to", "image"],
+            ["'a red ball' belongs to no option; did you mean --text \"a red ball\"?"],
+        ),
+        (["generate", "--text", "a", "red", "ball"], ['did you mean --text "a red ball"?']),
+        (["generate", "a", "$5", "ball"], ["did you mean --text 'a $5 ball'?"]),
+        (["generate", __file__], [f"'{__file__}' belongs to no option; see"]),
+        (["presets", "tiny"], ["'tiny' belongs to no option; see codi presets --help"]),
         (["generate", "--num", "0"], ["--num", "'0' is not a whole number from 1 up"]),
         (["generate", "--text"], ["--text", "expected one argument"]),
         (["bench"], ["KIND", "codi bench --help"]),
@@ -171,6 +182,82 @@ def test_a_mistake_is_one_line_with_the_mend(
     for part in parts:
         assert part in printed.err
     assert not list(tmp_cwd.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
+        SystemError("error return without exception set"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("told", [False, True])
+def test_too_little_memory_is_one_line(
+    error: Exception,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_words: list[str]) -> int:
+        if told:  # by what takes it for a damaged file
+            raise ConfigError("weights.safetensors: damaged or unreadable") from error
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("codi: error: out of memory; work on fewer samples")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive descriptor for a convolution"),
+        ImportError("No module named 'x'"),
+    ],
+    ids=repr,
+)
+def test_a_bug_shows_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(type(error)):
+        main([])
+
+
+def test_an_interrupt_is_heard_from_the_first_import_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Until `main` is entered, Ctrl-C is a traceback: the modules of commands are imported in it.
+    script = (
+        "import sys\n"
+        "from codi.cli import main\n"
+        "early = [n for n in sys.modules if n == 'argparse' or n.startswith('codi.')]\n"
+        "assert early == ['codi.cli'], early\n"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "commands", interrupted)
+    assert main(["generate", "--help"]) == 130
+    assert capsys.readouterr().err == "codi: stopped\n"
+
+
+def test_help_lists_all_samplers_and_spacings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"of the steps: {', '.join(SPACINGS)} " in printed
+    assert set(SAMPLERS) <= set(printed.replace(",", " ").split())
 
 
 def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:

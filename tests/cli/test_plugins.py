@@ -103,11 +103,57 @@ def test_a_plugin_that_is_not_there_is_one_line(
     assert capsys.readouterr().err.startswith(f"codi: error: plugin '{name}': no such ")
 
 
-def test_what_fails_inside_a_plugin_is_not_hidden(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        ("\nimport no_such_module_at_all", 2, "ModuleNotFoundError: No module named 'no_such_"),
+        ("def f(:\n  pass", 1, "SyntaxError: invalid syntax"),
+        ("x = 1\nraise RuntimeError", 2, "RuntimeError; mend it"),
+        ("raise ValueError('two\\nlines')", 1, "ValueError: two lines; mend it"),
+        ("import json\n\njson.loads('{')", 3, "JSONDecodeError: Expecting property name"),
+        ("exec('a b')", 1, "SyntaxError: invalid syntax (<string>, line 1)"),
+        (SOURCE + SOURCE.replace("a smell", "another"), 8, "modality 'smell' "),
+    ],
+)
+@pytest.mark.parametrize("by", ["file", "module"])
+def test_what_fails_inside_a_plugin_is_one_line_with_its_place(
+    by: str,
+    source: str,
+    line: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path = tmp_path / "broken.py"
-    path.write_text("import no_such_module_at_all")
-    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+    path.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = str(path) if by == "file" else "broken"
+    assert main(["--plugin", name, "generate", "--help"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"codi: error: plugin '{name}': {path}, line {line}: {said}")
+    assert printed.endswith("; mend it, or leave the plugin out\n")
+    assert printed.count("\n") == 1
+    assert not [name for name in sys.modules if name.endswith(("broken", "broken_py"))]
+
+
+def test_a_plugin_that_nothing_can_import_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"plugin '\.up': TypeError: .*; mend it, or leave"):
+        load_plugin(".up")
+
+
+def test_a_plugin_may_end_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "leaving.py"
+    path.write_text("raise SystemExit(7)")
+    with pytest.raises(SystemExit) as stop:
         load_plugin(str(path))
-    assert not [name for name in sys.modules if name.startswith("codi_plugin") and "broken" in name]
-    with pytest.raises(ConfigError, match="no such file"):
-        load_plugin(str(tmp_path / "absent.py"))
+    assert stop.value.code == 7
+    assert not [name for name in sys.modules if "leaving" in name]
+
+
+def test_the_cause_of_an_error_inside_a_plugin_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("1 / 0")
+    with pytest.raises(ConfigError) as caught:
+        load_plugin(str(path))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)

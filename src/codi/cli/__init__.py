@@ -7,28 +7,15 @@ exit code 2; Ctrl-C is 130; any other exception is a bug and shows its traceback
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from codi import __version__
-from codi.cli import (
-    ablate,
-    bench,
-    convert,
-    data,
-    evaluate,
-    export,
-    generate,
-    presets,
-    train,
-    verify,
-)
-from codi.cli.options import Formatter, Parser
-from codi.cli.plugins import OPTION, VARIABLE, load_plugin, plugins_of, split_plugins
-from codi.config import ConfigError, unknown
+
+# Nothing else is imported before `main` is entered, from where on Ctrl-C is no traceback.
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 _DESCRIPTION = """\
 Make any of text, image, video and audio from any of them, jointly and in sync.
@@ -49,23 +36,40 @@ class Command(Protocol):
         """Add the command's options, and `run`: options -> exit code."""
 
 
-COMMANDS: dict[str, Command] = {
-    "generate": generate,
-    "train": train,
-    "evaluate": evaluate,
-    "ablate": ablate,
-    "data": data,
-    "bench": bench,
-    "presets": presets,
-    "convert": convert,
-    "export": export,
-    "verify": verify,
-}
-"""The module of every command, in the order in which help lists them."""
+def commands() -> dict[str, Command]:
+    """Return the module of every command, in the order in which help lists them."""
+    from codi.cli import (
+        ablate,
+        bench,
+        convert,
+        data,
+        evaluate,
+        export,
+        generate,
+        presets,
+        train,
+        verify,
+    )
+
+    return {
+        "generate": generate,
+        "train": train,
+        "evaluate": evaluate,
+        "ablate": ablate,
+        "data": data,
+        "bench": bench,
+        "presets": presets,
+        "convert": convert,
+        "export": export,
+        "verify": verify,
+    }
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
+    from codi.cli.options import Formatter, Parser
+    from codi.cli.plugins import OPTION, VARIABLE
+
     parser = Parser(
         prog="codi", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=Formatter
     )
@@ -76,9 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="import a Python file or module first, such as one that registers a modality; may be "
         f"given several times (also: the variable {VARIABLE})",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        one = commands.add_parser(
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, command in commands().items():
+        one = choices.add_parser(
             name, help=command.SUMMARY, formatter_class=Formatter, allow_abbrev=False
         )
         command.configure(one)
@@ -102,6 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    import os
+
+    from codi.cli.plugins import load_plugin, plugins_of, split_plugins
+    from codi.config import ConfigError, unknown
+
     plugins, words = split_plugins(words)
     for plugin in (*plugins_of(os.environ), *plugins):
         load_plugin(plugin)
@@ -109,8 +118,8 @@ def _dispatch(words: list[str]) -> int:
     if not words:
         parser.print_help(sys.stderr)
         return 2
-    if not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise ConfigError(unknown("command", words[0], COMMANDS))
+    if not words[0].startswith("-") and words[0] not in commands():
+        raise ConfigError(unknown("command", words[0], commands()))
     parser.set_defaults(plugins=plugins)
     arguments = parser.parse_args(words)
     code: int = arguments.run(arguments)
@@ -119,22 +128,37 @@ def _dispatch(words: list[str]) -> int:
 
 def _blame(error: Exception) -> str | None:
     """Return the line for what the user or the machine is to blame for, None for a bug."""
+    from codi.config import ConfigError
+
+    # What was made into another error, such as that of a damaged file, may be for want of memory.
+    if any(_is_out_of_memory(one) for one in (error, error.__cause__)):
+        return "out of memory; work on fewer samples at once (--batch 1), or close other programs"
     if isinstance(error, ConfigError):
         return str(error)
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
-        return "out of memory; work on fewer samples at once (--batch 1), or close other programs"
     if isinstance(error, OSError):
         subject = f"{error.filename}: " if error.filename else ""
         return f"{subject}{error.strerror or error}; choose another file or folder"
     return str(error) if _is_media_error(error) else None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether torch ran out of memory; its CPU allocator says so in words only."""
-    words = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError)
-        and any(sign in words for sign in ("can't allocate memory", "not enough memory"))
+_OUT_OF_MEMORY: tuple[tuple[type[BaseException], str], ...] = (
+    (MemoryError, ""),
+    (OSError, "Cannot allocate memory"),
+    (
+        RuntimeError,  # PyTorch's, that of C++, oneDNN's
+        "can't allocate memory|not enough memory|std::bad_alloc|could not create a primitive$",
+    ),
+    (ImportError, "failed to map segment"),
+    (SystemError, "^error return without exception set"),  # no memory was left for the exception
+)
+"""Errors, and patterns in what they say, that mean too little memory; most say it in words only."""
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    import re
+
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        isinstance(error, kind) and re.search(words, str(error)) for kind, words in _OUT_OF_MEMORY
     )
 
 
@@ -146,4 +170,4 @@ def _is_media_error(error: Exception) -> bool:
     return isinstance(error, MediaError)
 
 
-__all__ = ["COMMANDS", "build_parser", "main"]
+__all__ = ["build_parser", "commands", "main"]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from codi.config import ConfigError, nearest
@@ -33,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         parsed, rest = self.parse_known_args(words)
         if rest:
             command = self._command_of(words)
-            command.error(_unknown_option(rest, command._option_string_actions))
+            command.error(_unknown_option(words, rest, command._option_string_actions))
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -51,12 +53,27 @@ class Parser(argparse.ArgumentParser):
         return parser
 
 
-def _unknown_option(rest: list[str], known: Iterable[str]) -> str:
+def _unknown_option(words: Sequence[str], rest: Sequence[str], known: Collection[str]) -> str:
     wrong = next((word for word in rest if word.startswith("-")), None)
     if wrong is None:
-        return f"{rest[0]!r} belongs to no option"
+        is_text = "--text" in known and not Path(rest[0]).is_file()
+        mend = f"; did you mean --text {_sentence(words, rest)}?" if is_text else ""
+        return f"{rest[0]!r} belongs to no option{mend}"
     close = nearest(wrong.partition("=")[0], known)
     return f"unknown option {wrong}" + (f"; did you mean {close}?" if close else "")
+
+
+def _sentence(words: Sequence[str], rest: Sequence[str]) -> str:
+    """Return the words that belong to no option as one, with what `--text` took of them before.
+
+    >>> _sentence(["generate", "--text", "a", "red", "ball"], ["red", "ball"])
+    '"a red ball"'
+    """
+    first = words.index(rest[0])
+    taken = [words[first - 1]] if first > 1 and words[first - 2] == "--text" else []
+    text = " ".join([*taken, *rest])
+    # A shell reads these letters inside double quotes as well.
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -59,7 +59,7 @@ def load_plugin(name: str) -> None:
     """Import a Python file, or a module by its name; what is imported already stays as it is.
 
     Raises:
-        ConfigError: there is no such file or module.
+        ConfigError: there is no such file or module, or it fails; tells in which line.
     """
     path = Path(name)
     if path.suffix == ".py":
@@ -67,9 +67,10 @@ def load_plugin(name: str) -> None:
         return
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # a module that the plugin itself misses
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            raise _failure(name, error) from error
         raise ConfigError(
             f"plugin {name!r}: no such module; give a Python file, or install what holds it"
         ) from error
@@ -90,6 +91,32 @@ def _load_file(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, Exception):
+            raise _failure(str(path), error) from error
         raise
+
+
+def _failure(plugin: str, error: Exception) -> ConfigError:
+    """Return the line for an error inside a plugin: the place in its file, and what it says."""
+    import traceback
+
+    passed = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    ways = (__file__, importlib.__file__)
+    inside = [
+        (file, line)
+        for file, line in passed
+        if file not in ways and not file.startswith("<frozen importlib")
+    ]
+    said = " ".join(str(error).split())
+    if inside:  # the deepest line of the plugin's own, rather than one of a library that it calls
+        place = [(file, line) for file, line in inside if file == inside[0][0]][-1]
+    elif isinstance(error, SyntaxError) and error.filename:  # nothing of it ran
+        place, said = (error.filename, error.lineno or 1), error.msg
+    else:
+        place = None
+    where = "" if place is None else f"{place[0]}, line {place[1]}: "
+    kind = "" if isinstance(error, ConfigError) else type(error).__name__
+    words = ": ".join(part for part in (kind, said) if part)
+    return ConfigError(f"plugin '{plugin}': {where}{words}; mend it, or leave the plugin out")

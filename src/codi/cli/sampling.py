@@ -20,7 +20,7 @@ def add_sampling(
     )
     group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, unipc, euler, heun, ddpm")
     group.add_argument(
-        "--spacing", metavar="NAME", help="of the steps: trailing, leading, linspace, ldm"
+        "--spacing", metavar="NAME", help="of the steps: trailing, leading, ldm, linspace, karras"
     )
     group.add_argument(
         "--eta",

@@ -7,6 +7,7 @@ unconditional one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,8 +68,11 @@ class GuidanceRule:
         """Check the values.
 
         Raises:
-            ValueError: for a rescale outside 0..1 or an interval that is empty or negative.
+            ValueError: for a scale that is not finite, a rescale outside 0..1, or an interval that
+                is empty or negative.
         """
+        if not math.isfinite(self.scale):
+            raise ValueError(f"guidance scale is {self.scale}; choose a finite number")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance rescale is {self.rescale}; choose 0 (off) to 1 (full)")
         if self.interval is not None and not 0 <= self.interval[0] <= self.interval[1]:
