@@ -13,7 +13,7 @@ that codi has already; `depth.toml` gives their sizes and trains them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,13 @@ class DepthMedia:
         grey = ((x[:, 0, 0].float().clamp(-1.0, 1.0) + 1.0) * 127.5).round()
         return [Image.fromarray(one) for one in grey.to(torch.uint8).cpu().numpy()]
 
-    def save(self, item: Image.Image, path: Path, beside: dict[str, Any]) -> None:
+    def with_others(self, item: Image.Image, others: Mapping[str, Any]) -> Image.Image:
+        """Return the object: it takes nothing of others."""
+        del others
+        return item
+
+    def save(self, item: Image.Image, path: Path) -> None:
         """Write a grey PNG."""
-        del beside
         media.save_image(path, item)
 
     def picture(self, item: Image.Image) -> np.ndarray:

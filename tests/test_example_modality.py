@@ -140,7 +140,7 @@ def test_the_media_type_fulfils_the_contract_and_its_files_lose_nothing(
     assert x.min() >= -1.0
     assert x.max() <= 1.0
     assert all(np.array_equal(media.to_array(again), array) for again in media.from_tensor(x))
-    media.save(item, tmp_path / "again.png", {})
+    media.save(item, tmp_path / "again.png")
     assert np.array_equal(media.to_array(media.load(tmp_path / "again.png")[0]), array)
     assert media.picture(item).shape == (64, 64, 3)
 

@@ -315,6 +315,15 @@ def test_a_kept_stream_comes_back_unchanged(pipeline: Pipeline, name: str) -> No
         assert np.array_equal(array(item), array(given))
 
 
+def test_a_clip_holds_the_sound_of_its_sample(pipeline: Pipeline) -> None:
+    made = pipeline.generate(to=["video", "audio"], seeds=[0, 1], steps=1)
+    for clip, sound in zip(made["video"], made["audio"], strict=True):
+        assert clip.audio is sound
+    kept = pipeline.generate(to=["audio"], keep={"video": objects()["video"]}, steps=1)
+    assert kept["video"][0].audio is kept["audio"][0]
+    assert pipeline.generate(to=["video"], steps=1)["video"][0].audio is None
+
+
 def test_a_kept_stream_informs_the_others(pipeline: Pipeline) -> None:
     context, kept = pipeline.context([]), latents(small_config(), ["video"], size=1)["video"]
     settings = SamplingSettings(steps=2)

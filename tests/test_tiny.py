@@ -47,7 +47,7 @@ def test_each_output_is_generated_from_text_and_saved(run: Run, name: str, tmp_p
     pipeline = codi.load(run.folder, device="cpu")
     [item] = pipeline.generate([("text", SENTENCE)], [name], steps=2)[name]
     path = tmp_path / f"made.{modality(name).suffix}"
-    pipeline.config.media(name).save(item, path, {})
+    pipeline.config.media(name).save(item, path)
     assert path.stat().st_size > 0
 
 

@@ -31,7 +31,7 @@ from codi.diffusion import (
 from codi.encoders.mixing import interpolated, of_one_length
 from codi.generation import Condition, Conditions, Generation, SamplingSettings, read_argument
 from codi.memory import return_freed_memory
-from codi.nn.precision import cpu_compute_dtype
+from codi.nn.precision import cpu_compute_dtype, named_dtype
 from codi.nn.readiness import Readiness
 from codi.types import Latents
 from codi.unets.reuse import DeepFeatures
@@ -162,6 +162,10 @@ class Pipeline:
                 outputs[name] += items
         self._drop("codecs")
         outputs |= {name: [original] * len(seeds) for name, original in originals.items()}
+        for i in range(len(seeds)):
+            sample = {name: items[i] for name, items in outputs.items()}
+            for name, item in sample.items():
+                outputs[name][i] = self.config.media(name).with_others(item, sample)
         return Generation(outputs, notes, described)
 
     # --- stations on the way ---
@@ -507,17 +511,6 @@ class Pipeline:
         return x.to(self.device, self.compute_dtype) if isinstance(x, Tensor) else x
 
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-"""Types of numbers by the names that users type."""
-
-
 def load(
     model: str | Path = "tiny",
     *,
@@ -555,9 +548,9 @@ def load(
         raise ConfigError(f"device {device!r} is not available here; use cpu") from error
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    held = _dtype("dtype", dtype)
+    held = named_dtype("dtype", dtype)
     if compute_dtype != "auto":
-        computed = _dtype("compute_dtype", compute_dtype)
+        computed = named_dtype("compute_dtype", compute_dtype)
     else:
         computed = cpu_compute_dtype(held) if kind == "cpu" else held
     if computed == torch.float16 and kind == "cpu":
@@ -580,13 +573,6 @@ def load(
         offload=offload,
         compile=compile,
     )
-
-
-def _dtype(what: str, given: str | torch.dtype) -> torch.dtype:
-    found = DTYPES.get(given) if isinstance(given, str) else given
-    if found is None or found not in DTYPES.values():
-        raise ConfigError(unknown(what, str(given), DTYPES))
-    return found
 
 
 def _read(name: str, given: Any) -> Any:

@@ -38,7 +38,7 @@ def test_a_tensor_gives_its_objects_back(name: str) -> None:
 def test_a_saved_object_loads_again(name: str, tmp_path: Path) -> None:
     entry, given = CONFIG.media(name), objects()[name]
     path = tmp_path / f"out.{modality(name).suffix}"
-    entry.save(given, path, {})
+    entry.save(given, path)
     item, _ = entry.load(path)
     assert np.shape(entry.to_array(item)) == np.shape(entry.to_array(given))
 
@@ -145,11 +145,12 @@ def test_values_out_of_range_are_clipped() -> None:
 def test_a_video_is_saved_with_the_sound_beside_it(tmp_path: Path) -> None:
     made = objects()
     for name, beside in (("silent", {}), ("sounding", {"audio": made["audio"]})):
-        CONFIG.media("video").save(made["video"], tmp_path / f"{name}.mp4", beside)
+        entry = CONFIG.media("video")
+        entry.save(entry.with_others(made["video"], beside), tmp_path / f"{name}.mp4")
     assert media.has_audio(tmp_path / "sounding.mp4")
     assert not media.has_audio(tmp_path / "silent.mp4")
 
 
 def test_text_is_written_as_it_is(tmp_path: Path) -> None:
-    CONFIG.media("text").save(SENTENCE, tmp_path / "out.txt", {})
+    CONFIG.media("text").save(SENTENCE, tmp_path / "out.txt")
     assert (tmp_path / "out.txt").read_text(encoding="utf-8").strip() == SENTENCE

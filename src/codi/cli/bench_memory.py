@@ -130,7 +130,7 @@ def _prepare(arguments: argparse.Namespace, folder: Path) -> list[tuple[str, ...
     """Write the weights that the requests need, and return the requests."""
     from codi.cli.progress import Display
     from codi.convert.dummy import dummy_config, write_dummy
-    from codi.pipeline import DTYPES
+    from codi.nn.precision import DTYPES
 
     changes = [*_SIZES.get(arguments.preset, ()), *arguments.assignments]
     config = dummy_config(arguments.preset, folder, changes)

@@ -84,7 +84,7 @@ class OutputFolder:
         names = {name: _file_name(number, name) for name in items}
         with tempfile.TemporaryDirectory(prefix=".codi-", dir=self.path) as made:
             for name, item in items.items():
-                media[name].save(item, Path(made) / names[name], dict(items))
+                media[name].save(item, Path(made) / names[name])
             for file in names.values():
                 (Path(made) / file).replace(self.path / file)
                 self.written.add(file)

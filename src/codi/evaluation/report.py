@@ -177,7 +177,8 @@ def write_samples(
             entry = modality(name)
             if entry.suffix != _SHEET and not entry.is_caption:
                 path = folder / f"{task.name}-{split}-{i}.{entry.suffix}"
-                config.media(name).save(outputs[name][i], path, beside)
+                media = config.media(name)
+                media.save(media.with_others(outputs[name][i], beside), path)
 
 
 def _shown(config: ModelConfig, name: str, item: Any) -> np.ndarray:

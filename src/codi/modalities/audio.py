@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,13 @@ class AudioMedia:
             media.Audio(row, self.sample_rate_hz) for row in x.float().clamp(-1, 1).cpu().numpy()
         ]
 
-    def save(self, item: media.Audio, path: Path, beside: dict[str, Any]) -> None:
+    def with_others(self, item: media.Audio, others: Mapping[str, Any]) -> media.Audio:
+        """Return the object: it takes nothing of others."""
+        del others
+        return item
+
+    def save(self, item: media.Audio, path: Path) -> None:
         """Write a WAV."""
-        del beside
         media.save_audio(path, item)
 
     def picture(self, item: media.Audio) -> np.ndarray:

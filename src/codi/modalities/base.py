@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -48,8 +49,15 @@ class MediaType(Protocol):
         """Return the B objects of a decoded batch."""
         ...
 
-    def save(self, item: Any, path: Path, beside: dict[str, Any]) -> None:
-        """Write an object; `beside` holds the objects generated with it, by modality name."""
+    def with_others(self, item: Any, others: Mapping[str, Any]) -> Any:
+        """Return an object with what it takes of those of its sample, by modality name.
+
+        A clip takes its sound; most take nothing.
+        """
+        ...
+
+    def save(self, item: Any, path: Path) -> None:
+        """Write an object."""
         ...
 
     def picture(self, item: Any) -> np.ndarray:

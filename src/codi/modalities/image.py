@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,13 @@ class ImageMedia:
         """Return B pictures."""
         return [Image.fromarray(frames[0]) for frames in tensor_to_frames(x)]
 
-    def save(self, item: Image.Image, path: Path, beside: dict[str, Any]) -> None:
+    def with_others(self, item: Image.Image, others: Mapping[str, Any]) -> Image.Image:
+        """Return the object: it takes nothing of others."""
+        del others
+        return item
+
+    def save(self, item: Image.Image, path: Path) -> None:
         """Write a PNG."""
-        del beside
         media.save_image(path, item)
 
     def picture(self, item: Image.Image) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,13 @@ class TextMedia:
         """Return B strings."""
         return list(x)
 
-    def save(self, item: str, path: Path, beside: dict[str, Any]) -> None:
+    def with_others(self, item: str, others: Mapping[str, Any]) -> str:
+        """Return the object: it takes nothing of others."""
+        del others
+        return item
+
+    def save(self, item: str, path: Path) -> None:
         """Write UTF-8 text."""
-        del beside
         media.save_text(path, item)
 
     def picture(self, item: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Video: clips (B, 3, F, H, W) in [-1, 1], saved with the sound that was generated beside them."""
+"""Video: clips (B, 3, F, H, W) in [-1, 1], which take the sound that was generated beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,13 @@ class VideoMedia:
         """Return B clips."""
         return [media.Video(frames, self.fps) for frames in tensor_to_frames(x)]
 
-    def save(self, item: media.Video, path: Path, beside: dict[str, Any]) -> None:
-        """Write an MP4, with the sound of the same sample where there is one."""
-        media.save_video(path, replace(item, audio=beside.get("audio")))
+    def with_others(self, item: media.Video, others: Mapping[str, Any]) -> media.Video:
+        """Return the clip with the sound of its sample, or silent where there is none."""
+        return replace(item, audio=others.get("audio"))
+
+    def save(self, item: media.Video, path: Path) -> None:
+        """Write an MP4, with the clip's sound where it has one."""
+        media.save_video(path, item)
 
     def picture(self, item: media.Video) -> np.ndarray:
         """Return the frames side by side."""

@@ -17,6 +17,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, embedding
 
+from codi.config import ConfigError, unknown
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Types of numbers by the names that users type."""
+
+
+def named_dtype(what: str, given: str | torch.dtype) -> torch.dtype:
+    """Return a type of numbers; `what` asks for it, in the message.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    found = DTYPES.get(given) if isinstance(given, str) else given
+    if found is None or found not in DTYPES.values():
+        raise ConfigError(unknown(what, str(given), DTYPES))
+    return found
+
 
 class HeldParameter(nn.Parameter):
     """A parameter in the type of its file, which every operation reads in another type.
