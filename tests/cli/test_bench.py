@@ -48,7 +48,12 @@ def test_unet_prints_a_table_or_numbers(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_unet_says_which_streams_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "unet", "--preset", str(PRESET), "--stream", "vidio"]) == 2
-    assert "video" in capsys.readouterr().err
+    assert "did you mean 'video'" in capsys.readouterr().err
+    assert main(["bench", "unet", "--preset", "stable-diffusion", "--stream", "text"]) == 2
+    said = capsys.readouterr().err
+    assert "unknown stream of stable-diffusion: 'text'" in said
+    assert "image" in said
+    assert said.count("\n") == 1
 
 
 def test_generate_compares_joint_requests_with_their_parts(

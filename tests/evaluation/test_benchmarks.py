@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,85 @@ def test_too_few_samples_leave_a_metric_out(folder: Path, data: Path, tmp_path: 
     cells = measured(folder, "table2", data, tmp_path, samples=1)
     assert [c.fact for c in cells] == ["clip_score"]
     assert "fid: 1 samples have no covariance" in (tmp_path / "table2.md").read_text()
+
+
+def test_damaged_media_are_passed_over_as_missing_ones_are(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data / "coco", own / "coco")
+    for picture in sorted((own / "coco/val2014").glob("*.jpg"))[:2]:
+        picture.write_bytes(picture.read_bytes()[:200])
+    cells = measured(folder, "table2", own, tmp_path, samples=5)
+    assert {cell.n for cell in cells} == {3}
+    assert all(cell.value is not None for cell in cells)
+    settings = json.loads((tmp_path / "table2.json").read_text())["settings"]
+    assert [settings[name] for name in ("items", "missing", "damaged", "samples")] == [5, 1, 2, 3]
+    report = (tmp_path / "table2.md").read_text()
+    assert "Left out: items without media: 1." in report
+    assert "Left out: items with damaged media: 2, such as " in report
+    assert ".jpg" in report
+    tables = {path: path.read_bytes() for path in tmp_path.glob("partial/table2/*.jsonl")}
+    assert measured(folder, "table2", own, tmp_path, samples=5) == cells
+    assert {path: path.read_bytes() for path in tables} == tables  # nothing is made twice
+
+
+@pytest.mark.parametrize(
+    ("suite", "name", "change", "said"),
+    [
+        ("table5", "audiocaps/test.csv", ("start_time", "start"), "KeyError: 'start_time'"),
+        ("table2", "coco/annotations/captions_val2014.json", ("]}", ""), "JSONDecodeError: "),
+    ],
+)
+def test_lists_that_cannot_be_read_are_named(
+    suite: str,
+    name: str,
+    change: tuple[str, str],
+    said: str,
+    folder: Path,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    (own / name).write_text((own / name).read_text().replace(*change))
+    where = f"{load_protocol(suite).data}: the lists of .*{said}"
+    with pytest.raises(ConfigError, match=where) as caught:
+        measured(folder, suite, own, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_that_are_no_numbers_leave_their_metric_out(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    cells = measured(folder, "table2", data, tmp_path)
+    (path,) = tmp_path.glob("partial/table2/text-to-image*.inception.*.f32")
+    path.write_bytes(np.full(path.stat().st_size // 4, np.nan, "<f4").tobytes())
+    again = measured(folder, "table2", data, tmp_path)
+    assert [cell.fact for cell in again] == [cell.fact for cell in cells][2:]
+    report = (tmp_path / "table2.md").read_text()
+    assert "fid: features of text-to-image by codi from" in report
+    assert "are not finite; check the media and that file" in report
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_file_of_another_network_is_found_before_anything_is_sampled(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 3)), str(tmp_path / "panns_cnn14.pt"))
+    with pytest.raises(ConfigError, match=r"panns_cnn14\.pt: given \(1, 64000\), fails with"):
+        measured(folder, "table5", data, tmp_path, extractors={"panns": str(tmp_path)})
+    assert not (tmp_path / "partial").exists()
+
+
+def test_the_window_of_av_align_is_a_frame_of_the_models_clips(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    suite = claim(folder, "coherence")
+    assert suite.frame_s == 1 / suite.config.modality("video").media["fps"]
+    names = ["text-to-video+audio"]
+    measured(folder, "table11", data, tmp_path, tasks=names, extractors={}, samples=1)
+    assert f"events within {1000 * suite.frame_s:.4g} ms" in (tmp_path / "table11.md").read_text()
 
 
 def test_bridging_is_measured_on_true_scenes(folder: Path, tmp_path: Path) -> None:
@@ -323,8 +403,10 @@ def test_what_is_missing_is_named(
 
 
 def test_without_data_the_way_to_it_is_told(folder: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(ConfigError, match=r"no coco in .*get val2014\.zip"):
-        measured(folder, "table2", tmp_path / "nowhere", tmp_path)
+        measured(folder, "table2", empty, tmp_path)
 
 
 def test_the_command_line_takes_a_table(

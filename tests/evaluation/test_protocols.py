@@ -113,6 +113,9 @@ def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message
         (lambda: InputRow("image", tells=("colour",)), "of written prompts, not of image"),
         (lambda: InputRow("text", shown_by="clip"), "unknown modality 'clip'"),
         (lambda: SamplingRow(guidance={"imge": 2.0}), "did you mean 'image'"),
+        (lambda: SamplingRow(eta=7.0), r"eta is 7\.0; give 0"),
+        (lambda: SamplingRow(steps=0), "steps is 0; give 1 or more"),
+        (lambda: SamplingRow(sampler="dimm"), "did you mean 'ddim'"),
         (lambda: Protocol("x", "bounce", "trained", 1, (ROW, ROW)), "two tasks are called"),
     ],
 )
@@ -132,6 +135,14 @@ def test_names_are_checked_when_a_protocol_is_read(make: Callable[[], Any], mess
             {"metric": "av_align", "extractor": "", "of": ["audio"]},
             "av_align is about audio and video; leave out of",
         ),
+        (
+            {"metric": "bleu_4", "extractor": "", "outputs": ["image"]},
+            "bleu_4 compares captions that are made, not image; name a written output with of",
+        ),
+        (
+            {"metric": "cider", "extractor": "", "outputs": ["image"], "of": ["text"]},
+            "cider compares captions that are made, not text",
+        ),
         ({"metric": "gain", "apart": True}, "gain compares several outputs made together"),
         ({"metric": "gain", "outputs": ["image"], "of": ["image", "text"]}, "leave it out of this"),
     ],
@@ -148,6 +159,30 @@ def test_a_metric_that_has_not_what_it_compares_is_refused(
     assert message in str(caught.value)
     assert str(caught.value).startswith("mine.toml: tasks[0]: text-to-image")  # suite and task
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("measure", "task", "message"),
+    [
+        ("impacts", {"outputs": ("image",)}, "impacts is of two outputs of video and audio, or"),
+        ("impacts", {"outputs": ("audio",)}, "impacts is of two outputs of video and audio, or"),
+        ("captions", {"outputs": ("image",)}, "captions is of a written output; leave it out"),
+        ("agreement", {"outputs": ("image",)}, "agreement is of two outputs or more"),
+        ("obedience", {"outputs": ("image",)}, "obedience is of two inputs or more"),
+        ("sources", {"outputs": ("image",)}, "sources is of two inputs or more"),
+    ],
+)
+def test_a_measure_that_would_count_nothing_is_refused(
+    measure: str, task: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TaskRow(("text",), measures=(measure,), **task)
+
+
+def test_impacts_may_be_of_one_output_that_follows_another() -> None:
+    TaskRow(("video",), ("audio",), measures=("impacts",), kept=("video",))
+    TaskRow((), ("audio",), path="codec", measures=("impacts",))
+    TaskRow(("text",), ("audio", "video"), measures=("impacts",))
 
 
 def test_a_prompt_may_say_more_than_its_modality() -> None:

@@ -94,6 +94,42 @@ def test_other_settings_are_measured_anew(folder: Path, tmp_path: Path) -> None:
         assert batches.batches == 2
 
 
+def test_samples_on_the_page_are_of_the_tables_settings(folder: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "samples/bounce/text-to-image-trained.png"
+
+    def sheet(steps: int, **settings: object) -> bytes:
+        measured(folder, tmp_path, tasks=TASKS[:1], splits=["trained"], steps=steps, **settings)
+        return shown.read_bytes()
+
+    one, three, seeded = sheet(1), sheet(3), sheet(1, seed=1)
+    assert len({one, three, seeded}) == 3
+    again = Counting()
+    assert sheet(1, progress=again) == one
+    assert again.batches == 0
+    for kept in (tmp_path / "partial/bounce").glob("*/*.png"):
+        kept.unlink()  # as earlier versions left it: records, and a sheet of nobody knows what
+    assert sheet(1) == one
+
+
+def test_samples_of_settings_without_a_table_go(folder: Path, tmp_path: Path) -> None:
+    names = ("text-to-image", "text-to-audio")
+    measured(folder, tmp_path, tasks=names, splits=["trained"], steps=1)
+    mine = tmp_path / "samples/bounce/mine.png"
+    mine.touch()
+    measured(folder, tmp_path, tasks=names[:1], splits=["trained"], steps=2)
+    found = {path.name for path in mine.parent.iterdir()}
+    assert found == {"mine.png", "text-to-image-trained.png"}
+
+
+def test_the_number_of_samples_is_the_one_that_was_used(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(OWN_SUITE.replace("samples = 3", "samples = 30000"))
+    evaluate(folder, str(mine), out=tmp_path, steps=1, samples=2)
+    settings = json.loads((tmp_path / "mine.json").read_text())["settings"]
+    assert (settings["samples"], settings["samples_of_suite"]) == (2, 30000)
+    assert "samples 2 (the suite's own number: 30000)," in (tmp_path / "mine.md").read_text()
+
+
 @dataclass(frozen=True)
 class LaterTask(Task):
     """A task as it may become, with one more field."""
@@ -250,4 +286,6 @@ def test_digits_are_measured_on_every_item(folder: Path, tmp_path: Path) -> None
         data=str(tmp_path),
     )
     assert {(cell.split, cell.n) for cell in cells} == {("held-out", 5)}
+    settings = json.loads((tmp_path / "out/digits.json").read_text())["settings"]
+    assert settings["samples"] == 5
     assert {"digit", "parses", "precision", "recall", "adds"} == {cell.fact for cell in cells}

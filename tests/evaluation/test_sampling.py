@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codi.build import Model
@@ -20,6 +21,8 @@ from codi.evaluation.sampling import (
     outside_share,
     suggestion,
 )
+from codi.evaluation.statistics import paired_interval
+from codi.evaluation.suites import Input, Task
 from codi.pipeline import Pipeline, SamplingSettings
 from codi.weights import save_model
 from tests.small import awake_model
@@ -117,6 +120,23 @@ def test_the_fewest_evaluations_are_named_with_how_sure_they_are() -> None:
     )
 
 
+def test_items_that_all_stay_are_not_sure_to() -> None:
+    task = Task((Input("text"),), ("image",))
+    before = {"image shape": np.array([1.0, 0.0, 1.0])}
+    (reference,) = sampling._compared(task, before, None)
+    (same,) = sampling._compared(task, before, before)
+    assert (reference.difference, reference.ci95) == (0.0, (0.0, 0.0))
+    assert (same.difference, same.ci95) == (0.0, paired_interval(0, 0, 3))
+    (lost,) = sampling._compared(task, {"image shape": np.zeros(3)}, before)
+    assert lost.ci95 == paired_interval(0, 2, 3)
+    assert sampling.SURE_FROM == 381  # as the help of --samples says
+    few = _outcome(10, (0.0, *paired_interval(0, 0, sampling.SURE_FROM - 1)))
+    many = _outcome(10, (0.0, *paired_interval(0, 0, sampling.SURE_FROM)))
+    assert (few.surely, many.surely) == (False, True)
+    assert f"{sampling.SURE_FROM} can: see --samples" in markdown("small", 100, [many])
+    assert "see --samples" not in markdown("small", sampling.SURE_FROM, [many])
+
+
 def test_the_command_writes_a_table_and_a_plot(
     model: Model,
     tmp_path: Path,
@@ -129,6 +149,9 @@ def test_the_command_writes_a_table_and_a_plot(
     assert "Fewest evaluations with every fact" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "sampling.json").read_text(encoding="utf-8"))
     assert [o["settings"]["steps"] for o in found["outcomes"]] == [2, 1, 1]
+    table = (tmp_path / "out" / "sampling.md").read_text(encoding="utf-8")
+    assert "| surely |" in table.splitlines()[8]  # the reference, and no other of two items
+    assert table.count("| surely |") == 1
     assert (tmp_path / "out" / "sampling.svg").read_text(encoding="utf-8").startswith("<svg")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "partial").rglob("*.jsonl")}
     grid = Grid((1,), reference=2, reuse=(2,))

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from codi.evaluation.statistics import NORMAL_95, bootstrap_interval, wilson_interval
+from codi.evaluation.statistics import (
+    NORMAL_95,
+    bootstrap_interval,
+    mean_interval,
+    median_interval,
+    paired_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +72,44 @@ def test_bootstrap_repeats_itself_and_refuses_nothing() -> None:
     assert bootstrap_interval(values) == bootstrap_interval(values)
     with pytest.raises(ValueError, match="no values"):
         bootstrap_interval([])
+
+
+def test_equal_values_are_not_certain() -> None:
+    varied = [0.0, 0.5, 1.0, 1.0]
+    assert mean_interval(varied, 0.0, 1.0) == bootstrap_interval(varied)
+    assert mean_interval([1.0] * 20, 0.0, 1.0) == wilson_interval(20, 20)
+    low, high = mean_interval([0.0] * 20, -1.0, 1.0) or (0.0, 0.0)
+    assert low == pytest.approx(-high)
+    assert mean_interval([0.1 + 0.2, 0.3]) is None  # equal but for rounding, without a range
+    assert mean_interval([3.0], least=0.0) is None
+    assert mean_interval([]) is None
+
+
+def test_a_median_has_an_interval_from_six_values_on() -> None:
+    assert median_interval([1.0, 2.0, 3.0, 4.0, 5.0]) is None
+    assert median_interval([4.0] * 6) == (4.0, 4.0)
+
+
+def test_paired_shares_are_those_of_the_literature() -> None:
+    # Fagerland, Lydersen and Laake, 2014: airway hyper-responsiveness, Tango's interval
+    assert paired_interval(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    low, high = paired_interval(7, 1, 21)
+    assert (-high, -low) == pytest.approx(paired_interval(1, 7, 21))
+
+
+@pytest.mark.parametrize("n", [1, 10, 100])
+def test_pairs_that_all_agree_leave_room(n: int) -> None:
+    reach = NORMAL_95**2 / (n + NORMAL_95**2)
+    assert paired_interval(0, 0, n) == pytest.approx((-reach, reach))
+    assert paired_interval(n, 0, n) == pytest.approx((1 - 2 * reach, 1.0))
+    with pytest.raises(ValueError, match="pairs"):
+        paired_interval(n, 1, n)
+
+
+@pytest.mark.parametrize("shares", [(0.02, 0.01), (0.2, 0.05), (0.01, 0.0)])
+def test_paired_intervals_hold_the_truth(shares: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(100, [*shares, 1.0 - sum(shares)], size=400)
+    ends = [paired_interval(int(gained), int(lost), 100) for gained, lost, _ in drawn]
+    truth = shares[0] - shares[1]
+    assert np.mean([low <= truth <= high for low, high in ends]) > 0.92

@@ -35,8 +35,9 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     add_device(parser)
     parser.add_argument(
-        "--samples", type=whole_number(1), default=100, metavar="N", help="a task (default: 100)"
-    )
+        "--samples", type=whole_number(1), default=100, metavar="N",
+        help="a task (default: 100; of fewer than 381, no setting surely stays within a point)",
+    )  # fmt: skip
     parser.add_argument(
         "--tasks", nargs="+", default=["text-to-image", "text-to-audio"], metavar="T",
         help="of the suite bounce (default: text-to-image text-to-audio)",

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
+from codi.config import ConfigError, unknown
 
 if TYPE_CHECKING:
     from codi.benchmarks.evaluations import Report, Setting
@@ -88,6 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
     from codi.cli.progress import print_line
 
     config = resized(load_config(arguments.preset), arguments.frames, arguments.size)
+    for name in arguments.stream:
+        if name not in config.generated:
+            given = f"; {name} is only a prompt of it" if name in config.modalities else ""
+            said = unknown(f"stream of {config.name}:", name, config.generated)
+            raise ConfigError(f"--stream: {said}{given}")
     setting = Setting(
         tuple(dict.fromkeys(arguments.stream)),
         resolve_device(arguments.device),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,13 @@ from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
 from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
 from codi.evaluation.metrics import java
+from codi.evaluation.metrics.gaussians import CHUNK
 from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
-from codi.evaluation.records import Ledger, Reading
+from codi.evaluation.records import Ledger, Reading, Record
 from codi.evaluation.scoring import Cell
-from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth
+from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth, partner
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings
 
@@ -139,6 +141,11 @@ class BenchmarkSuite(Suite):
             }
         )
         self.terms = self.items[split].terms
+        chosen = self.items[split]
+        if isinstance(chosen, PublishedItems) and chosen.missing:
+            self.left_out["items without media"] = str(chosen.missing)
+        for extractor in {r.row.extractor for some in self.rows.values() for r in some} - {""}:
+            self.extractors[extractor].try_out(self.config)
 
     # --- what is measured ---
 
@@ -230,11 +237,29 @@ class BenchmarkSuite(Suite):
         return {
             "title": self.protocol.title,
             "data": self.protocol.data,
-            "items": self.items[self.protocol.split].count or "as many as asked for",
+            **self._counted(),
             "extractors": self.networks,
             "words": "own" if self.programs is None else java.TOKENIZER_JAR,
             "media": self._prepared(self.tasks),
+            **({"av_align_window_s": self.frame_s} if "av_align" in self._metrics else {}),
         }
+
+    def _counted(self) -> dict[str, Any]:
+        """Return how many items there are, and how many were passed over for want of a medium."""
+        items = self.items[self.protocol.split]
+        if not isinstance(items, PublishedItems):
+            return {"items": "as many as asked for"}
+        return {"items": items.count, "missing": items.missing, "damaged": len(items.damaged)}
+
+    @property
+    def _metrics(self) -> set[str]:
+        return {row.row.metric for some in self.rows.values() for row in some}
+
+    @property
+    def frame_s(self) -> float:
+        """Return the time from one frame of the model's clips to the next; 0 without clips."""
+        clips = self.config.modalities.get(_CLIP)
+        return 1.0 / clips.media["fps"] if clips else 0.0
 
     def _prepared(self, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
         """Return the sizes and rates at which media are loaded."""
@@ -252,6 +277,23 @@ class BenchmarkSuite(Suite):
     def count(self, split: str) -> int | None:
         """Return how many items there are; None for a world, which has always more."""
         return self.items[split].count
+
+    def broken(self, split: str, index: int) -> str | None:
+        """Return what is wrong with the files of an item, or of its partner where prompts conflict.
+
+        How many such items there are is said in `left_out`.
+        """
+        items = self.items[split]
+        beside = [index, partner(index, items.count)] if self._conflicting else [index]
+        why = next((why for i in beside if (why := items.broken(i))), None)
+        if why is not None and isinstance(items, PublishedItems):
+            count = len(items.damaged)
+            self.left_out["items with damaged media"] = f"{count}, such as {why.rstrip('.')}"
+        return why
+
+    @property
+    def _conflicting(self) -> bool:
+        return any(given.other for task in self.tasks for given in task.inputs)
 
     def truth(self, split: str, index: int) -> Truth:
         """Return the facts of an item; nothing is known of published media but their captions."""
@@ -291,10 +333,15 @@ class BenchmarkSuite(Suite):
         self, task: Task, split: str, count: int, ledger_of: Callable[[Task], Ledger]
     ) -> Iterator[Cell]:
         """Yield the cells of a task's rows; what so few samples do not have is left out."""
+        ledgers = [ledger_of(one) for one in (*self.needs(task), task)]
+        # Items with damaged media have no record, or only those from before they were damaged.
+        shared = set(range(count)).intersection(*(ledger.records for ledger in ledgers))
         for row in self.rows.get(task, ()):
-            found = _Evidence(self, task, split, row, count, ledger_of)
+            found = _Evidence(self, task, split, row, tuple(sorted(shared)), ledger_of)
             try:
                 number = row.metric.compute(found, row.of)
+                if not math.isfinite(number.value):
+                    raise ValueError(f"the result is {number.value}; check the media")
             except ValueError as error:
                 self.left_out[f"{task.name} {row.row.metric}"] = str(error)
                 continue
@@ -306,7 +353,7 @@ class BenchmarkSuite(Suite):
                 fact=f"{output} {row.row.metric}" if several else row.row.metric,
                 split=split,
                 value=number.value,
-                n=count,
+                n=found.n,
                 chance=number.chance,
                 ci95=number.ci95,
                 unit="number",
@@ -369,14 +416,19 @@ def _require_known(name: str, protocol: Protocol) -> bool:
 
 @dataclass
 class _Evidence(Evidence):
-    """What the ledgers of one task, and of true media, hold of the first n items of a split."""
+    """What the ledgers of one task, and of true media, hold of some items of a split."""
 
     suite: BenchmarkSuite
     task: Task
     split: str
     row: _Row
-    n: int
+    indices: tuple[int, ...]
     ledger_of: Callable[[Task], Ledger]
+
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        """Return how many items there are."""
+        return len(self.indices)
 
     @property
     def programs(self) -> Path | None:  # type: ignore[override]
@@ -390,23 +442,40 @@ class _Evidence(Evidence):
             task = self.suite.reference(modality)
         elif true or modality not in task.outputs:
             task = _true(modality)
-        kind = f"{modality}.{self.row.row.extractor}.{kind}"
-        return self.ledger_of(task).rows(kind, self.n)
+        extractor = self.row.row.extractor
+        whole = self.indices[-1] + 1
+        rows = self.ledger_of(task).rows(f"{modality}.{extractor}.{kind}", whole)
+        rows = rows if whole == self.n else rows[list(self.indices)]
+        for first in range(0, self.n, CHUNK):
+            if not np.isfinite(rows[first : first + CHUNK]).all():
+                identity = self.suite.networks[extractor]
+                raise ValueError(
+                    f"{kind} of {task.name} by {identity['name']} from {identity['source']} are "
+                    "not finite; check the media and that file"
+                )
+        return rows
+
+    @property
+    def frame_s(self) -> float:  # type: ignore[override]
+        """Return the time from one frame of a clip to the next."""
+        return self.suite.frame_s
 
     def words(self) -> list[str]:
         """Return the texts that were made."""
-        records = self.ledger_of(self.task).first(self.n)
-        return [record.readings[self.row.of[0]].words or "" for record in records]
+        return [record.readings[self.row.of[0]].words or "" for record in self._records()]
 
     def references(self) -> list[list[str]]:
         """Return all captions of every item."""
         items = self.suite.items[self.split]
-        return [list(items.captions(index)) for index in range(self.n)]
+        return [list(items.captions(index)) for index in self.indices]
 
     def times(self, modality: str) -> list[tuple[float, ...]]:
         """Return when something happens."""
-        records = self.ledger_of(self.task).first(self.n)
-        return [record.readings[modality].peaks_s or () for record in records]
+        return [record.readings[modality].peaks_s or () for record in self._records()]
+
+    def _records(self) -> list[Record]:
+        records = self.ledger_of(self.task).records
+        return [records[index] for index in self.indices]
 
     def apart(self) -> Evidence:
         """Return the evidence of the outputs made one by one."""
@@ -420,5 +489,7 @@ def _onsets(item: media.Audio) -> tuple[float, ...]:
 def _peaks(item: media.Video) -> tuple[float, ...]:
     return tuple(round(t, 5) for t in motion_peaks(item.frames, item.fps))
 
+
+_CLIP = "video"
 
 _TIMES: Mapping[str, Callable[[Any], tuple[float, ...]]] = {"audio": _onsets, "video": _peaks}

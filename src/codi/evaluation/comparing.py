@@ -6,6 +6,8 @@ number is. It knows no network, no model, and no data set.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,18 +27,19 @@ from codi.evaluation.metrics.synchrony import av_align
 from codi.evaluation.metrics.words import words_of
 from codi.evaluation.statistics import (
     Interval,
-    bootstrap_interval,
+    mean_interval,
     normal_interval,
     resampled_interval,
+    wilson_interval,
 )
-
-AV_WINDOW_S = 0.125
-"""How near an onset and a peak of motion have to be: a frame at 8 frames a second."""
 
 _SPLIT_FROM = 5000
 """From so many samples on, the Inception Score is the mean over ten parts, as is the custom."""
 
 _RESAMPLES = 100
+
+_COSINES = (-1.0, 1.0)
+_CIDER_MOST = 10.0
 
 
 class Evidence(Protocol):
@@ -44,6 +47,8 @@ class Evidence(Protocol):
 
     n: int
     programs: Path | None
+    frame_s: float
+    """Time from one frame of a clip to the next."""
 
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
         """Return rows (n, ...) of the metric's extractor; true ones where nothing was made."""
@@ -125,27 +130,31 @@ def _inception(found: Evidence, of: Sequence[str]) -> Number:
     rng = np.random.default_rng(0)
     n = len(logits)
     others = [inception_score(logits[rng.integers(n, size=n)], splits) for _ in range(_RESAMPLES)]
-    return Number(value, normal_interval(value, float(np.std(others, ddof=1)), least=1.0))
+    error = float(np.std(others, ddof=1))
+    # Guesses that are all the same, such as one sample's, do not say how far they spread.
+    return Number(value, normal_interval(value, error, least=1.0) if error > 1e-9 else None)
 
 
 # --- means over items ---
 
 
-def _mean(values: np.ndarray) -> Number:
-    return Number(float(np.mean(values)), bootstrap_interval(values))
+def _mean(values: np.ndarray, least: float = -math.inf, most: float = math.inf) -> Number:
+    """Return the mean of values that lie between `least` and `most`."""
+    return Number(float(np.mean(values)), mean_interval(values, least, most))
 
 
 def _kl(found: Evidence, of: Sequence[str]) -> Number:
-    return _mean(softmax_kl(found.rows(of[0], "logits"), found.rows(of[0], "logits", true=True)))
+    values = softmax_kl(found.rows(of[0], "logits"), found.rows(of[0], "logits", true=True))
+    return _mean(values, least=0.0)
 
 
 def _prompt_cosine(found: Evidence, of: Sequence[str]) -> Number:
-    return _mean(cosines(found.rows("text", true=True), found.rows(of[0])))
+    return _mean(cosines(found.rows("text", true=True), found.rows(of[0])), *_COSINES)
 
 
 def _clipsim(found: Evidence, of: Sequence[str]) -> Number:
     text, frames = found.rows("text", true=True), found.rows(of[0])
-    return _mean(clipsim(text, frames if frames.ndim == 3 else frames[:, None]))
+    return _mean(clipsim(text, frames if frames.ndim == 3 else frames[:, None]), *_COSINES)
 
 
 def _pair_cosines(found: Evidence, of: Sequence[str]) -> np.ndarray:
@@ -158,11 +167,11 @@ def _sim(found: Evidence, of: Sequence[str]) -> Number:
     shifts = range(1, min(len(a), 9))  # items beside others: what any two outputs share
     crossed = [cosines(a, np.roll(b, shift, axis=0)).mean() for shift in shifts]
     chance = float(np.mean(crossed)) if crossed else None
-    return Number(float(values.mean()), bootstrap_interval(values), chance)
+    return dataclasses.replace(_mean(values, *_COSINES), chance=chance)
 
 
 def _gain(found: Evidence, of: Sequence[str]) -> Number:
-    return _mean(_pair_cosines(found, of) - _pair_cosines(found.apart(), of))
+    return _mean(_pair_cosines(found, of) - _pair_cosines(found.apart(), of), -2.0, 2.0)
 
 
 def _recall(k: int) -> Compute:
@@ -177,15 +186,15 @@ def _av_align(found: Evidence, of: Sequence[str]) -> Number:
     del of
     sounds, clips = found.times("audio"), found.times("video")
     pairs = zip(sounds, clips, strict=True)
-    values = np.array([av_align(a, v, AV_WINDOW_S) for a, v in pairs])
+    values = np.array([av_align(a, v, found.frame_s) for a, v in pairs])
     shifts = range(1, min(len(clips), 9))
     crossed = [
-        av_align(a, clips[(i + shift) % len(clips)], AV_WINDOW_S)
+        av_align(a, clips[(i + shift) % len(clips)], found.frame_s)
         for shift in shifts
         for i, a in enumerate(sounds)
     ]
     chance = float(np.mean(crossed)) if crossed else None
-    return Number(float(values.mean()), bootstrap_interval(values), chance)
+    return dataclasses.replace(_mean(values, 0.0, 1.0), chance=chance)
 
 
 # --- captions ---
@@ -208,14 +217,17 @@ def _bleu(found: Evidence, of: Sequence[str]) -> Number:
     pairs = zip(*_tokens(found), strict=True)
     counts = np.stack([bleu_counts(c, r) for c, r in pairs])
     value = bleu_of(counts.sum(axis=0))
-    return Number(value, resampled_interval(found.n, lambda i: bleu_of(counts[i].sum(axis=0))))
+    ci95 = resampled_interval(found.n, lambda i: bleu_of(counts[i].sum(axis=0)))
+    if ci95[0] == ci95[1]:  # one caption, or none that matches: see `statistics`
+        ci95 = wilson_interval(value * found.n, found.n)
+    return Number(value, ci95)
 
 
 def _each(score: Callable[[list[str], list[list[str]]], float]) -> Compute:
     def compute(found: Evidence, of: Sequence[str]) -> Number:
         del of
         pairs = zip(*_tokens(found), strict=True)
-        return _mean(np.array([score(c, r) for c, r in pairs]))
+        return _mean(np.array([score(c, r) for c, r in pairs]), 0.0, 1.0)
 
     return compute
 
@@ -224,12 +236,13 @@ def _consensus(method: Callable[[ConsensusScorer, list[list[str]]], np.ndarray])
     def compute(found: Evidence, of: Sequence[str]) -> Number:
         del of
         candidates, references = _tokens(found)
-        return _mean(method(ConsensusScorer(references), candidates))
+        return _mean(method(ConsensusScorer(references), candidates), 0.0, _CIDER_MOST)
 
     return compute
 
 
 def _joined(found: Evidence) -> tuple[list[str], list[list[str]]]:
+    """Return captions and references as words with spaces between, as COCO's harness does."""
     candidates, references = _tokens(found)
     return [" ".join(c) for c in candidates], [[" ".join(r) for r in some] for some in references]
 
@@ -237,21 +250,23 @@ def _joined(found: Evidence) -> tuple[list[str], list[list[str]]]:
 def _meteor(found: Evidence, of: Sequence[str]) -> Number:
     del of
     scores, whole = java.meteor_15(*_joined(found), found.programs)
-    low, high = bootstrap_interval(scores)
+    ends = mean_interval(scores, 0.0, 1.0)
+    assert ends is not None
     step = whole - float(scores.mean())  # the whole is not quite the mean
-    return Number(whole, (low + step, high + step))
+    return Number(whole, (ends[0] + step, ends[1] + step))
 
 
 def _spice(found: Evidence, of: Sequence[str]) -> Number:
     del of
-    return _mean(java.spice(found.words(), found.references(), found.programs))
+    return _mean(java.spice(*_joined(found), found.programs), 0.0, 1.0)
 
 
 def _spider(found: Evidence, of: Sequence[str]) -> Number:
     del of
     candidates, references = _tokens(found)
-    scores = java.spice(found.words(), found.references(), found.programs)
-    return _mean(java.spider(ConsensusScorer(references).cider_d(candidates), scores))
+    scores = java.spice(*_joined(found), found.programs)
+    consensus = ConsensusScorer(references).cider_d(candidates)
+    return _mean(java.spider(consensus, scores), 0.0, (_CIDER_MOST + 1.0) / 2.0)
 
 
 _distance = partial(Metric, _frechet, ("features",), "set", "lower")
@@ -278,7 +293,7 @@ METRICS: dict[str, Metric] = {
     "meteor": Metric(_meteor, program=java.METEOR_JAR, tokens=True),
     "cider": Metric(_consensus(ConsensusScorer.cider), tokens=True),
     "cider_d": Metric(_consensus(ConsensusScorer.cider_d), tokens=True),
-    "spice": Metric(_spice, program=java.SPICE_JAR),
+    "spice": Metric(_spice, program=java.SPICE_JAR, tokens=True),
     "spider": Metric(_spider, program=java.SPICE_JAR, tokens=True),
 }
 """Every metric that a suite can name."""

@@ -6,6 +6,7 @@ metric and no network.
 
 from __future__ import annotations
 
+import csv
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -60,6 +61,11 @@ class Items(ABC):
     def medium(self, index: int, modality: str) -> Any:
         """Return an object that is no caption."""
 
+    def broken(self, index: int) -> str | None:
+        """Return why an item cannot be used; None where it can."""
+        del index
+        return None
+
     def truth(self, index: int) -> Truth:
         """Return what is known to be true of an item."""
         del index
@@ -84,8 +90,12 @@ class PublishedItems(Items):
         seed: of the choice and order of items, and of captions.
         progress: shows the search for media.
 
+    Attributes:
+        missing: how many items that the data set lists were passed over, without some medium.
+        damaged: those whose media turned out to be damaged when they were read, and why.
+
     Raises:
-        ConfigError: no data, with how to get it.
+        ConfigError: no data, with how to get it, or lists that cannot be read.
     """
 
     def __init__(
@@ -100,13 +110,20 @@ class PublishedItems(Items):
         progress: Progress,
     ) -> None:
         self.config, self.seed = config, seed
-        every = BENCHMARKS[data].examples(root, split)
+        self.used = sorted(used)
+        self.damaged: dict[int, str] = {}
+        self._readable: set[int] = set()
+        every, self.missing = _listed(data, root, split)
         order = np.random.default_rng(seed).permutation(len(every))
         self.examples: list[Example] = []
         for i in progress(f"{data}: looking for media", len(every)):
             example = every[order[i]]
-            if len(self.examples) < limit and all(_has(example, name) for name in used):
+            if len(self.examples) == limit:
+                continue
+            if all(_has(example, name) for name in used):
                 self.examples.append(example)
+            else:
+                self.missing += 1
         if not self.examples:
             raise ConfigError(
                 f"no item of {data}'s split {split!r} has all of {', '.join(sorted(used))}; "
@@ -134,6 +151,21 @@ class PublishedItems(Items):
         captions = self.captions(index)
         return captions[int(np.random.default_rng((self.seed, index)).integers(len(captions)))]
 
+    def broken(self, index: int) -> str | None:
+        """Return what is wrong with a file of an item; None where all that is used can be read."""
+        if index in self._readable:
+            return None
+        if index not in self.damaged:
+            try:
+                for name in self.used:
+                    if not modality_entry(name).is_caption:
+                        self.medium(index, name)
+            except media.MediaError as error:
+                self.damaged[index] = str(error)
+            else:
+                self._readable.add(index)
+        return self.damaged.get(index)
+
     def medium(self, index: int, modality: str) -> Any:
         """Return a file's medium; a picture may be a frame, a sound a track, of the video."""
         files, kind = self.examples[index].files, self.config.media(modality)
@@ -142,6 +174,27 @@ class PublishedItems(Items):
             clip = self.config.media(whole).load(files[whole])[0]
             return kind.load(Image.fromarray(clip.frames[len(clip.frames) // 2]))[0]
         return kind.load(files.get(modality, files.get(_CLIP)))[0]
+
+
+def _listed(data: str, root: Path | None, split: str) -> tuple[list[Example], int]:
+    """Return the items of a split that have media, and how many others its lists name.
+
+    Raises:
+        ConfigError: no data, with how to get it, or lists that cannot be read.
+    """
+    reader = BENCHMARKS[data]
+    try:
+        found = reader.examples(root, split)
+        every = sum(1 for _ in reader.read(reader.folder(root), split))
+    except ConfigError:
+        raise
+    except (KeyError, AttributeError, TypeError, ValueError, csv.Error) as error:
+        raise ConfigError(
+            f"{reader.folder(root)}: the lists of {data}'s split {split!r} cannot be read "
+            f"({type(error).__name__}: {error}), as if one were cut off or of another version; "
+            f"{reader.instructions}"
+        ) from error
+    return found, every - len(found)
 
 
 class WorldItems(Items):

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from codi.config import ConfigError, build, load_toml, unknown
+from codi.diffusion import SAMPLERS
 from codi.evaluation.comparing import METRICS
 from codi.evaluation.scoring import MEASURES
 from codi.evaluation.suites import Input, Task
@@ -111,6 +112,7 @@ class TaskRow:
         for name in self.measures:
             if name not in MEASURES:
                 raise ConfigError(unknown("measure", name, MEASURES))
+            self._require_counted(name)
         if bool(given) != (self.path == "model"):
             raise ConfigError(f"{len(given)} inputs with path {self.path!r}; only a model has any")
         labels = [given.label for given in self.task.inputs]
@@ -127,6 +129,26 @@ class TaskRow:
         for row in self.metrics:
             self._require_fitting(row)
 
+    def _require_counted(self, measure: str) -> None:
+        """Raise ConfigError for a measure that would count nothing in this task."""
+        follows = bool(self.kept) or self.path != "model"
+        timed = sum(name in _TIMED for name in self.outputs)
+        wants = {
+            "captions": (any(map(_is_caption, self.outputs)), "a written output"),
+            "impacts": (
+                timed == 2 or (timed == 1 and follows),
+                f"two outputs of {' and '.join(_TIMED)}, or one beside a stream that is kept",
+            ),
+            "agreement": (len(self.outputs) > 1, "two outputs or more"),
+            "obedience": (len(self.inputs) > 1, "two inputs or more"),
+            "sources": (len(self.inputs) > 1, "two inputs or more"),
+        }
+        fits, wanted = wants.get(measure, (True, ""))
+        if not fits:
+            raise ConfigError(
+                f"{self.task.name}: measure {measure} is of {wanted}; leave it out of this task"
+            )
+
     def _require_fitting(self, row: MetricRow) -> None:
         """Raise ConfigError for a metric that has not what it compares in this task."""
         metric, where = METRICS[row.metric], f"{self.task.name}: {row.metric}"
@@ -138,6 +160,11 @@ class TaskRow:
             )
         if row.of and not metric.compares:
             raise ConfigError(f"{where} is about {' and '.join(metric.times)}; leave out of")
+        if metric.tokens and not (of[0] in self.outputs and _is_caption(of[0])):
+            raise ConfigError(
+                f"{where} compares captions that are made, not {of[0]}; name a written output "
+                "with of, or leave it out"
+            )
         absent = [name for name in metric.times if name not in self.outputs]
         if absent:
             raise ConfigError(
@@ -173,6 +200,14 @@ class TaskRow:
         )
 
 
+_TIMED = ("video", "audio")
+"""What has times at which something strikes."""
+
+
+def _is_caption(name: str) -> bool:
+    return modality(name).is_caption
+
+
 def _require_modalities(given: Iterable[str]) -> None:
     """Raise ConfigError for a modality that does not exist."""
     for name in given:
@@ -181,7 +216,11 @@ def _require_modalities(given: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class SamplingRow:
-    """How the paper samples; None takes the model's own. Guidance is a scale by modality."""
+    """How the paper samples; None takes the model's own. Guidance is a scale by modality.
+
+    Raises:
+        ConfigError: an unknown sampler or modality, no step, or an eta that is no share.
+    """
 
     sampler: str | None = None
     steps: int | None = None
@@ -189,8 +228,14 @@ class SamplingRow:
     guidance: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse modalities that do not exist, whose guidance would be ignored."""
+        """Refuse what would fail, or be ignored, when it is used."""
         _require_modalities(self.guidance)
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise ConfigError(unknown("sampler", self.sampler, SAMPLERS))
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; give 1 or more")
+        if self.eta is not None and not 0.0 <= self.eta <= 1.0:
+            raise ConfigError(f"eta is {self.eta}; give 0 (no fresh noise) to 1 (ancestral)")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ It knows modalities only through their pictures, and no task by name.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,11 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     """Return lines of what was measured and how, with the paper's own remarks where it has any."""
     sampling = ("sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "reuse")
     named = ("model", *sampling, "dtype", "samples", "seed")
-    words = [f"{name} {settings[name]}" for name in named if settings.get(name) not in (None, {})]
+    shown = dict(settings)
+    whole = settings.get("samples_of_suite")
+    if whole not in (None, settings.get("samples")):
+        shown["samples"] = f"{settings.get('samples')} (the suite's own number: {whole})"
+    words = [f"{name} {shown[name]}" for name in named if shown.get(name) not in (None, {})]
     heading = ", ".join(words) + ". " if words else ""
     lines = [heading + "In brackets: 95 % intervals."]
     lines += [settings["note"]] if settings.get("note") else []
@@ -98,6 +103,9 @@ def said(settings: Mapping[str, Any]) -> list[str]:
             f"{name}: {network['name']} from {network['source']}, sha256 {network['sha256'][:16]}, "
             f"{network['preprocessing']}."
         )
+    if settings.get("av_align_window_s"):
+        window_ms = 1000.0 * settings["av_align_window_s"]
+        lines.append(f"av_align: events within {window_ms:.4g} ms, a frame of the clips.")
     left = settings.get("left_out") or {}
     lines += [f"Left out: {what}: {why}." for what, why in left.items()]
     return [part for line in lines for part in (line, "")][:-1]
@@ -170,7 +178,6 @@ def write_samples(
             if side
         ]
         rows.append(_beside(sides))
-    save_image(folder / f"{task.name}-{split}.{_SHEET}", Image.fromarray(_stack(rows)))
     for i in range(min(SAVED, count)):
         beside = {name: items[i] for name, items in (*prompts, *outputs.items())}
         for name in outputs:
@@ -179,6 +186,20 @@ def write_samples(
                 path = folder / f"{task.name}-{split}-{i}.{entry.suffix}"
                 media = config.media(name)
                 media.save(media.with_others(outputs[name][i], beside), path)
+    # Last: where the sheet is, everything is.
+    save_image(folder / sheet_name(task, split), Image.fromarray(_stack(rows)))
+
+
+def sheet_name(task: Task, split: str) -> str:
+    """Return the name of a task's sheet."""
+    return f"{task.name}-{split}.{_SHEET}"
+
+
+def remove_samples(folder: Path, task: Task, split: str) -> None:
+    """Remove what `write_samples` has written of a task."""
+    (folder / sheet_name(task, split)).unlink(missing_ok=True)
+    for path in folder.glob(f"{glob.escape(f'{task.name}-{split}')}-[0-9].*"):
+        path.unlink()
 
 
 def _shown(config: ModelConfig, name: str, item: Any) -> np.ndarray:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,17 @@ from codi.build import ModelConfig
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
 from codi.encoders.mixing import interpolated
-from codi.evaluation.benchmarks import BenchmarkSuite
-from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
-from codi.evaluation.digits import DigitsSuite
 from codi.evaluation.extractors.base import file_digest
-from codi.evaluation.extractors.catalogue import Extractors
-from codi.evaluation.protocols import load_protocol, protocol_names
-from codi.evaluation.real import open_real
+from codi.evaluation.opening import SUITES, Opening, opener_of
 from codi.evaluation.records import Ledger, Record
-from codi.evaluation.report import SHOWN, write_report, write_samples
+from codi.evaluation.report import (
+    SHOWN,
+    remove_samples,
+    sheet_name,
+    write_report,
+    write_samples,
+)
 from codi.evaluation.scoring import Cell, score
 from codi.evaluation.suites import Input, Suite, Task, partner
 from codi.modalities import modality
@@ -37,78 +38,7 @@ from codi.pipeline import Pipeline, SamplingSettings, load
 from codi.types import Latents
 from codi.weights import missing_parts, part_files
 
-
-@dataclass(frozen=True)
-class _Opening:
-    """What a suite may need to open."""
-
-    config: ModelConfig
-    root: Path | None
-    out: Path
-    seed: int
-    progress: Progress
-    extractors: Mapping[str, str]
-    pipeline: Pipeline
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a name of `SUITES` stands for: one suite, or the parts of one that share a report.
-
-    Attributes:
-        suites: with task names of their own.
-        left_out: parts that are not there, and why.
-    """
-
-    suites: tuple[Suite, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-
-def _open_bounce(opening: _Opening) -> Opened:
-    return Opened((BounceSuite(opening.seed),))
-
-
-def _open_digits(opening: _Opening) -> Opened:
-    cache, seed = opening.out / "classifiers", opening.seed
-    suite = DigitsSuite(opening.config, opening.root, cache, opening.progress, seed=seed)
-    return Opened((suite,))
-
-
-def _open_real(opening: _Opening) -> Opened:
-    cache, progress = opening.out / "classifiers", opening.progress
-    found, missing = open_real(opening.pipeline, opening.root, cache, opening.seed, progress)
-    return Opened(tuple(found), missing)
-
-
-def _open_protocol(source: str, opening: _Opening) -> Opened:
-    extractors = Extractors(opening.extractors, opening.pipeline)
-    protocol = load_protocol(source)
-    name = Path(source).stem
-    progress = opening.progress
-    return Opened(
-        (BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, progress),)
-    )
-
-
-SUITES: dict[str, Callable[[_Opening], Opened]] = {
-    "bounce": _open_bounce,
-    "digits": _open_digits,
-    "real": _open_real,
-    **{name: partial(_open_protocol, name) for name in protocol_names()},
-}
-"""How to open every suite."""
-
-
-def _opener(suite: str) -> Callable[[_Opening], Opened]:
-    """Return how a suite is opened: one of `SUITES`, or a file of the same form as a protocol."""
-    if suite in SUITES:
-        return SUITES[suite]
-    path = Path(suite)
-    if path.suffix != ".toml":
-        raise ConfigError(f"{unknown('suite', suite, SUITES)}; or give a file, such as mine.toml")
-    if path.stem in SUITES:
-        raise ConfigError(f"{path} has the name of a suite that ships; give it one of its own")
-    return partial(_open_protocol, suite)
+__all__ = ["SUITES", "Run", "choose", "evaluate", "report"]
 
 
 def evaluate(
@@ -138,8 +68,9 @@ def evaluate(
 
     Args:
         model: a shipped model's name or a folder.
-        suite: a key of `SUITES`: "bounce", "digits", "real", a claim, or a table of the paper; or
-            a file of your own in the form of `codi/evaluation/suites/*.toml`.
+        suite: a key of `codi.evaluation.opening.SUITES`: "bounce", "digits", "real", a claim, or a
+            table of the paper; or a file of your own in the form of
+            `codi/evaluation/suites/*.toml`.
         samples: items of each task and split; a suite with fewer items uses all of them. The
             suite's own number by default.
         out: folder of the report; finished batches are kept in its `partial`.
@@ -166,9 +97,9 @@ def evaluate(
     """
     pipeline = load(model, device=device, dtype=dtype)
     folder = Path(out)
-    opener = _opener(suite)
+    opener = opener_of(suite)
     root = data_root(data)
-    opening = _Opening(pipeline.config, root, folder, seed, progress, extractors or {}, pipeline)
+    opening = Opening(pipeline.config, root, folder, seed, progress, extractors or {}, pipeline)
     opened = opener(opening)
     asked: dict[str, Any] = {
         "sampler": sampler,
@@ -190,10 +121,8 @@ def evaluate(
     _refuse_strange_splits(opened.suites, splits)
     name = Path(suite).stem
     chosen, left_out = choose(runs, name, tasks)
-    most = max(one.samples for one in opened.suites)
     said = {
         "model": Path(model).name,
-        "samples": samples or most,
         "seed": seed,
         "left_out": {**opened.left_out, **left_out},
     }
@@ -272,8 +201,13 @@ def report(
         own |= run.suite.described
         left_out |= run.suite.left_out
     columns = list(dict.fromkeys(split for run in runs for split in run.splits(splits)))
+    counted = [run.used(split, samples) for run in runs for split in run.splits(splits)]
+    own["samples"] = max(run.sampled for run in runs) or max(counted, default=0)
+    own["samples_of_suite"] = max(run.suite.samples for run in runs)
     settings = {**own, **described, **said, "splits": columns, "left_out": left_out}
     plots = [plot for run in runs if (plot := run.suite.plot(cells)) is not None]
+    for run in runs:
+        run.show(run.splits(splits), run.asked(samples))
     write_report(first.out, name, settings, cells, columns, plots[0] if plots else None)
     return [cell for _, task in tasks for cell in by_task[task.name]]
 
@@ -303,6 +237,10 @@ class Run:
     digests: dict[Path, str] = field(default_factory=dict)
     """Of the weights' files, taken once: a model in training may change while it is measured."""
     scores: dict[tuple[str, str, int], list[Cell]] = field(default_factory=dict)
+    sampled: int = 0
+    """How many samples of a task the scores come from, at most."""
+    sheets: bool = True
+    """Whether samples are kept to be looked at."""
 
     # --- what to do ---
 
@@ -352,7 +290,15 @@ class Run:
         return [part for part in self._parts(task) if part in absent]
 
     def _ledger(self, task: Task, split: str) -> Ledger:
-        """Return the file of a task's records, named by all that they depend on."""
+        """Return the records of a task."""
+        kept = self._kept(task, split)
+        return Ledger(kept.with_name(f"{kept.name}.jsonl"))
+
+    def _kept(self, task: Task, split: str) -> Path:
+        """Return the folder of a task's samples; its records lie beside it.
+
+        All that they depend on is in its name.
+        """
         folder = self.pipeline.folder
         assert folder is not None
         files = [path for part in self._parts(task) for path in part_files(folder, part)]
@@ -365,8 +311,7 @@ class Run:
             self._sampling(task),
         ]
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
-        name = f"{task.name}-{split}-{key}.jsonl"
-        return Ledger(self.out / "partial" / self.suite.name / name)
+        return self.out / "partial" / self.suite.name / f"{task.name}-{split}-{key}"
 
     def _digest(self, path: Path) -> str:
         if path not in self.digests:
@@ -406,32 +351,48 @@ class Run:
     def measure(
         self, task: Task, splits: Sequence[str], samples: int, batch: int, progress: Progress
     ) -> None:
-        """Make and read the samples of a task that no earlier run has."""
+        """Make and read the samples of a task that no earlier run has.
+
+        Where records are there and their sheet is not, its samples are made once more.
+        """
         ledgers = {split: self._ledger(task, split) for split in splits}
-        chunks = [
-            (split, missing[first : first + batch])
-            for split, ledger in ledgers.items()
-            for missing in [ledger.missing(self._count(split, samples))]
-            for first in range(0, len(missing), batch)
-        ]
+        chunks: list[tuple[str, list[int]]] = []
+        for split, ledger in ledgers.items():
+            count = self._count(split, samples)
+            if self.sheets and ledger.records and not self._sheet(task, split).is_file():
+                chunks.append((split, [r.index for r in ledger.first(count)][: min(batch, SHOWN)]))
+            missing = ledger.missing(count)
+            firsts = range(0, len(missing), batch)
+            chunks += [(split, missing[first : first + batch]) for first in firsts]
         for step in progress(task.name, len(chunks)) if chunks else ():
-            split, indices = chunks[step]
-            ledgers[split].add(*self._records(task, split, indices))
+            split, some = chunks[step]
+            indices = [index for index in some if not self.suite.broken(split, index)]
+            if not indices:
+                continue
+            outputs = _PATHS[task.path](self, task, split, [task.first + i for i in indices])
+            if self.sheets and not self._sheet(task, split).is_file():
+                self._draw(task, split, indices[:SHOWN], outputs)
+            if indices[0] not in ledgers[split].records:
+                ledgers[split].add(*self._records(task, split, indices, outputs))
 
     def _count(self, split: str, samples: int) -> int:
         available = self.suite.count(split)
         return samples if available is None else min(samples, available)
 
+    def used(self, split: str, samples: int | None) -> int:
+        """Return how many items of a split are measured: what is asked for, or all there are."""
+        return self._count(split, self.asked(samples))
+
     def _records(
-        self, task: Task, split: str, indices: Sequence[int]
+        self,
+        task: Task,
+        split: str,
+        indices: Sequence[int],
+        outputs: Mapping[str, Sequence[Any]],
     ) -> tuple[list[Record], dict[str, np.ndarray]]:
         """Return the records of one batch, and the features that are kept beside them."""
-        numbers = [task.first + index for index in indices]
-        outputs = _PATHS[task.path](self, task, split, numbers)
         readings = {name: self.suite.read(name, items) for name, items in outputs.items()}
-        truths = [self.suite.truth(split, number) for number in numbers]
-        if indices[0] == 0:
-            self._show(task, split, numbers[:SHOWN], outputs)
+        truths = [self.suite.truth(split, task.first + index) for index in indices]
         records = [
             Record(
                 index, truth.facts, truth.impacts_s, {n: found[i] for n, found in readings.items()}
@@ -443,15 +404,20 @@ class Run:
             features |= self.suite.features(task, name, items)
         return records, features
 
-    def _show(
+    def _sheet(self, task: Task, split: str) -> Path:
+        return self._kept(task, split) / sheet_name(task, split)
+
+    def _draw(
         self, task: Task, split: str, indices: Sequence[int], outputs: Mapping[str, Sequence[Any]]
     ) -> None:
+        """Keep what a task's first samples look and sound like."""
         prompts = [
-            (given.modality, [self._given(given, split, index) for index in indices])
+            (given.modality, [self._given(given, split, task.first + index) for index in indices])
             for given in task.inputs
         ]
-        folder = self.out / "samples" / self.suite.name
-        write_samples(folder, self.pipeline.config, task, split, prompts, outputs)
+        first = {name: items[: len(indices)] for name, items in outputs.items()}
+        kept = self._kept(task, split)
+        write_samples(kept, self.pipeline.config, task, split, prompts, first)
 
     def _given(self, given: Input, split: str, index: int) -> Any:
         """Return the prompt of an item, or of its partner: a sentence or a medium."""
@@ -520,15 +486,39 @@ class Run:
             key = (task.name, split, count)
             if key not in self.scores:
                 ledgers = {t: self._ledger(t, split) for t in (*self.suite.needs(task), task)}
-                if any(ledger.missing(count) for ledger in ledgers.values()):
-                    continue
+                missing = {i for ledger in ledgers.values() for i in ledger.missing(count)}
                 records = ledgers[task].first(count)
+                if not records or not all(self.suite.broken(split, i) for i in sorted(missing)):
+                    continue
+                self.sampled = max(self.sampled, len(records))
                 self.scores[key] = [
                     *score(task, self.suite.terms, split, records),
                     *self.suite.compare(task, split, count, ledgers.__getitem__),
                 ]
             cells += self.scores[key]
         return cells
+
+    def show(self, splits: Sequence[str], samples: int) -> None:
+        """Put the samples of the tasks that have cells where reports show them.
+
+        Those of other settings, which an earlier run has put there, go.
+        """
+        folder = self.out / "samples" / self.suite.name
+        together = {task: (*self.suite.needs(task), task) for task in self.suite.tasks}
+        for task in {task for some in together.values() for task in some}:
+            for split in self.suite.available:
+                remove_samples(folder, task, split)
+        done = [
+            (one, split)
+            for task, some in together.items()
+            for split in splits
+            if (task.name, split, self._count(split, samples)) in self.scores
+            for one in some
+        ]
+        for task, split in done:
+            kept = self._kept(task, split)
+            if kept.is_dir():
+                shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
 _PATHS: dict[str, Callable[[Run, Task, str, Sequence[int]], dict[str, list[Any]]]] = {

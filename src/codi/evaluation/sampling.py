@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.runner import Run
-from codi.evaluation.statistics import Interval, bootstrap_interval
+from codi.evaluation.statistics import NORMAL_95, Interval, paired_interval
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text
 from codi.pipeline import Pipeline, SamplingSettings, load
@@ -33,6 +34,9 @@ from codi.unets.reuse import DeepFeatures
 
 TOLERANCE = 0.01
 """One point: how far below the reference a fact may be."""
+
+SURE_FROM = math.ceil(NORMAL_95**2 * (1.0 / TOLERANCE - 1.0))
+"""Items from which on an interval can be as narrow as that: if none of them changes."""
 
 SPLIT = "trained"
 
@@ -83,7 +87,7 @@ class Fact:
     fact: str
     value: float
     difference: float
-    ci95: Interval
+    ci95: Interval  # Tango's: items that all stay as they were are not certain to
 
 
 @dataclass(frozen=True)
@@ -175,13 +179,14 @@ def compare_sampling(
     outcomes: list[Outcome] = []
     before: dict[str, dict[str, np.ndarray]] = {}
     for settings in grid.settings(pipeline.config):
-        run = Run(pipeline, suite, settings, out, seed)
+        run = Run(pipeline, suite, settings, out, seed, sheets=False)
         chosen, _ = run.choose(tasks)
         facts: list[Fact] = []
         for task in chosen:
             run.measure(task, (SPLIT,), samples, batch, progress)
             right = _right(run, task, samples)
-            facts += _compared(task, right, before.setdefault(task.name, right))
+            facts += _compared(task, right, before.get(task.name))
+            before.setdefault(task.name, right)
         resolved = pipeline.describe(settings, pipeline.config.generated)
         costs = {task.name: evaluations(pipeline, settings, task.outputs) for task in chosen}
         named = ("sampler", "spacing", "steps", "guidance_interval", "reuse")
@@ -206,18 +211,18 @@ def _right(run: Run, task: Task, samples: int) -> dict[str, np.ndarray]:
 
 
 def _compared(
-    task: Task, right: dict[str, np.ndarray], before: dict[str, np.ndarray]
+    task: Task, right: dict[str, np.ndarray], before: dict[str, np.ndarray] | None
 ) -> list[Fact]:
-    return [
-        Fact(
-            task.name,
-            fact,
-            float(now.mean()),
-            float((now - before[fact]).mean()),
-            bootstrap_interval(now - before[fact]),
-        )
-        for fact, now in right.items()
-    ]
+    """Return the facts beside those of the reference, which itself has nothing `before` it."""
+    if before is None:
+        return [Fact(task.name, f, float(now.mean()), 0.0, (0.0, 0.0)) for f, now in right.items()]
+    found = []
+    for fact, now in right.items():
+        change = now - before[fact]
+        gained, lost = int((change > 0).sum()), int((change < 0).sum())
+        ci95 = paired_interval(gained, lost, len(change))
+        found.append(Fact(task.name, fact, float(now.mean()), float(change.mean()), ci95))
+    return found
 
 
 def evaluations(pipeline: Pipeline, settings: SamplingSettings, to: Sequence[str]) -> float:
@@ -308,6 +313,7 @@ def markdown(model: str, samples: int, outcomes: Sequence[Outcome]) -> str:
         "of a network counts as its share of operations. Facts in %; in brackets the 95 % interval "
         "of the largest loss against the first row, item by item, in points.",
         "",
+        *_too_few(samples),
         "| setting | steps | evaluations | "
         + " | ".join(fact for _, fact in names)
         + " | mean | largest loss | within a point |",
@@ -324,6 +330,13 @@ def markdown(model: str, samples: int, outcomes: Sequence[Outcome]) -> str:
             f"({low:+.1f} to {high:+.1f}) | {_verdict(outcome)} |"
         )
     return "\n".join([*lines, "", *suggestion(outcomes)]) + "\n"
+
+
+def _too_few(samples: int) -> list[str]:
+    if samples >= SURE_FROM:
+        return []
+    line = f"{samples} items cannot tell a point surely, {SURE_FROM} can: see --samples."
+    return [line, ""]
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -13,7 +13,12 @@ from typing import Literal
 import numpy as np
 
 from codi.evaluation.records import Record
-from codi.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+from codi.evaluation.statistics import (
+    Interval,
+    mean_interval,
+    median_interval,
+    wilson_interval,
+)
 from codi.evaluation.suites import Input, Task, Terms, partner
 from codi.modalities import modality
 
@@ -35,7 +40,8 @@ class Cell:
             there was nothing to measure.
         n: number of samples (of pairs, for milliseconds).
         chance: what guessing gives; None where that has no meaning.
-        ci95: interval that holds the true value 19 times in 20.
+        ci95: interval that holds the true value 19 times in 20; None where so few
+            samples have none.
         unit: what `value` is, where it is no milliseconds: a share, or a number that has no unit.
         extractor: whose features were compared.
         better: which way is better, where that is not the higher one.
@@ -173,7 +179,7 @@ def measure_impacts(task: Task, terms: Terms, records: Sequence[Record]) -> Iter
     crossed = [terms.match(first[i], second[(i + s) % n]) for s in shifts for i in range(n)]
     f1 = np.array([f for f, _ in pairs])
     chance = float(np.mean([f for f, _ in crossed])) if crossed else None
-    yield _Number(output, "impacts", float(f1.mean()), n, chance, bootstrap_interval(f1))
+    yield _Number(output, "impacts", float(f1.mean()), n, chance, mean_interval(f1, 0.0, 1.0))
     offsets = _offsets_ms(pairs)
     if not len(offsets):
         yield _Number(output, "offset_ms", None, 0)
@@ -185,7 +191,7 @@ def measure_impacts(task: Task, terms: Terms, records: Sequence[Record]) -> Iter
         float(np.median(offsets)),
         len(offsets),
         float(np.median(by_chance)) if len(by_chance) else None,
-        bootstrap_interval(offsets, np.median),
+        median_interval(offsets),
     )
 
 
@@ -238,7 +244,7 @@ def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> It
                 each = np.mean(right, axis=1)
                 chance = 1.0 / len(terms.values[fact])
                 what, n = f"{fact} of {given.label}", 2 * len(differ)
-                ci95 = _mean_interval(each)
+                ci95 = mean_interval(each, 0.0, 1.0)
                 yield _Number(output, what, float(each.mean()), n, chance, ci95, given.label)
 
 
@@ -251,13 +257,6 @@ def _follows(record: Record, other: Record, given: Input, output: str, fact: str
 def _told_by(terms: Terms, task: Task, given: Input) -> tuple[str, ...]:
     """Return the facts that one prompt of a task tells."""
     return terms.told(replace(task, inputs=(given,), weights=()))
-
-
-def _mean_interval(values: np.ndarray) -> Interval:
-    """Return the interval of a mean of independent shares (n,); equal ones are not certain."""
-    if np.ptp(values) == 0.0:  # every resample would be the same
-        return wilson_interval(float(values.sum()), len(values))
-    return bootstrap_interval(values)
 
 
 def measure_sources(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
@@ -291,7 +290,7 @@ def measure_sources(task: Task, terms: Terms, records: Sequence[Record]) -> Iter
                     float(right.mean()),
                     len(records),
                     chance,
-                    _mean_interval(right),
+                    mean_interval(right, 0.0, 1.0),
                     given.label,
                 )
 

@@ -1,4 +1,9 @@
-"""How sure a measured number is. Knows numbers only, no task and no model."""
+"""How sure a measured number is. Knows numbers only, no task and no model.
+
+Where observations are all equal, every resample is the same and a bootstrap would claim certainty:
+there intervals come from the range of the values instead, or there is none. `mean_interval`,
+`median_interval` and `paired_interval` are what reports use.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +71,85 @@ def bootstrap_interval(
         found.append(statistic(observed[rows], axis=-1))
     low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
+
+
+_ROUNDING = 1e-9
+"""Of values; what differs by less is equal."""
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, least: float = -math.inf, most: float = math.inf
+) -> Interval | None:
+    """Return the 95 % interval of the mean of independent `values` (n,): the bootstrap's.
+
+    Of equal values it is Wilson's interval over the range from `least` to `most`, of which the mean
+    is a share: no values in a range vary more than successes and failures at its ends. Without a
+    range they say nothing about their spread, and there is no interval (None), nor is there of one
+    value.
+
+    >>> [round(end, 3) for end in mean_interval([0.0] * 100, 0.0, 1.0) or ()]
+    [0.0, 0.037]
+    """
+    observed = np.asarray(values, dtype=float)
+    if len(observed) and np.ptp(observed) > _ROUNDING * np.abs(observed).max():
+        return bootstrap_interval(observed)
+    width = most - least
+    if not len(observed) or not math.isfinite(width):
+        return None
+    share = min(max((float(observed[0]) - least) / width, 0.0), 1.0)
+    low, high = wilson_interval(share * len(observed), len(observed))
+    return least + width * low, least + width * high
+
+
+_LEAST_FOR_MEDIAN = 6
+"""Of fewer values the median lies beyond all of them more than once in 20: 2 * 0.5 ** n."""
+
+
+def median_interval(values: Sequence[float] | np.ndarray) -> Interval | None:
+    """Return the bootstrap's 95 % interval of a median; None of fewer than six values.
+
+    Six equal values and more do say where the median is, unlike the mean.
+    """
+    return bootstrap_interval(values, np.median) if len(values) >= _LEAST_FOR_MEDIAN else None
+
+
+def paired_interval(gained: int, lost: int, n: int) -> Interval:
+    """Return the 95 % score interval of the difference of two paired shares (Tango, 1998).
+
+    It says something without a discordant pair as well: the difference is within z² / (n + z²).
+
+    Args:
+        gained: pairs that are right only in the second of the two.
+        lost: pairs that are right only in the first.
+        n: number of all pairs.
+
+    Raises:
+        ValueError: no pair, or more discordant pairs than pairs.
+
+    >>> [round(end, 3) for end in paired_interval(0, 0, 100)]
+    [-0.037, 0.037]
+    """
+    if n < 1 or min(gained, lost) < 0 or gained + lost > n:
+        raise ValueError(f"{gained} gained and {lost} lost of {n} pairs; give gained + lost <= n")
+    found = (gained - lost) / n
+
+    def outside(difference: float) -> bool:
+        """Say whether a true difference would make the found one surprising."""
+        half = 2.0 * n - gained + lost
+        linear = -gained - lost + half * difference
+        root = linear * linear + 8.0 * n * lost * difference * (1.0 - difference)
+        share = (math.sqrt(max(root, 0.0)) - linear) / (4.0 * n)  # lost, if that were true
+        variance = n * (2.0 * share + difference * (1.0 - difference))
+        return abs(n * (found - difference)) > NORMAL_95 * math.sqrt(max(variance, 0.0))
+
+    ends = []
+    for end in (-1.0, 1.0):
+        inside, beyond = found, end
+        for _ in range(60):  # halves, to the last digit
+            middle = (inside + beyond) / 2.0
+            inside, beyond = (inside, middle) if outside(middle) else (middle, beyond)
+        ends.append(inside)
+    return ends[0], ends[1]
 
 
 def normal_interval(value: float, error: float, least: float = -math.inf) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from codi import media
 from codi.config import ConfigError
 from codi.evaluation.extractors.scripted import SCRIPTS, ScriptedExtractor, vggish_examples
+from tests.small import small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -109,3 +111,52 @@ def test_what_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
     (tmp_path / "vggish.pt").write_text("hello")
     with pytest.raises(ConfigError, match=r"is no TorchScript file; .* VGGish"):
         ScriptedExtractor("vggish", str(tmp_path))
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"embedding": x}
+
+
+class Short(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] > 10_000_000, "too short"
+        return x
+
+
+class Whole(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum()
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :4] / 0.0 * 0.0
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Named(), "answers with dict, not tensors"),
+        (Short(), "fails with: .*too short"),
+        (Whole(), r"answers with shape \(\)"),
+        (Nothing(), "features of noise that are not finite"),
+    ],
+)
+def test_another_network_is_found_before_anything_is_sampled(
+    network: nn.Module, message: str, tmp_path: Path
+) -> None:
+    torch.jit.save(torch.jit.script(network), str(tmp_path / "panns_cnn14.pt"))
+    extractor = ScriptedExtractor("panns", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"panns_cnn14\.pt: .*{message}.* Cnn14") as caught:
+        extractor.try_out(small_config())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vggish", "panns", "c3d"])
+def test_a_network_that_answers_may_look(folder: Path, name: str) -> None:
+    ScriptedExtractor(name, str(folder)).try_out(small_config())
+    media_of = dict(small_config().modalities)
+    del media_of[SCRIPTS[name].modality]
+    mute = dataclasses.replace(small_config(), modalities=media_of)
+    ScriptedExtractor(name, str(folder)).try_out(mute)

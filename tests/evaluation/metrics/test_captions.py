@@ -108,6 +108,29 @@ def test_bleu_agrees_with_sacrebleu() -> None:
     assert 100.0 * bleu(OWN, THEIRS) == pytest.approx(found.score, abs=1e-4)
 
 
+STANFORD = {
+    "It's 5 o'clock, o'brien!": "it 's 5 o'clock o'brien",
+    "a 5-year-old boy's 8-inch-long, 5th-grade toy": (
+        "a 5-year-old boy 's 8-inch-long 5th-grade toy"
+    ),
+    "a 3/4-inch pole": "a 3/4-inch pole",
+    "an 'open' sign, and 'no parking'": "an open sign and no parking",
+    "the “red” and ‘blue’ dogs' bowls": "the red and blue dogs bowls",
+    "well --- not a—dog – here": "well not a dog here",
+    "a black&white cat, R&B at AT&T": "a black & white cat r&b at at&t",
+    "fish'n'chips, y'all, 'em and 'til ma'am": "fish 'n' chips y' all 'em and 'til ma'am",
+    "'Tis gimme at 10:30am": "'t is gim me at 10:30 am",
+    "on the street.A man <UNK> sits on 1st ave.": "on the street.a man <unk> sits on 1st ave.",
+    "the '80s wow!! what": "the '80s wow !! what",
+}
+"""Sentences and what CoreNLP 3.4.1 makes of them, without punctuation."""
+
+
+@pytest.mark.parametrize("sentence", STANFORD)
+def test_words_are_those_of_the_penn_treebank(sentence: str) -> None:
+    assert words_of(sentence) == STANFORD[sentence].split()
+
+
 def coco_folder() -> Path:
     import importlib.util
 
@@ -124,6 +147,7 @@ def test_words_agree_with_stanfords_tokenizer() -> None:
     sentences = [
         *CANDIDATES,
         *(r for some in REFERENCES for r in some),
+        *STANFORD,
         'He said "hi" (twice); it\'s 3.5 km to the U.S. border - a well-known, 2nd one...',
         "I can't, won't and they'll; we're rock 'n' roll & r/b",
     ]

@@ -30,6 +30,7 @@ def test_equal_distributions_give_nothing_on_average() -> None:
 
 def test_a_shift_is_seen_with_an_interval() -> None:
     found = kernel_distance(rows(300, 0), rows(300, 1, shift=1.0), subsets=20, size=100)
+    assert found.ci95 is not None
     assert found.ci95[0] > 0.1
     assert found.ci95[0] < found.value < found.ci95[1]
     with pytest.raises(ValueError, match="one extractor"):
@@ -38,11 +39,25 @@ def test_a_shift_is_seen_with_an_interval() -> None:
         squared_mmd(rows(1, 0), rows(3, 0))
 
 
-def test_the_interval_of_few_rows_is_as_wide_as_their_spread() -> None:
-    drawn = [kernel_distance(rows(60, 2 * i), rows(60, 2 * i + 1), subsets=40) for i in range(40)]
-    spread = np.std([found.value for found in drawn])
-    reach = np.mean([found.ci95[1] - found.value for found in drawn]) / 1.96
-    assert 0.4 < reach / spread < 2.0
+@pytest.mark.parametrize(("shift", "most"), [(0.0, 1.0), (0.3, 0.99), (1.0, 0.99)])
+def test_the_interval_holds_the_truth(shift: float, most: float) -> None:
+    # E (x·y / D + 1)³ of normal rows, about 0 and about `shift`, by their moments
+    d, q = 6, 6 * shift**2
+    cubes = q**3 + 6 * q**2 + 3 * q * d + 6 * q
+    shifted = 1 + 3 * q / d + 3 * (d + 2 * q + q**2) / d**2 + cubes / d**3
+    truth = (1 + 3 / d) + shifted - 2 * (1 + 3 * (d + q) / d**2)
+    drawn = [
+        kernel_distance(rows(60, 2 * i), rows(60, 2 * i + 1, shift), subsets=60) for i in range(200)
+    ]
+    held = [found.ci95[0] <= truth <= found.ci95[1] for found in drawn if found.ci95]
+    assert len(held) == len(drawn)
+    assert 0.9 <= np.mean(held) <= most
+    assert np.mean([found.value for found in drawn]) == pytest.approx(truth, abs=0.05)
+
+
+def test_two_rows_have_no_interval() -> None:
+    assert kernel_distance(rows(2, 0), rows(2, 1)).ci95 is None
+    assert kernel_distance(rows(2, 0), rows(200, 1)).ci95 is None
 
 
 class Flat(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from codi import media
+from codi.build import ModelConfig
 from codi.config import ConfigError
 
 
@@ -43,6 +44,14 @@ class Extractor(ABC):
         Raises:
             ConfigError: a modality that the network cannot take.
         """
+
+    def try_out(self, config: ModelConfig) -> None:
+        """Look at noise of a model's sizes, where the network may turn out to be another.
+
+        Raises:
+            ConfigError: it fails, or what it says is not finite.
+        """
+        del config
 
     @property
     def identity(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ which its published network does not hold, is made here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from codi import media
+from codi.build import ModelConfig
 from codi.config import ConfigError
 from codi.evaluation.extractors.base import (
     Extractor,
@@ -138,6 +140,21 @@ SCRIPTS: dict[str, Script] = {
 """Every network that comes as a file of its own program."""
 
 
+def _noisy_clip(kind: Any) -> media.Video:
+    shape = (kind.frames, kind.size_px, kind.size_px, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return media.Video(frames, kind.fps)
+
+
+def _noisy_sound(kind: Any) -> media.Audio:
+    count = round(kind.duration_s * kind.sample_rate_hz)
+    samples = 0.1 * np.random.default_rng(0).standard_normal(count).astype(np.float32)
+    return media.Audio(samples, kind.sample_rate_hz)
+
+
+_NOISE: Mapping[str, Callable[[Any], Any]] = {"video": _noisy_clip, "audio": _noisy_sound}
+
+
 class ScriptedExtractor(Extractor):
     """A network of `SCRIPTS`.
 
@@ -150,7 +167,8 @@ class ScriptedExtractor(Extractor):
         device: where to compute.
 
     Raises:
-        ConfigError: no such file, or no TorchScript in it.
+        ConfigError: no such file, or no TorchScript in it; when it looks, a network that fails, or
+            answers with anything else.
     """
 
     gives = ("features", "logits")
@@ -160,13 +178,30 @@ class ScriptedExtractor(Extractor):
         self.script = SCRIPTS[name]
         self.preprocessing = self.script.preprocessing
         path = weights_file(name, source, self.script.file)
-        self.digest = file_digest(path)
+        self.path, self.digest = path, file_digest(path)
         try:
             self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
             raise ConfigError(
                 f"{path}: is no TorchScript file; extractor {name} wants {self.script.origin}"
             ) from error
+
+    def try_out(self, config: ModelConfig) -> None:
+        """Look at noise of a model's sizes: a wrong file is found before anything is sampled.
+
+        Raises:
+            ConfigError: the network fails, or its answer is not finite.
+        """
+        modality = self.script.modality
+        if modality not in config.modalities:
+            return
+        noise = _NOISE[modality](config.media(modality))
+        for kind, rows in self(modality, [noise]).items():
+            if not np.isfinite(rows).all():
+                raise ConfigError(
+                    f"{self.path}: {kind} of noise that are not finite; extractor {self.name} "
+                    f"wants {self.script.origin}"
+                )
 
     @torch.no_grad()
     def __call__(self, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -175,11 +210,36 @@ class ScriptedExtractor(Extractor):
             raise self.refuse(modality, self.script.modality)
         x = self.script.prepare(items).to(self.device)
         count = x.shape[:2]
-        found = self.network(
-            x.flatten(0, 1) if self.script.pieces else x, **dict(self.script.options)
-        )
-        answers = found if isinstance(found, tuple | list) else (found, found)
-        said = dict(zip(("features", "logits"), answers, strict=False))
+        flat = x.flatten(0, 1) if self.script.pieces else x
+        said = dict(zip(("features", "logits"), self._answers(flat), strict=False))
         if self.script.pieces:
             said = {name: y.unflatten(0, count) for name, y in said.items()}
         return {name: float32(y) for name, y in said.items()}
+
+    def _answers(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return features and logits (n, ...) of inputs (n, ...).
+
+        Raises:
+            ConfigError: the network fails, or answers with anything else.
+        """
+        try:
+            found = self.network(x, **dict(self.script.options))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, torch.jit.Error) as error:
+            # The program's own trace comes first, and what went wrong last.
+            last = (str(error).strip().splitlines() or ["no message"])[-1].strip()
+            raise self._refused(x, f"fails with: {last}") from error
+        answers = found if isinstance(found, tuple | list) else (found, found)
+        for answer in answers[:2]:
+            if not isinstance(answer, Tensor):
+                raise self._refused(x, f"answers with {type(answer).__name__}, not tensors")
+            if answer.ndim != 2 or len(answer) != len(x):
+                raise self._refused(x, f"answers with shape {tuple(answer.shape)}")
+        return tuple(answers[:2])
+
+    def _refused(self, x: Tensor, what: str) -> ConfigError:
+        return ConfigError(
+            f"{self.path}: given {tuple(x.shape)}, {what}; extractor {self.name} wants a row of "
+            f"features for each of {len(x)}, from {self.script.origin}, and media long enough"
+        )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codi.evaluation.statistics import Interval, bootstrap_interval
+from codi.evaluation.statistics import Interval, wilson_interval
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -110,6 +110,6 @@ def retrieval(
         raise ValueError(f"embeddings of shapes {queries.shape} and {targets.shape}; pair them")
     n = len(queries)
     return [
-        Recall(k, float(hits.mean()), min(k / n, 1.0), bootstrap_interval(hits))
+        Recall(k, float(hits.mean()), min(k / n, 1.0), wilson_interval(float(hits.sum()), n))
         for k, hits in zip(ks, found_within(queries, targets, ks), strict=True)
     ]

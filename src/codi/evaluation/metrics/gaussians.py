@@ -129,13 +129,16 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
 def frechet_interval(
     a: np.ndarray, b: np.ndarray, value: float, resamples: int = 20, seed: int = 0
-) -> Interval:
+) -> Interval | None:
     """Return a 95 % interval of the distance `value` between rows a (n, ..., D) and b (m, ..., D).
 
     Its width is the bootstrap's, over both sets. Its middle is `value`: a set drawn with
     replacement is less varied than the set itself, so that the distances of resamples are too
-    large, all by about as much, and their percentiles would miss the value.
+    large, all by about as much, and their percentiles would miss the value. One sample, whose
+    pieces may well have a covariance, has no interval (None).
     """
+    if min(len(a), len(b)) < 2:
+        return None
     rng = np.random.default_rng(seed)
     found = [
         frechet_distance(*(gaussian_of(rows, _drawn(rng, len(rows))) for rows in (a, b)))

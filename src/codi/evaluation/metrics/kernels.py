@@ -14,11 +14,14 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The mean over subsets, how far subsets differ (a deviation), and a 95 % interval."""
+    """The mean over subsets, how far subsets differ (a deviation), and a 95 % interval.
+
+    There is no interval where the subsets are all that there is.
+    """
 
     value: float
     deviation: float
-    ci95: Interval
+    ci95: Interval | None
 
 
 def cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -48,6 +51,13 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return KID: the mean of `squared_mmd` over random subsets of rows a (n, D) and b (m, D).
 
+    The interval is normal, and its error is that of delete-d subsampling (Shao and Wu, 1989):
+    subsets drawn without replacement share rows, so that the variance between those of s out of n
+    rows is only 1 - s/n of what s rows have; that of all n rows is s/n of the latter. The subsets
+    are a sample themselves, whose mean has an error of its own. It holds for a statistic whose
+    variance falls as 1/n, which KID's does where the distributions differ; where they are equal it
+    falls faster, and the interval is too wide. For two lengths the shorter one counts.
+
     Args:
         a: features, which may lie on disk; only subsets are read.
         b: those of the other set.
@@ -71,6 +81,8 @@ def kernel_distance(
         found.append(squared_mmd(x.astype(np.float64), y.astype(np.float64)))
     value = float(np.mean(found))
     deviation = float(np.std(found))
-    # Each subset is a share of all samples; the variance of all of them is that much smaller.
-    share = min(1.0, size / len(a), size / len(b))
-    return KernelDistance(value, deviation, normal_interval(value, deviation * share**0.5))
+    share = size / min(len(a), len(b))
+    if share >= 1.0:
+        return KernelDistance(value, deviation, None)
+    error = deviation * (share / (1.0 - share) + 1.0 / subsets) ** 0.5
+    return KernelDistance(value, deviation, normal_interval(value, error))

@@ -226,6 +226,14 @@ class Suite(ABC):
     def count(self, split: str) -> int | None:
         """Return how many items a split has; None for as many as one likes."""
 
+    def broken(self, split: str, index: int) -> str | None:
+        """Return why an item cannot be used, such as a damaged file; None where it can.
+
+        It then is passed over, in every task alike.
+        """
+        del split, index
+        return None
+
     @abstractmethod
     def truth(self, split: str, index: int) -> Truth:
         """Return what is true of an item."""

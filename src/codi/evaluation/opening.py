@@ -1,0 +1,93 @@
+"""The suites by name: how each is opened for a model, and where its data are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from codi.build import ModelConfig
+from codi.config import ConfigError, unknown
+from codi.evaluation.benchmarks import BenchmarkSuite
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.classifiers import Progress
+from codi.evaluation.digits import DigitsSuite
+from codi.evaluation.extractors.catalogue import Extractors
+from codi.evaluation.protocols import load_protocol, protocol_names
+from codi.evaluation.real import open_real
+from codi.evaluation.suites import Suite
+from codi.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a suite may need to open."""
+
+    config: ModelConfig
+    root: Path | None
+    out: Path
+    seed: int
+    progress: Progress
+    extractors: Mapping[str, str]
+    pipeline: Pipeline
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a name of `SUITES` stands for: one suite, or the parts of one that share a report.
+
+    Attributes:
+        suites: with task names of their own.
+        left_out: parts that are not there, and why.
+    """
+
+    suites: tuple[Suite, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def _open_bounce(opening: Opening) -> Opened:
+    return Opened((BounceSuite(opening.seed),))
+
+
+def _open_digits(opening: Opening) -> Opened:
+    cache, seed = opening.out / "classifiers", opening.seed
+    suite = DigitsSuite(opening.config, opening.root, cache, opening.progress, seed=seed)
+    return Opened((suite,))
+
+
+def _open_real(opening: Opening) -> Opened:
+    cache, progress = opening.out / "classifiers", opening.progress
+    found, missing = open_real(opening.pipeline, opening.root, cache, opening.seed, progress)
+    return Opened(tuple(found), missing)
+
+
+def _open_protocol(source: str, opening: Opening) -> Opened:
+    extractors = Extractors(opening.extractors, opening.pipeline)
+    protocol = load_protocol(source)
+    name = Path(source).stem
+    progress = opening.progress
+    return Opened(
+        (BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, progress),)
+    )
+
+
+SUITES: dict[str, Callable[[Opening], Opened]] = {
+    "bounce": _open_bounce,
+    "digits": _open_digits,
+    "real": _open_real,
+    **{name: partial(_open_protocol, name) for name in protocol_names()},
+}
+"""How to open every suite."""
+
+
+def opener_of(suite: str) -> Callable[[Opening], Opened]:
+    """Return how a suite is opened: one of `SUITES`, or a file of the same form as a protocol."""
+    if suite in SUITES:
+        return SUITES[suite]
+    path = Path(suite)
+    if path.suffix != ".toml":
+        raise ConfigError(f"{unknown('suite', suite, SUITES)}; or give a file, such as mine.toml")
+    if path.stem in SUITES:
+        raise ConfigError(f"{path} has the name of a suite that ships; give it one of its own")
+    return partial(_open_protocol, suite)
