@@ -12,7 +12,8 @@ from torch import Tensor
 
 from codi.cli import main
 from codi.convert import layouts as registry
-from codi.convert.golden import Check
+from codi.convert.converting import Conversion
+from codi.convert.golden import Check, Golden
 from tests.convert import toy
 from tests.convert.test_verifying import X, golden
 
@@ -41,6 +42,36 @@ def test_converting_and_exporting_is_the_identity(
     del before["model_ema.x"]
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], value) for name, value in after.items())
+
+
+def test_spoilt_weights_are_told_however_quietly(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = load_file(source)
+    state["first.enc.0.weight"][0] = torch.inf
+    spoilt = toy.write(tmp_path / "spoilt.safetensors", state)
+    assert main(["convert", str(spoilt), "--to", str(tmp_path / "model"), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"codi: warning: {spoilt}: first.enc.0.weight has values that")
+
+
+def test_absent_tokenizers_are_told_with_their_place(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    to = tmp_path / "model"
+    absent = {to / "text" / "encoder-tokenizer": ("vocab.json", "merges.txt")}
+    monkeypatch.setattr(Conversion, "wanting", absent)
+    monkeypatch.setattr(Conversion, "fetched", {"bert-base-cased": ("vocab.txt",)})
+    assert main(["convert", str(source), "--to", str(to)]) == 0
+    printed = capsys.readouterr().out
+    place = to / "text" / "encoder-tokenizer"
+    assert f"absent: vocab.json and merges.txt (put them into {place})" in printed
+    assert "absent: vocab.txt of bert-base-cased (fetched from the hub" in printed
+    assert f"else put it into {to / 'bert-base-cased'})" in printed
 
 
 def test_a_dry_run_writes_nothing_and_verbose_lists_names(
@@ -98,8 +129,8 @@ def test_verifying_prints_errors_and_says_with_its_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(g: object) -> dict[str, Tensor]:
-        return {"out": X + by}
+    def run(g: Golden) -> dict[str, Tensor]:
+        return {"out": g["x"] + by}
 
     monkeypatch.setattr(registry, "CHECKS", (Check(lambda about: "factor" in about, run),))
     golden(tmp_path, "met", {"factor": 1}, x=X, out=X.clone())

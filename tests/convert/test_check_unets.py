@@ -46,6 +46,7 @@ def test_our_numbers_are_theirs(name: str) -> None:
     made = check.run(golden)
     assert {key for key in golden.tensors if key.startswith(("out", "h_con"))} <= set(made)
     for key, value in made.items():
+        assert isinstance(value, torch.Tensor)
         expected = golden[key]
         assert value.shape == expected.shape
         error = (value.double() - expected.double()).abs().max()

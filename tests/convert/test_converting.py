@@ -243,6 +243,30 @@ def test_another_size_is_said_before_anything_is_written(
     _refused(source, tmp_path / "model", r"first.enc.mid.qkv.weight is \(16,\)")
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
+def test_weights_that_are_no_real_numbers_are_refused(
+    dtype: torch.dtype, single: dict[str, Tensor], tmp_path: Path
+) -> None:
+    name = next(name for name in single if name.startswith("first."))
+    source = toy.write(tmp_path / "x.ckpt", {**single, name: single[name].to(dtype)})
+    _refused(source, tmp_path / "model", f"{name} is of {dtype}".replace("torch.", ""))
+
+
+def test_values_that_are_no_numbers_are_told(single: dict[str, Tensor], tmp_path: Path) -> None:
+    assert converting.convert(prepared(single, tmp_path / "sound")) == []
+    name = next(name for name in single if name.startswith("first."))
+    spoilt = single[name].clone()
+    spoilt.view(-1)[3] = torch.nan
+    [line] = converting.convert(prepared({**single, name: spoilt}, tmp_path / "spoilt"))
+    assert f"{name} has values that are NaN or infinite" in line
+    assert str(tmp_path / "spoilt.safetensors") in line
+
+
+def prepared(state: dict[str, Tensor], to: Path) -> converting.Conversion:
+    source = toy.write(to.with_suffix(".safetensors"), state)
+    return converting.prepare([str(source)], to)
+
+
 def test_unknown_files_and_wrong_models_are_said(single: dict[str, Tensor], tmp_path: Path) -> None:
     strange = toy.write(tmp_path / "x.safetensors", {"a.b": torch.zeros(1)})
     _refused(strange, tmp_path / "model", r"no layout that is known here \(it holds a.b \.\.\.\)")

@@ -167,6 +167,25 @@ def test_a_folder_comes_back_with_what_its_library_expects(
     assert json.loads((tmp_path / "back/text/config.json").read_text()) == {"width": 32}
 
 
+@pytest.mark.parametrize("name", ["x.ckpt", "x.pth", "x.bin", "x.pt"])
+def test_a_name_of_another_kind_of_file_is_no_folder(
+    name: str, converted: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: files are written as safetensors.*x.safe"):
+        write_export(prepare_export(converted, "toy"), tmp_path / name)
+    assert not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()
+    write_export(prepare_export(converted, "toy"), tmp_path / name)
+    assert (tmp_path / name / "toy.safetensors").is_file()
+
+
+def test_one_file_alone_leaves_what_lies_beside_it(converted: Path, tmp_path: Path) -> None:
+    shutil.rmtree(converted / "audio")
+    (tmp_path / "config.json").write_text("another's")
+    write_export(prepare_export(converted, "toy-folder"), tmp_path / "text.safetensors")
+    assert (tmp_path / "config.json").read_text() == "another's"
+
+
 def test_what_cannot_be_exported_is_said(converted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown layout 'toyy'; did you mean 'toy'"):
         prepare_export(converted, "toyy")

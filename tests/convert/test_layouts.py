@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from codi.build import load_config, parameter_counts
-from codi.config import ConfigError
-from codi.convert import layouts
+from codi.config import ConfigError, to_toml
+from codi.convert import converting, layouts
 from codi.convert.golden import Golden
 from codi.convert.planning import Plan, default_preset, make_plan, recognised
 from codi.convert.reading import Checkpoint, Stored
@@ -59,6 +60,99 @@ def test_every_name_of_a_released_file_is_ours_or_has_a_reason(name: str) -> Non
 def test_the_released_files_are_the_whole_release_preset() -> None:
     config = load_config("release")
     assert _plan(*FILES).parts.keys() == parameter_counts(config).keys()
+
+
+TOKENIZERS = {
+    "clip": {"vocab.json": '{"<|startoftext|>": 0}', "merges.txt": "#version: 0.2"},
+    "gpt2": {"vocab.json": r'{"\u0120the": 0}', "merges.txt": "#version: 0.2"},
+    "bert": {"vocab.txt": "[CLS]"},
+}
+
+
+def _tokenizer(folder: Path, which: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, text in TOKENIZERS[which].items():
+        (folder / name).write_text(text)
+
+
+def _kept(folder: Path) -> dict[str, str]:
+    """Return where each tokenizer of the released CoDi is found beside its weights."""
+    kinds = (layouts.CLIP_TOKENIZER, layouts.BERT_TOKENIZER, layouts.GPT2_TOKENIZER)
+    found = {kind.key: kind.found(folder / "CoDi_encoders.pth") for kind in kinds}
+    return {key: paths[0].parent.name for key, paths in found.items() if paths}
+
+
+def test_tokenizers_beside_the_weights_are_told_apart(tmp_path: Path) -> None:
+    here = tmp_path.name
+    assert _kept(tmp_path) == {}
+    _tokenizer(tmp_path, "bert")
+    _tokenizer(tmp_path, "gpt2")  # the same names as CLIP's
+    assert _kept(tmp_path) == {"encoder_tokenizer": here, "decoder_tokenizer": here}
+    _tokenizer(tmp_path, "clip")
+    assert _kept(tmp_path) == {"encoder_tokenizer": here, "tokenizer": here}
+    _tokenizer(tmp_path / "gpt2", "gpt2")
+    _tokenizer(tmp_path / "bert-base-cased", "bert")
+    _tokenizer(tmp_path / "clip-vit-large-patch14", "clip")
+    (tmp_path / "vocab.json").unlink()
+    assert _kept(tmp_path) == {
+        "tokenizer": "clip-vit-large-patch14",
+        "encoder_tokenizer": "bert-base-cased",
+        "decoder_tokenizer": "gpt2",
+    }
+
+
+@pytest.fixture
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of the released encoders, of which only names and shapes are known."""
+    path = tmp_path / "download" / "CoDi_encoders.pth"
+    path.parent.mkdir()
+    checkpoint = replace(_checkpoint("CoDi_encoders"), path=path)
+    monkeypatch.setattr(converting, "open_source", lambda _name: [checkpoint])
+    return path.parent
+
+
+@needs_layout
+def test_the_released_codi_keeps_the_tokenizers_that_lie_beside_it(
+    released: Path, tmp_path: Path
+) -> None:
+    _tokenizer(released, "clip")
+    _tokenizer(released / "gpt2", "gpt2")
+    _tokenizer(released / "bert-base-cased", "bert")
+    conversion = converting.prepare(["x"], tmp_path / "model")
+    assert not conversion.wanting
+    assert not conversion.fetched
+    model = conversion.plan.model
+    assert model.encoders["text"]["tokenizer"] == "./text/encoder-tokenizer"
+    # A folder also where it holds one file: BERT's is read from the folder.
+    assert model.codecs["text"]["encoder_tokenizer"] == "./text/codec-encoder_tokenizer"
+    assert model.codecs["text"]["decoder_tokenizer"] == "./text/codec-decoder_tokenizer"
+
+
+@needs_layout
+def test_the_released_codi_says_which_tokenizers_are_absent_and_where_to_put_them(
+    released: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    conversion = converting.prepare(["x"], folder)
+    assert conversion.wanting == {
+        folder / "text" / "encoder-tokenizer": ("vocab.json", "merges.txt")
+    }
+    assert conversion.fetched == {
+        "bert-base-cased": ("vocab.txt",),
+        "gpt2": ("vocab.json", "merges.txt"),
+    }
+    model = conversion.plan.model
+    assert model.encoders["text"]["tokenizer"] == "./text/encoder-tokenizer"
+    assert model.codecs["text"]["decoder_tokenizer"] == "gpt2"
+    folder.mkdir()
+    (folder / "config.toml").write_text(to_toml(model))
+    (folder / "text").mkdir()
+    _tokenizer(folder / "text" / "encoder-tokenizer", "clip")
+    _tokenizer(folder / "gpt2", "gpt2")
+    again = converting.prepare(["x"], folder)
+    assert not again.wanting
+    assert list(again.fetched) == ["bert-base-cased"]
+    assert again.plan.model.codecs["text"]["decoder_tokenizer"] == "./gpt2"
 
 
 @needs_layout

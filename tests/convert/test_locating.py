@@ -58,8 +58,15 @@ def test_a_pipelines_index_says_which_folders_count(tmp_path: Path) -> None:
     assert list(checkpoint.stored) == ["unet"]
 
 
-@pytest.mark.parametrize("source", ["weights/x.ckpt", "nowhere", "a/b/c"])
-def test_what_is_not_there_is_said(source: str, tmp_cwd: Path) -> None:
+@pytest.mark.parametrize(
+    "source",
+    ["weights/x.ckpt", "nowhere", "a/b/c", "./a/b", "/a", "here/pipe", "no/pipe/", "~/a/b"],
+)
+def test_what_is_not_there_is_said_without_asking_the_hub(
+    source: str, tmp_cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_cwd / "here").mkdir()
+    monkeypatch.setattr("codi.convert.locating.fetch", pytest.fail)
     with pytest.raises(ConfigError, match="no such file or folder"):
         open_source(source)
 
@@ -77,11 +84,13 @@ class _Hub(types.ModuleType):
         self.folder, self.online, self.cached = folder, online, cached
         self.asked: list[str] = []
 
-    def list_repo_files(self, name: str) -> list[str]:
+    def model_info(self, name: str, timeout: float) -> types.SimpleNamespace:
+        """Return what is in the folder; the real one asks once, and within a time."""
         if not self.online:
             raise ConnectionError("no route\nto host")
-        files = (path.relative_to(self.folder) for path in self.folder.rglob("*"))
-        return sorted(path.as_posix() for path in files)
+        files = sorted(path.relative_to(self.folder) for path in self.folder.rglob("*"))
+        siblings = [types.SimpleNamespace(rfilename=path.as_posix()) for path in files]
+        return types.SimpleNamespace(siblings=siblings)
 
     def snapshot_download(
         self, name: str, *, local_files_only: bool = False, allow_patterns: Any = ()

@@ -192,6 +192,38 @@ def test_a_folder_of_stable_diffusion(preset: Path, tmp_path: Path) -> None:
             assert all(torch.equal(before[key], value) for key, value in after.items())
 
 
+@pytest.mark.parametrize("preset", ["stable-diffusion"], indirect=True)
+@torch.no_grad()
+def test_the_libraries_load_what_is_exported(preset: Path, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="needs codi[external]")
+    transformers = pytest.importorskip("transformers", reason="needs codi[external]")
+    _stable_diffusion(tmp_path).save_pretrained(tmp_path / "sd")
+    model, _found = _converted(tmp_path / "sd", preset, tmp_path / "model")
+    to = tmp_path / "exported"
+    write_export(prepare_export(tmp_path / "model", "sd-diffusers"), to)
+
+    unet = diffusers.UNet2DConditionModel.from_pretrained(to / "unet")
+    z, t, context = torch.randn(2, 4, 8, 8), torch.tensor([5, 800]), torch.randn(2, 3, 12)
+    ours = _part(model, "diffusers", "vision")(z[:, :, None], t + 1, context)[:, :, 0]
+    torch.testing.assert_close(unet(z, t, context).sample, ours, atol=1e-5, rtol=1e-4)
+
+    vae, codec = (
+        diffusers.AutoencoderKL.from_pretrained(to / "vae"),
+        _part(model, "codecs", "image"),
+    )
+    assert vae.config.scaling_factor == 0.18215
+    x = torch.randn(1, 3, 16, 16)
+    latent = codec.posterior(x[:, :, None])[0]
+    torch.testing.assert_close(vae.encode(x).latent_dist.mode(), latent[:, :, 0])
+    pixels = codec.decode_raw(latent)[:, :, 0]
+    torch.testing.assert_close(vae.decode(latent[:, :, 0]).sample, pixels, atol=1e-5, rtol=1e-4)
+
+    text = transformers.CLIPTextModel.from_pretrained(to / "text_encoder").eval()
+    ids = torch.tensor([[57, 3, 5, 58]])
+    read = _part(model, "encoders", "text").states(ids)
+    torch.testing.assert_close(text(input_ids=ids).last_hidden_state, read)
+
+
 SENTENCES = ["red ball", "", "a red red ball and a great ball", "z"]
 
 

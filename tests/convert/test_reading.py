@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import warnings
@@ -206,3 +207,60 @@ def test_weight_norm_is_undone(form: str, tmp_path: Path) -> None:
     assert stored.keys() == {"ups.0.weight", "ups.0.bias"}
     layer(torch.zeros(1, 4, 5))  # the older form makes its weight anew when it is used
     assert torch.allclose(stored["ups.0.weight"].read(), layer.weight, atol=1e-6)
+
+
+def _itself() -> dict[str, Any]:
+    content: dict[str, Any] = {"a": torch.ones(2)}
+    content["model"] = {"state_dict": content}
+    return content
+
+
+def test_a_dictionary_may_contain_itself(tmp_path: Path) -> None:
+    torch.save(_itself(), tmp_path / "x.pth")
+    assert list(open_checkpoint(tmp_path / "x.pth").stored) == ["a"]
+    content = _itself()
+    del content["a"]
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ConfigError, match="holds no tensors by name, only: model"):
+        open_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": torch.ones(1), 7: torch.ones(1)}, "a tensor under the key 7, which is no name"),
+        ({"a": torch.eye(3).to_sparse()}, r"a is a sparse tensor; save what its .to_dense\(\)"),
+        ({"a": torch.ones(3, device="meta")}, "a has a shape and no numbers"),
+    ],
+)
+def test_tensors_without_a_name_or_numbers_are_said(
+    content: dict[Any, Tensor], message: str, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_checkpoint(tmp_path / "x.pth")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.pth'}: ")
+
+
+def test_an_archive_with_flipped_bits_is_damaged_and_not_dangerous(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(STATE, path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(archive.read(n) for n in archive.namelist() if n.endswith("/data.pkl"))
+    start = whole.index(pickled)
+    messages = []
+    for at in range(start, start + len(pickled)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :])
+        with contextlib.suppress(ConfigError):  # what is read the same is not noticed
+            open_checkpoint(path)
+            continue
+        messages.append(_message(path))
+    assert len(messages) > len(pickled) / 2
+    assert not [message for message in messages if "more than weights" in message]
+
+
+def _message(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        open_checkpoint(path)
+    return str(caught.value)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from codi.config import ConfigError
-from codi.convert.golden import Check, Golden
+from codi.convert.golden import Check, Golden, Words
 from codi.convert.verifying import Line, compare, goldens_of, verify
 
 X = torch.tensor([1.0, -2.0, 3.0, 0.5])
@@ -48,9 +48,38 @@ def test_what_is_met_passes_and_what_is_off_fails(tmp_path: Path) -> None:
     assert line.exit_code == 1
 
 
-def test_an_output_that_no_check_makes_fails(tmp_path: Path) -> None:
-    g = golden(tmp_path, "a", {"factor": 2}, x=X, out=2 * X, out_more=X)
-    assert verdicts(g, doubled()) == [("out", "pass"), ("out_more", "not checked")]
+@pytest.mark.parametrize("more", ["out_more", "buffer"])
+def test_a_tensor_that_no_check_makes_or_reads_fails(more: str, tmp_path: Path) -> None:
+    g = golden(tmp_path, "a", {"factor": 2}, x=X, out=2 * X, w_layer=X, **{more: X})
+    assert verdicts(g, doubled()) == [("out", "pass"), (more, "unmade")]
+    assert max(line.exit_code for line in verify(g, [doubled()])) == 1
+
+
+@pytest.mark.parametrize(
+    "listed", [{"x": [], "out": [], "out_a": [], "out_b": []}, ["x", "out", "out_{a,b}"]]
+)
+def test_what_is_listed_and_absent_is_not_checked_with_the_reason(
+    listed: object, tmp_path: Path
+) -> None:
+    g = golden(tmp_path, "a", {"factor": 2, "tensors": listed}, x=X, out=2 * X)
+    lines = list(verify(g, [doubled(out_a=X)]))
+    assert [(line.tensor, line.verdict) for line in lines] == [
+        ("out", "pass"),
+        ("out_a", "not checked"),
+        ("out_b", "not checked"),
+    ]
+    assert "listed in a.json" in lines[1].note
+    assert max(line.exit_code for line in lines) == 0
+
+
+def test_a_golden_without_anything_to_compare_is_unusable(tmp_path: Path) -> None:
+    without = golden(tmp_path, "a", {"factor": 2, "tensors": {"x": [], "out": []}}, x=X)
+    assert verdicts(without, doubled()) == [("out", "not checked"), ("", "unusable")]
+    unlisted = golden(tmp_path, "b", {"factor": 2}, x=X)
+    assert verdicts(unlisted, doubled()) == [("", "unusable")]
+    [line] = verify(golden(tmp_path, "c", {"factor": 2, "tensors": {"x": []}}), [doubled()])
+    assert (line.verdict, line.exit_code) == ("unusable", 2)
+    assert "c.safetensors: no such file, and c.json lists its tensors" in line.note
 
 
 def test_goldens_without_a_check_are_named_unless_they_only_go_with_others(tmp_path: Path) -> None:
@@ -65,10 +94,15 @@ def test_goldens_without_a_check_are_named_unless_they_only_go_with_others(tmp_p
         assert (line.verdict, line.exit_code) == (verdict, code), g.name
 
 
-def test_a_check_of_words_passes_by_returning(tmp_path: Path) -> None:
+def test_cases_in_words_pass_or_are_not_checked_for_a_reason(tmp_path: Path) -> None:
     g = golden(tmp_path, "words", {"cases": []})
-    [line] = verify(g, [Check(lambda about: "cases" in about, lambda g: {})])
-    assert (line.verdict, line.exit_code) == ("pass", 0)
+    made = {"cases": Words(), "others": Words("needs a file")}
+    met, other = verify(g, [Check(lambda about: "cases" in about, lambda g: made)])
+    assert (met.tensor, met.verdict, met.exit_code) == ("cases", "pass", 0)
+    assert (other.tensor, other.verdict, other.exit_code) == ("others", "not checked", 0)
+    assert other.note == "needs a file"
+    [nothing] = verify(g, [Check(lambda about: "cases" in about, lambda g: {})])
+    assert (nothing.verdict, nothing.exit_code) == ("unusable", 2)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from codi.build import Model
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.vocoder import VocoderConfig
 from codi.convert.rules import POINTWISE, TRANSPOSED, Rule, Table, joined
-from codi.convert.sources import ForeignLayout, ForeignModule, Signs, Skip
+from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, Signs, Skip
 from codi.encoders.text import TextEncoderConfig
 from codi.unets.unet import UNetConfig
 from tests.small import PRESET, awake_model
@@ -82,7 +82,7 @@ SENTENCES = ForeignModule(
     table=sentences,
     signs=Signs({"body.embedding.weight": None}, absent=("first.enc.0.weight",)),
     file="text/model",
-    files=(("tokenizer.json",),),
+    files=(KeptFiles((("tokenizer.json",),)),),
     describe=lambda config: {"width": config.width},
 )
 SOUND = tuple(

@@ -145,6 +145,14 @@ def test_spacings_of_the_literature() -> None:
     assert schedule.timesteps(10, "linspace")[:-1] == list(range(1000, 0, -111))
 
 
+@pytest.mark.parametrize("count", [7, 10, 20, 25, 30, 50, 100, 300])
+def test_ldm_spacing_is_latent_diffusions_cut_to_the_moves_asked_for(count: int) -> None:
+    theirs = [t + 2 for t in range(0, 1000, 1000 // count)]  # their own + 1, and they count from 0
+    ours = NoiseSchedule.build().timesteps(count, "ldm")[:-1]
+    assert ours == theirs[:count][::-1]
+    assert (len(theirs) == count) == (1000 % count == 0)
+
+
 def test_karras_spacing_is_even_in_the_seventh_root_of_the_noise_ratio() -> None:
     schedule = NoiseSchedule.build()
     timesteps = schedule.timesteps(12, "karras")[:-1]

@@ -304,6 +304,14 @@ def test_a_missing_tokenizer_is_one_clear_error(
         encoder([SENTENCE])
 
 
+@pytest.mark.parametrize("where", ["my/text/encoder-tokenizer", "here/encoder-tokenizer"])
+def test_a_relative_folder_is_not_taken_for_a_name_of_the_hub(where: str, tmp_cwd: Path) -> None:
+    (tmp_cwd / "here").mkdir()
+    encoder = _text_config(tmp_cwd, tokenizer=where).build()
+    with pytest.raises(ConfigError, match=f"^{where}: there is no tokenizer; put CLIP's vocab"):
+        encoder([SENTENCE])
+
+
 def test_a_tokenizer_of_another_vocabulary_is_an_error(tokenizer_folder: Path) -> None:
     encoder = _text_config(tokenizer_folder, vocabulary=100).build()
     with pytest.raises(ConfigError, match="ends a text with token 58, and a vocabulary of 100"):

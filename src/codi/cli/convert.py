@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,14 +85,25 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return 0
     with Display(arguments.quiet) as display:
-        convert(conversion, ShownParts(display).tick)
+        warnings = convert(conversion, ShownParts(display).tick)
+    for warning in warnings:  # quiet or not: it is about what was given
+        sys.stderr.write(f"codi: warning: {warning}\n")
     if not arguments.quiet:
         print_line(f"the model is in {arguments.to}")
         for part, source in conversion.absent.items():
             print_line(f"absent: {part}" + (f" (comes with {source})" if source else ""))
         for place, names in conversion.wanting.items():
-            print_line(f"absent: {' and '.join(names)} (put them into {place})")
+            print_line(f"absent: {' and '.join(names)} (put {_them(names)} into {place})")
+        for name, names in conversion.fetched.items():
+            print_line(
+                f"absent: {' and '.join(names)} of {name} (fetched from the hub where there is a "
+                f"network; else put {_them(names)} into {arguments.to / name})"
+            )
     return 0
+
+
+def _them(names: tuple[str, ...]) -> str:
+    return "them" if len(names) > 1 else "it"
 
 
 class ShownParts:

@@ -10,7 +10,7 @@ SUMMARY = "write a model's parts in the layout of others"
 _DESCRIPTION = """\
 Write the parts of a model as files that other programs read: the names and layouts of codi convert,
 backwards. What was converted and not trained since comes back bit for bit. All files are
-safetensors.
+safetensors; in a folder of Stable Diffusion, each has its config.json beside it.
 
 examples:
   codi export models/release --as released --to exported

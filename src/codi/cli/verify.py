@@ -23,8 +23,12 @@ examples:
   codi verify goldens --json > errors.json
 """
 _EPILOG = """\
-Exit codes: 0 all met; 1 an error above its tolerance, an output that is not checked, or a golden
-that no check recognises; 2 a golden that cannot be used.
+What is "not checked" could not be compared, since something else is not there, such as a
+tokenizer's files or a tensor that the JSON lists; the reason is printed.
+
+Exit codes: 0 all that was compared is met; 1 an error above its tolerance, a tensor that no check
+makes or reads ("unmade"), or a golden that no check recognises; 2 a golden that cannot be used,
+such as one without anything to compare.
 """
 
 

@@ -5,7 +5,7 @@ Configurations are read from the golden's JSON, so any other size of the same fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from codi.codecs.vocabularies import load_byte_pairs, load_word_pieces, without_
 from codi.codecs.vocoder import VocoderConfig
 from codi.config import ConfigError
 from codi.convert.codecs import autoencoder_kl, mel_codec, optimus
-from codi.convert.golden import Check, Golden
+from codi.convert.golden import Check, Golden, Words
 
 # --- AutoKL ---
 
@@ -55,15 +55,22 @@ def released_autoencoder(about: dict[str, Any]) -> AutoencoderKLConfig:
 
 @torch.no_grad()
 def run_autoencoder(golden: Golden) -> dict[str, Tensor]:
-    """Encode the golden's pictures and decode its latents."""
+    """Encode the golden's pictures and decode its latents, or whichever it has."""
     config = released_autoencoder(golden.about)
-    codec = golden.filled(config.build(), autoencoder_kl(config), golden.weights())
-    mean, log_variance = codec.posterior(golden["x"][:, :, None])
-    return {
-        "out_mean": mean[:, :, 0],
-        "out_logvar": log_variance[:, :, 0],
-        "out_dec": codec.decode_raw(golden["z"][:, :, None])[:, :, 0],
-    }
+    idle = _idle(golden, x=("encoder", "quant"), z=("decoder", "post_quant"))
+    codec = golden.filled(config.build(), autoencoder_kl(config), golden.weights(), idle)
+    made: dict[str, Tensor] = {}
+    if golden.has("x"):
+        mean, log_variance = codec.posterior(golden["x"][:, :, None])
+        made |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+    if golden.has("z"):
+        made["out_dec"] = codec.decode_raw(golden["z"][:, :, None])[:, :, 0]
+    return made
+
+
+def _idle(golden: Golden, **modules: tuple[str, ...]) -> list[str]:
+    """Return the modules that are not called where the golden lacks the input of their name."""
+    return [name for key, names in modules.items() if not golden.has(key) for name in names]
 
 
 # --- AudioLDM's autoencoder and its vocoder ---
@@ -106,27 +113,32 @@ def released_mel(about: dict[str, Any], columns: int) -> MelConfig:
 
 @torch.no_grad()
 def run_audio(golden: Golden) -> dict[str, Tensor]:
-    """Hear the golden's sounds, encode them, and decode its latents to sound."""
+    """Hear the golden's sounds, encode them, and decode its latents to sound: what it has of it."""
     about = golden.about
+    heard = golden.has("wav") and golden.has("out_fbank")
     config = MelCodecConfig(
-        mel=released_mel(about["hifigan"], columns=golden["out_fbank"].shape[2]),
+        mel=released_mel(about["hifigan"], golden["out_fbank"].shape[2] if heard else 1),
         autoencoder=released_autoencoder(about),
         vocoder=released_vocoder(about["hifigan"]),
         centre=0.0,
         spread=1.0,
     )
-    codec = golden.filled(config.build(), mel_codec(config), golden.weights())
-    spectrogram = codec.spectrogram(golden["wav"])
-    mean, log_variance = codec.autoencoder.posterior(spectrogram[:, :, None])
-    mel = codec.autoencoder.decode_raw(golden["z"][:, :, None])[:, :, 0]
-    return {
-        "mel_basis": mel_filters(config.mel),
-        "out_fbank": spectrogram,
-        "out_mean": mean[:, :, 0],
-        "out_logvar": log_variance[:, :, 0],
-        "out_mel": mel,
-        "out_wave": codec.vocoder(mel)[:, None],
-    }
+    idle = _idle(
+        golden,
+        wav=("autoencoder.encoder", "autoencoder.quant"),
+        z=("autoencoder.decoder", "autoencoder.post_quant", "vocoder"),
+    )
+    codec = golden.filled(config.build(), mel_codec(config), golden.weights(), idle)
+    made = {"mel_basis": mel_filters(config.mel)}
+    if heard:
+        spectrogram = codec.spectrogram(golden["wav"])
+        mean, log_variance = codec.autoencoder.posterior(spectrogram[:, :, None])
+        made["out_fbank"] = spectrogram
+        made |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+    if golden.has("z"):
+        mel = codec.autoencoder.decode_raw(golden["z"][:, :, None])[:, :, 0]
+        made |= {"out_mel": mel, "out_wave": codec.vocoder(mel)[:, None]}
+    return made
 
 
 # --- OPTIMUS ---
@@ -160,7 +172,11 @@ def released_optimus(about: dict[str, Any]) -> OptimusConfig:
 
 @torch.no_grad()
 def run_optimus(golden: Golden) -> dict[str, Tensor]:
-    """Encode the golden's tokens, write its latents greedily, and score what it has written."""
+    """Encode the golden's tokens, write its latents greedily, and score what it has written.
+
+    A golden of one half has the tokens and the encoder's weights only, or the latents and the
+    decoder's.
+    """
     written = [golden[name] for name in _numbered(golden, "out_greedy_")]
     length = max((len(ids) for ids in written), default=30)
     config = replace(released_optimus(golden.about), writing="greedy", length=length)
@@ -169,19 +185,23 @@ def run_optimus(golden: Golden) -> dict[str, Tensor]:
         name: (3 * config.width,)
         for i in range(config.decoder_layers)
         if (name := f"decoder.transformer.h.{i}.attn.c_attn.bias") not in weights
+        and golden.has("z")
     }
     if lacking:
         seeds = golden.about.get("seeds", [])
         weights |= drawn_again(golden, "decoder.", lacking, seed=seeds[-1] if seeds else 0)
-    codec = golden.filled(config.build(), optimus(config), weights)
-    sequence, pooled = codec.encoder(golden["ids"], golden["ids"] > 0)
-    mean, log_variance = codec.moments(pooled)
-    outputs = {
-        "out_seq": sequence,
-        "out_pooled": pooled,
-        "out_mu": mean,
-        "out_logvar": log_variance,
-    }
+    idle = _idle(
+        golden, ids=("encoder", "to_moments"), z=("decoder", "latent_offset", "latent_memory")
+    )
+    codec = golden.filled(config.build(), optimus(config), weights, idle)
+    outputs: dict[str, Tensor] = {}
+    if golden.has("ids"):
+        sequence, pooled = codec.encoder(golden["ids"], golden["ids"] > 0)
+        mean, log_variance = codec.moments(pooled)
+        outputs |= {"out_seq": sequence, "out_pooled": pooled}
+        outputs |= {"out_mu": mean, "out_logvar": log_variance}
+    if not golden.has("z"):
+        return outputs
     latents = golden["z"]
     for i, (ids, row) in enumerate(zip(written, codec.write(latents), strict=True)):
         outputs[f"out_greedy_{i}"] = row[: len(ids)]
@@ -229,10 +249,11 @@ def _numbered(golden: Golden, start: str) -> list[str]:
 # --- its tokenizers ---
 
 
-def run_tokenizers(golden: Golden) -> dict[str, Tensor]:
+def run_tokenizers(golden: Golden) -> dict[str, Words]:
     """Compare the golden's cases, which are texts: there is no tensor to return.
 
     Cases of tokens need vocabularies: folders `bert-base-cased` and `gpt2` beside the golden.
+    Without them these cases are not checked.
 
     Raises:
         ConfigError: a case that comes out differently.
@@ -240,16 +261,24 @@ def run_tokenizers(golden: Golden) -> dict[str, Tensor]:
     about = golden.about
     for given, expected in about["remove_duplicate_word"]:
         _same(golden, f"without repetitions, {given!r}", without_repetitions(given), expected)
-    encoder, decoder = (golden.path.parent / name for name in ("bert-base-cased", "gpt2"))
-    if encoder.is_dir():
-        _compare_word_pieces(golden, encoder)
-    if decoder.is_dir():
-        _compare_byte_pairs(golden, decoder)
-    return {}
+    compared = {"remove_duplicate_word": Words()}
+    for key, (folder, files, compare) in _VOCABULARIES.items():
+        place = golden.path.parent / folder
+        if key not in about:
+            continue
+        if place.is_dir():
+            compare(golden, place)
+            compared[key] = Words()
+        else:
+            compared[key] = Words(f"needs {files} in {place}")
+    return compared
 
 
 def _compare_word_pieces(golden: Golden, folder: Path) -> None:
     pieces = load_word_pieces(str(folder))
+    special = golden.about.get("bert_special", {})
+    known = {token: pieces.library.token_to_id(token) for token in special}
+    _same(golden, "BERT's ids of special tokens", known, special)
     for case in golden.about["bert"]:
         found = pieces.encode([case["text"]], 512)[0].tolist()
         _same(golden, f"BERT's ids of {case['text']!r}", found, case["ids"])
@@ -260,11 +289,20 @@ def _compare_byte_pairs(golden: Golden, folder: Path) -> None:
     pairs = load_byte_pairs(str(folder), max(special.values()) + 1)
     found = {token: number for number, token in pairs.special.items()}
     _same(golden, "ids of special tokens", found, special)
+    begin = golden.about.get("encode(<BOS>)", [pairs.begin])
+    _same(golden, "GPT-2's ids of '<BOS>'", [pairs.begin], begin)
     for case in golden.about["gpt2"]:
         sentence = case["text"].removeprefix("<BOS> ").removesuffix(" <EOS>")
         ids = pairs.encode([sentence], 1024)[0].tolist()
         _same(golden, f"GPT-2's ids of {case['text']!r}", ids, case["ids"])
         _same(golden, f"the text of {case['ids']}", pairs.decode(case["ids"]), case["decoded"])
+
+
+_VOCABULARIES: dict[str, tuple[str, str, Callable[[Golden, Path], None]]] = {
+    "bert": ("bert-base-cased", "BERT's vocab.txt", _compare_word_pieces),
+    "gpt2": ("gpt2", "GPT-2's vocab.json and merges.txt", _compare_byte_pairs),
+}
+"""Cases of tokens -> the folder and the files that they need, and how they are compared."""
 
 
 def _same(golden: Golden, what: str, found: object, expected: object) -> None:

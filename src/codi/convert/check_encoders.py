@@ -68,24 +68,33 @@ def clap_config(about: dict[str, Any], weights: dict[str, Tensor]) -> ClapAudioC
 
 @torch.no_grad()
 def run_clip(golden: Golden) -> dict[str, Tensor]:
-    """Return the contexts of tokens, pictures and clips (B, F, C, H, W), and what they are of."""
+    """Return the contexts of tokens, pictures and clips (B, F, C, H, W), and what they are of.
+
+    Of the three, those are made that the golden has inputs of.
+    """
     weights = golden.weights("model.")
-    text = clip_text_config(golden.about)
-    vision = clip_vision_config(golden.about)
-    reader, viewer = text.build().eval(), vision.build().eval()
-    golden.filled(reader, clip_text(text), _below(weights, ("text_", "logit_scale")))
-    golden.filled(viewer, clip_vision(vision), _below(weights, ("vision_", "visual_")))
-    clips = golden["pixels_video"]
-    read = reader.read(golden["tokens"])
-    seen = viewer.look(golden["pixels_image"], 1)
-    watched = viewer.look(clips.flatten(0, 1), clips.shape[1])
-    return {
-        "out_text": reader.context(reader.project(read)),
-        "out_image": viewer.context(viewer.project(seen)),
-        "out_video": viewer.context(viewer.project(watched)),
-        "out_image_pooled": seen,
-        "out_video_pooled": watched,
-    }
+    made = {}
+    if golden.has("tokens"):
+        text = clip_text_config(golden.about)
+        reader = text.build().eval()
+        golden.filled(reader, clip_text(text), _below(weights, ("text_", "logit_scale")))
+        read = reader.read(golden["tokens"])
+        made["out_text"] = reader.context(reader.project(read))
+    shown = [name for name in ("image", "video") if golden.has(f"pixels_{name}")]
+    if shown:
+        vision = clip_vision_config(golden.about)
+        viewer = vision.build().eval()
+        idle = () if "video" in shown else ("blocks",)
+        below = _below(weights, ("vision_", "visual_"))
+        golden.filled(viewer, clip_vision(vision), below, idle)
+        for name in shown:
+            pixels = golden[f"pixels_{name}"]
+            frames = pixels.shape[1] if name == "video" else 1
+            pictures = pixels.flatten(0, 1) if name == "video" else pixels
+            seen = viewer.look(pictures, frames)
+            made[f"out_{name}"] = viewer.context(viewer.project(seen))
+            made[f"out_{name}_pooled"] = seen
+    return made
 
 
 @torch.no_grad()
@@ -109,8 +118,13 @@ def _below(weights: dict[str, Tensor], starts: tuple[str, ...]) -> dict[str, Ten
     return {name: tensor for name, tensor in weights.items() if name.startswith(starts)}
 
 
+def _is_clip(about: dict[str, Any]) -> bool:
+    towers = {"text_config", "vision_config"}
+    return "projection_dim" in about and bool(towers & about.keys())
+
+
 CHECKS: tuple[Check, ...] = (
-    Check(lambda about: {"text_config", "vision_config"} <= about.keys(), run_clip),
+    Check(_is_clip, run_clip),
     Check(lambda about: {"audio_cfg", "htsat"} <= about.keys(), run_clap),
 )
 """How the goldens of CLIP and CLAP are recognised and run."""

@@ -317,7 +317,8 @@ def _run_sampling(golden: Golden) -> dict[str, Tensor]:
 
 
 def _run_schedule(golden: Golden) -> dict[str, Tensor]:
-    level = NoiseSchedule.build(steps=len(golden["alphas_cumprod"])).alpha_bar
+    given = next(n for n in ("alphas_cumprod", "betas") if golden.has(n))
+    level = NoiseSchedule.build(steps=len(golden[given])).alpha_bar
     return {"betas": 1 - level[1:] / level[:-1], "alphas_cumprod": level[1:]}
 
 

@@ -159,6 +159,25 @@ def autoencoder_kl(
     return Table(rules, unused=_at(prefix, TRAINING))
 
 
+def autoencoder_kl_config(config: AutoencoderKLConfig) -> dict[str, object]:
+    """Return the `config.json` with which `diffusers` loads what it stores."""
+    c = config
+    levels = len(c.multipliers)
+    return {
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": [c.channels * multiplier for multiplier in c.multipliers],
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "in_channels": c.in_channels,
+        "latent_channels": c.latent_channels,
+        "layers_per_block": c.depth,
+        "norm_num_groups": c.groups,
+        "out_channels": c.in_channels,
+        "scaling_factor": 1.0 if c.scale_factor is None else c.scale_factor,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+    }
+
+
 def _vocoder_rules(c: VocoderConfig, upsample: str) -> Iterator[Rule]:
     yield Rule("conv_in", "conv_pre")
     yield Rule("conv_out", "conv_post")

@@ -24,9 +24,17 @@ from codi.config import ConfigError, to_toml, unknown
 from codi.convert import layouts as registry
 from codi.convert.fresh import fresh_values
 from codi.convert.locating import open_source
-from codi.convert.planning import PartPlan, Plan, default_preset, make_plan, recognised
+from codi.convert.planning import (
+    PartPlan,
+    Plan,
+    default_preset,
+    make_plan,
+    recognised,
+    setting_of,
+)
 from codi.convert.reading import open_checkpoint
 from codi.convert.writing import Slot, TensorFile, total_bytes
+from codi.encoders.published import may_be_of_hub
 from codi.weights import ORIGIN, part_files, part_stem, read_origin
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -65,8 +73,19 @@ class Conversion:
     def wanting(self) -> dict[Path, tuple[str, ...]]:
         """Return the folders that a user has yet to fill -> the names of the files."""
         return {
-            self.folder / _extras_folder(part, key): names for part, key, names in self.plan.wanting
+            self.folder / _extras_folder(part, kept.key): kept.forms[0]
+            for part, kept in self.plan.wanting
+            if not may_be_of_hub(setting_of(self.plan.model, part, kept.key))
         }
+
+    @property
+    def fetched(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the hub that are fetched when they are needed -> their files.
+
+        A folder of that name in the model's folder is taken in their place.
+        """
+        named = {(setting_of(self.plan.model, p, kept.key), kept) for p, kept in self.plan.wanting}
+        return {name: kept.forms[0] for name, kept in sorted(named, key=str) if may_be_of_hub(name)}
 
     @property
     def nbytes(self) -> int:
@@ -202,13 +221,15 @@ def _with_extras(plan: Plan, folder: Path) -> Plan:
         for key, value in settings.items():
             if isinstance(value, str) and value.startswith(f"{folder}/"):
                 settings[key] = "./" + value.removeprefix(f"{folder}/")
-    for part, key, files in plan.extras:
+    for part, kept, paths in plan.extras:
         role, name = part.split(".", 1)
-        kept = _extras_folder(part, key)
-        tables[role][name][key] = f"./{kept}/{files[0].name}" if len(files) == 1 else f"./{kept}"
-    for part, key, _names in plan.wanting:  # where they will be looked for once they are put there
+        place = f"./{_extras_folder(part, kept.key)}"
+        alone = len(paths) == 1 and not kept.as_folder
+        tables[role][name][kept.key] = f"{place}/{paths[0].name}" if alone else place
+    for part, kept in plan.wanting:  # where they will be looked for once they are put there
         role, name = part.split(".", 1)
-        tables[role][name][key] = f"./{_extras_folder(part, key)}"
+        if not may_be_of_hub(tables[role][name].get(kept.key, "")):
+            tables[role][name][kept.key] = f"./{_extras_folder(part, kept.key)}"
     return replace(plan, model=replace(plan.model, **tables))
 
 
@@ -231,35 +252,53 @@ def brought_by(part: str, plan: Plan) -> str:
 # --- writing ---
 
 
-def convert(conversion: Conversion, tick: Tick = lambda *_: None) -> None:
+def convert(conversion: Conversion, tick: Tick = lambda *_: None) -> list[str]:
     """Do a conversion: whatever stops it, the folder is left as it was.
+
+    Returns:
+        A line for each tensor with values that are no numbers or infinite.
 
     Raises:
         ConfigError: the disk is full, or a number does not fit the type asked for.
     """
     folder, plan = conversion.folder, conversion.plan
+    warnings: list[str] = []
     with _staged(folder, conversion.nbytes) as staging:
         for part in plan.parts.values():
             path = part_stem(staging, part.part).with_suffix(".safetensors")
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_part(part, path, conversion.slots(part), tick)
-        for part_name, key, files in plan.extras:
-            place = staging / _extras_folder(part_name, key)
+            warnings += _write_part(part, path, conversion.slots(part), tick)
+        for part_name, kept, paths in plan.extras:
+            place = staging / _extras_folder(part_name, kept.key)
             place.mkdir(parents=True, exist_ok=True)
-            for file in files:
+            for file in paths:
                 shutil.copyfile(file, place / file.name)
         (staging / "config.toml").write_text(to_toml(plan.model), encoding="utf-8")
         (staging / ORIGIN).write_text(_origin(conversion), encoding="utf-8")
         _move_in(staging, folder, [*plan.parts, *conversion.leaves])
+    return warnings
 
 
-def _write_part(part: PartPlan, path: Path, slots: dict[str, Slot], tick: Tick) -> None:
-    done = 0
+def _write_part(part: PartPlan, path: Path, slots: dict[str, Slot], tick: Tick) -> list[str]:
+    done, warnings = 0, []
     with TensorFile(path, slots) as file:
         for name, tensor in _values(part):
+            if tensor.is_floating_point() and not _is_finite(tensor):
+                drawn = part.drawn[name]
+                warnings.append(
+                    f"{drawn.source}: {drawn.foreign} has values that are NaN or infinite; the "
+                    f"model makes nothing of use with such a {part.part}"
+                )
             file.write(name, _cast(tensor, slots[name].dtype, part, name))
             done += 1
             tick(part.part, done, len(slots))
+    return warnings
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # What has one byte per number is too small for torch's own check.
+    checked = tensor.float() if tensor.element_size() == 1 else tensor
+    return bool(torch.isfinite(checked).all())
 
 
 def _values(part: PartPlan) -> Iterator[tuple[str, Tensor]]:

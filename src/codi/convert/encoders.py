@@ -102,6 +102,25 @@ def clip_text_bare(config: ClipTextConfig) -> Table:
     return dataclasses.replace(table, rules=_text_tower(""), unused=unused)
 
 
+def clip_text_config(config: ClipTextConfig) -> dict[str, object]:
+    """Return the `config.json` with which `transformers` loads a text model without projection."""
+    c = config
+    return {
+        "architectures": ["CLIPTextModel"],
+        "bos_token_id": c.vocabulary - 2,
+        "eos_token_id": c.vocabulary - 1,
+        "hidden_act": "quick_gelu",
+        "hidden_size": c.width,
+        "intermediate_size": c.hidden_width or 4 * c.width,
+        "max_position_embeddings": c.length,
+        "model_type": "clip_text_model",
+        "num_attention_heads": c.heads,
+        "num_hidden_layers": c.layers,
+        "projection_dim": c.context_width,
+        "vocab_size": c.vocabulary,
+    }
+
+
 def clip_vision_published(config: ClipVisionConfig) -> Table:
     """Return the table of plain CLIP's vision tower, which knows no clips."""
     table = clip_vision(dataclasses.replace(config, temporal_blocks=False))

@@ -16,6 +16,7 @@ from torch import Tensor
 from codi.build import ModelConfig, load_config
 from codi.config import ConfigError, unknown
 from codi.convert import layouts as registry
+from codi.convert.locating import ENDINGS
 from codi.convert.planning import listed
 from codi.convert.reading import Stored, open_checkpoint
 from codi.convert.rules import Table
@@ -24,6 +25,7 @@ from codi.convert.writing import Slot, TensorFile, total_bytes
 from codi.weights import find_model, part_files
 
 ENDING = ".safetensors"
+OTHER_ENDINGS = tuple(ending for ending in ENDINGS if ending != ENDING)
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,14 @@ def export_paths(export: Export, to: Path) -> dict[str, Path]:
     """Return where each foreign file goes, below the folder or file `to`.
 
     Raises:
-        ConfigError: `to` is one file and the layout has several.
+        ConfigError: `to` is one file and the layout has several, or it is named like a file that is
+            not written here.
     """
+    if to.suffix in OTHER_ENDINGS and not to.is_dir():
+        raise ConfigError(
+            f"{to}: files are written as safetensors only; name a folder with --to, or a file that "
+            f"ends in {ENDING}: {to.with_suffix(ENDING)}"
+        )
     if to.suffix != ENDING:
         return {name: to / (name + ENDING) for name in export.files}
     if len(export.files) > 1:
@@ -181,7 +189,7 @@ def write_export(
             for done, (foreign, tensor) in enumerate(leaving.items(), 1):
                 file.write(foreign, tensor.read())
                 tick(name, done, len(leaving))
-        if name in export.about:
+        if name in export.about and path != to:  # beside one file, it may be another's
             text = json.dumps(export.about[name], indent=2, sort_keys=True) + "\n"
             path.with_name("config.json").write_text(text, encoding="utf-8")
     return list(paths.values())

@@ -9,8 +9,8 @@ family.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,10 +27,26 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
+class Words:
+    """Cases in words, which a check compares itself: they are met, or `unchecked` says why not."""
+
+    unchecked: str = ""
+
+
+Made = Tensor | Words
+
+
+@dataclass(frozen=True)
 class Golden:
-    """One golden of a folder; `path` is its JSON file."""
+    """One golden of a folder.
+
+    Attributes:
+        path: its JSON file.
+        read: names of the tensors that a check has asked for.
+    """
 
     path: Path
+    read: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -75,6 +91,7 @@ class Golden:
         """
         if name not in self.tensors:
             raise ConfigError(f"{self.path.with_suffix('.safetensors')}: no tensor {name!r}")
+        self.read.add(name)
         return self.tensors[name]
 
     def weights(self, prefix: str = "") -> dict[str, Tensor]:
@@ -86,8 +103,20 @@ class Golden:
             if key.startswith(start)
         }
 
-    def filled(self, module: Module, table: Table, weights: Mapping[str, Tensor]) -> Module:
+    def has(self, name: str) -> bool:
+        """Say whether it holds a tensor."""
+        return name in self.tensors
+
+    def filled(
+        self,
+        module: Module,
+        table: Table,
+        weights: Mapping[str, Tensor],
+        idle: Sequence[str] = (),
+    ) -> Module:
         """Return a module for inference with foreign weights of this golden.
+
+        Weights of the submodules `idle`, which nothing will call, need not be there.
 
         Raises:
             ConfigError: weights that no rule knows, or that do not fit the module.
@@ -99,7 +128,12 @@ class Golden:
                 raise ConfigError(f"{self.path}: no rule for the weight {foreign!r}")
             state |= found
         own = module.state_dict()
-        fresh = {name: own[name] for name in own.keys() - state.keys() if table.why_fresh(name)}
+        idle_names = tuple(f"{name}." for name in idle)
+        fresh = {
+            name: own[name]
+            for name in own.keys() - state.keys()
+            if table.why_fresh(name) or name.startswith(idle_names)
+        }
         try:
             module.load_state_dict(fresh | state)
         except RuntimeError as error:
@@ -120,10 +154,11 @@ class Check:
 
     Attributes:
         recognises: whether this check is for a golden of this JSON.
-        run: returns what our code makes for names of the golden's file ("out..." mostly).
+        run: returns what our code makes for names of the golden's file ("out..." mostly), of as
+            much of it as there is.
         tolerance: largest error, as a share of the expected tensor's standard deviation.
     """
 
     recognises: Callable[[dict[str, Any]], bool]
-    run: Callable[[Golden], dict[str, Tensor]]
+    run: Callable[[Golden], Mapping[str, Made]]
     tolerance: float = 2e-4

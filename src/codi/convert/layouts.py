@@ -18,7 +18,7 @@ from codi.codecs.vocoder import VocoderConfig
 from codi.convert import check_codecs, check_encoders, check_unets, codecs, encoders, unets
 from codi.convert.golden import Check
 from codi.convert.rules import Table
-from codi.convert.sources import ForeignLayout, ForeignModule, Shape, Signs, Skip
+from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, Shape, Signs, Skip
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
 from codi.encoders.environment import PooledEnvironmentConfig
@@ -26,9 +26,31 @@ from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
 
 VISION = ("image", "video")
-CLIP_TOKENIZER = (
-    ("vocab.json", "merges.txt"),
-    ("tokenizer.json", "tokenizer_config.json"),  # as `transformers` 5 saves it
+_BESIDE = (".", "tokenizer", "../tokenizer")
+_CLIP_NAME = "clip-vit-large-patch14"
+_OF_CLIP, _OF_BERT = '"<|startoftext|>"', '"[CLS]"'
+_OF_GPT2 = ('"\u0120the"', r'"\u0120the"')  # as it is and as JSON escapes it
+CLIP_TOKENIZER = KeptFiles(
+    (
+        ("vocab.json", "merges.txt"),
+        ("tokenizer.json", "tokenizer_config.json"),  # as `transformers` 5 saves it
+    ),
+    places=(*_BESIDE, _CLIP_NAME, f"openai/{_CLIP_NAME}"),
+    of_others=(*_OF_GPT2, _OF_BERT),
+)
+BERT_TOKENIZER = KeptFiles(
+    (("vocab.txt",), ("tokenizer.json",)),
+    key="encoder_tokenizer",
+    places=("bert-base-cased", "."),
+    of_others=('"<|endoftext|>"',),
+    as_folder=True,
+)
+GPT2_TOKENIZER = KeptFiles(
+    (("vocab.json", "merges.txt"), ("tokenizer.json",)),
+    key="decoder_tokenizer",
+    places=("gpt2", "."),
+    of_others=(_OF_CLIP, _OF_BERT),
+    as_folder=True,
 )
 
 ANY: Shape | None = None
@@ -143,6 +165,7 @@ RELEASED = ForeignLayout(
             table=codecs.optimus,
             signs=_signs("encoder.linear.weight", "decoder.transformer.linear_emb.weight"),
             file="CoDi_encoders",
+            files=(BERT_TOKENIZER, GPT2_TOKENIZER),
         ),
         ForeignModule(
             prefix="clip.model.",
@@ -152,6 +175,7 @@ RELEASED = ForeignLayout(
             table=encoders.clip_text,
             signs=_signs("text_projection.weight"),
             file="CoDi_encoders",
+            files=(CLIP_TOKENIZER,),
         ),
         ForeignModule(
             prefix="clip.model.",
@@ -218,7 +242,8 @@ def _stable_diffusion_text(
         file=file,
         fits=_reads_states,
         misfit=NO_PROJECTION,
-        files=CLIP_TOKENIZER,
+        files=(CLIP_TOKENIZER,),
+        describe=None if prefix else encoders.clip_text_config,  # a folder of its own
     )
 
 
@@ -269,6 +294,7 @@ def _autoencoder_folder(names: Any, query: str) -> ForeignModule:
         table=lambda config: codecs.autoencoder_kl(config, names=names),
         signs=_signs(f"encoder.mid_block.attentions.0.{query}.weight", encoder__conv_in__weight=3),
         file="vae/diffusion_pytorch_model",
+        describe=codecs.autoencoder_kl_config,
     )
 
 
@@ -281,6 +307,7 @@ _UNET_FOLDER = ForeignModule(
     signs=_signs("time_embedding.linear_1.weight", conv_in__weight=4),
     file="unet/diffusion_pytorch_model",
     begins=("environments",),
+    describe=unets.stable_diffusion_config,
 )
 
 SD_DIFFUSERS = ForeignLayout(
@@ -350,6 +377,7 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             signs=_signs("encoder.mid_block.attentions.0.to_q.weight", encoder__conv_in__weight=1),
             file="vae/diffusion_pytorch_model",
             inside="autoencoder",
+            describe=codecs.autoencoder_kl_config,
         ),
         ForeignModule(
             prefix="",
@@ -393,7 +421,7 @@ CLIP = ForeignLayout(
             file="model",
             fits=lambda config: getattr(config, "projection", True),
             misfit="this model's text encoder is Stable Diffusion's, without the projection",
-            files=CLIP_TOKENIZER,
+            files=(CLIP_TOKENIZER,),
         ),
         ForeignModule(
             prefix="",
@@ -437,6 +465,7 @@ OPTIMUS = ForeignLayout(
             table=_alone(codecs.optimus_encoder),
             signs=_signs("embeddings.word_embeddings.weight", "linear.weight"),
             file="encoder/pytorch_model",
+            files=(BERT_TOKENIZER,),
         ),
         ForeignModule(
             prefix="",
@@ -446,6 +475,7 @@ OPTIMUS = ForeignLayout(
             table=_alone(codecs.optimus_decoder),
             signs=_signs("transformer.wte.weight", "transformer.linear_emb.weight"),
             file="decoder/pytorch_model",
+            files=(GPT2_TOKENIZER,),
         ),
     ),
 )

@@ -15,16 +15,18 @@ from typing import Any
 
 from codi.config import ConfigError
 from codi.convert.reading import INDEX, Checkpoint, open_checkpoint
-from codi.encoders.published import external_library, unreachable
+from codi.encoders.published import external_library, may_be_of_hub, unreachable
 
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 """How names of files of weights end; of two with the same weights, the first ending is taken."""
+
+ANSWER_S = 10.0
+"""How long the hub is waited for before what was fetched earlier is used."""
 
 _LIBRARY_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """Names that the libraries give to weights; beside them lie variants of the same."""
 
 _PIECE = re.compile(r"-\d{5}-of-\d{5}$")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MODEL_INDEX = "model_index.json"
 
 
@@ -37,7 +39,7 @@ def open_source(source: str) -> list[Checkpoint]:
     path = Path(source).expanduser()
     if path.is_dir():
         return _open_folder(path)
-    if path.exists() or not _HUB_NAME.fullmatch(source) or source.endswith(ENDINGS):
+    if path.exists() or "/" not in source or not may_be_of_hub(source) or _is_file(source):
         if not path.exists():
             raise ConfigError(
                 f"{source}: no such file or folder; name a file of weights, a folder that holds "
@@ -45,6 +47,10 @@ def open_source(source: str) -> list[Checkpoint]:
             )
         return [open_checkpoint(path)]
     return _open_folder(fetch(source))
+
+
+def _is_file(source: str) -> bool:
+    return source.endswith(ENDINGS)
 
 
 def weights_among(
@@ -132,7 +138,9 @@ def fetch(name: str) -> Path:
     """
     hub: Any = external_library("huggingface_hub", f"fetching {name!r}")
     try:
-        files = [PurePosixPath(file) for file in hub.list_repo_files(name)]
+        # Unlike a list of files, this is asked for once: without a network it fails at once.
+        about = hub.model_info(name, timeout=ANSWER_S)
+        files = [PurePosixPath(sibling.rfilename) for sibling in about.siblings or []]
     except Exception as error:  # the hub's own errors, and those of three libraries below it
         try:
             return Path(hub.snapshot_download(name, local_files_only=True))

@@ -19,7 +19,7 @@ from codi.config import ConfigError
 from codi.convert.fresh import shapes_of
 from codi.convert.reading import Checkpoint, Stored
 from codi.convert.rules import Layout, Table
-from codi.convert.sources import ForeignLayout, ForeignModule, recognise
+from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, recognise
 
 SHOWN = 5
 """How many names an error shows."""
@@ -83,15 +83,15 @@ class Plan:
     """All parts that some files make of a model, and what becomes of every name in the files.
 
     Attributes:
-        extras: files to keep with a part: (part, setting that names their folder, files).
-        wanting: parts that read with files which no source brought: (part, setting, their names).
+        extras: files to keep with a part: (part, what they are, where they are).
+        wanting: parts that read with files which no source brought.
     """
 
     model: ModelConfig
     parts: dict[str, PartPlan]
     sources: list[SourcePlan]
-    extras: list[tuple[str, str, tuple[Path, ...]]]
-    wanting: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    extras: list[tuple[str, KeptFiles, tuple[Path, ...]]]
+    wanting: list[tuple[str, KeptFiles]] = field(default_factory=list)
 
 
 def recognised(
@@ -143,8 +143,8 @@ def make_plan(
     if not plan.parts:
         names = ", ".join(str(source.checkpoint.path) for source in sources)
         raise ConfigError(f"{names}: nothing in it has a use in model {model.name!r}; try --model")
-    brought = {(part, key) for part, key, _files in plan.extras}
-    plan.wanting = [one for one in plan.wanting if one[:2] not in brought]
+    brought = {(part, kept.key) for part, kept, _paths in plan.extras}
+    plan.wanting = [(part, kept) for part, kept in plan.wanting if (part, kept.key) not in brought]
     _require_complete(plan)
     return plan
 
@@ -160,11 +160,12 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
             table = module.correspondence(model, part)
             tables.append((module, table))
             _draw(_part_plan(plan, part), source, module, table)
-            files = _extras(checkpoint, module)
-            if files:
-                plan.extras.append((part, module.files_key, files))
-            elif module.files and not _is_there(model, part, module.files_key):
-                plan.wanting.append((part, module.files_key, module.files[0]))
+            for kept in module.files:
+                paths = kept.found(checkpoint.path)
+                if paths:
+                    plan.extras.append((part, kept, paths))
+                elif not kept.are_at(setting_of(model, part, kept.key)):
+                    plan.wanting.append((part, kept))
     skipped = source.layout.why_skipped(checkpoint)
     for name in checkpoint.stored:
         if name not in source.used:
@@ -207,9 +208,21 @@ def _draw(part: PartPlan, source: SourcePlan, module: ForeignModule, table: Tabl
             )
         drawn = Drawn(source.checkpoint.path, foreign, source.checkpoint.stored[foreign], found[1])
         _require_shape(drawn, part.part, ours, shape)
+        _require_kind(drawn, part.part, ours, shape)
         part.drawn[ours] = drawn
         part.fresh.pop(ours, None)
         source.used.add(foreign)
+
+
+def _require_kind(drawn: Drawn, part: str, ours: str, shape: Tensor) -> None:
+    found = drawn.stored.dtype
+    if shape.is_floating_point() and not found.is_floating_point:
+        kind = str(found).removeprefix("torch.")
+        raise ConfigError(
+            f"{drawn.source}: {drawn.foreign} is of {kind}, and {ours} "
+            f"of {part} takes real numbers; give weights in a floating-point type (float32, "
+            "bfloat16, float16)"
+        )
 
 
 def _require_shape(drawn: Drawn, part: str, ours: str, shape: Tensor) -> None:
@@ -243,22 +256,11 @@ def _why_unused(
     return layout.why_unused(name) or ""
 
 
-def _extras(checkpoint: Checkpoint, module: ForeignModule) -> tuple[Path, ...]:
-    """Return the files that go with a part: from its folder, or from the tokenizer's beside it."""
-    folder = checkpoint.path.parent
-    for place in (folder, folder.parent / module.files_key):
-        for names in module.files:
-            found = tuple(place / name for name in names)
-            if all(path.is_file() for path in found):
-                return found
-    return ()
-
-
-def _is_there(model: ModelConfig, part: str, key: str) -> bool:
-    """Say whether a part names its files already: a path that is there, or a name of the hub."""
+def setting_of(model: ModelConfig, part: str, key: str) -> str:
+    """Return what a part's setting names: a file, a folder, a name of the hub, or ""."""
     role, name = part.split(".", 1)
-    value = getattr(model, role)[name].get(key, "")
-    return bool(value) and (Path(value).exists() or not value.startswith((".", "/")))
+    value: str = getattr(model, role)[name].get(key, "")
+    return value
 
 
 def _require_complete(plan: Plan) -> None:

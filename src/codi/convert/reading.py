@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -256,13 +257,16 @@ def _open_torch(path: Path, mapped: bool) -> Checkpoint:
             else:
                 with path.open("rb") as file:
                     content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConfigError(f"{path}: {_refusal(str(error))}") from error
-    except (RuntimeError, OSError, ValueError, LookupError, EOFError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # a damaged pickle may do anything that a pickle can
+        damage = _damage(path) if mapped else ""
+        if isinstance(error, pickle.UnpicklingError) and not damage:
+            raise ConfigError(f"{path}: {_refusal(str(error))}") from error
+        reason = damage or str(error).strip().partition("\n")[0]
         raise ConfigError(f"{path}: damaged or cut short ({reason}); {_REFETCH}") from error
     found, notes = _state_dict(content, path)
     plain = {name: value.detach() for name, value in found.items() if isinstance(value, Tensor)}
+    for name, value in plain.items():
+        _require_plain(path, name, value)
     stored = {name: _in_memory(value) for name, value in _without_wrapper(plain)}
     return Checkpoint(path, stored, _about(path), notes)
 
@@ -279,6 +283,45 @@ def _require_torch_archive(path: Path) -> None:
         raise ConfigError(f"{path}: is a zip archive of other things; unpack it and give a file")
     if path.suffix == ".safetensors":  # torch would read it by its name
         raise ConfigError(f"{path}: is a torch checkpoint, not safetensors; rename it to .pth")
+
+
+def _damage(path: Path) -> str:
+    """Return what is wrong with the pickle of a zip archive by the sum that is kept beside it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError) as error:
+        return str(error)
+    return ""
+
+
+_PLAIN = {"quantized": "dequantize()", "nested": "to_padded_tensor(0)", "sparse": "to_dense()"}
+"""Kind of tensor -> the call that makes a plain one of it."""
+
+
+def _require_plain(path: Path, name: object, value: Tensor) -> None:
+    """Check that a tensor has a name, and numbers of its own for every place.
+
+    Raises:
+        ConfigError: it has not; names the tensor and the mend.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{path}: has a tensor under the key {name!r}, which is no name; save a state dict, "
+            "whose keys are the names of the tensors"
+        )
+    if value.is_meta:
+        raise ConfigError(
+            f"{path}: {name} has a shape and no numbers (device meta); save the model once its "
+            "weights are loaded"
+        )
+    if value.layout != torch.strided or value.is_nested or value.is_quantized:
+        kind = "quantized" if value.is_quantized else "nested" if value.is_nested else "sparse"
+        raise ConfigError(
+            f"{path}: {name} is a {kind} tensor; save what its .{_PLAIN[kind]} returns"
+        )
 
 
 def _inert(path: Path) -> list[Any]:
@@ -302,18 +345,23 @@ def _refusal(reason: str) -> str:
     )
 
 
-def _state_dict(content: Any, path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def _state_dict(
+    content: Any, path: Path, above: tuple[int, ...] = ()
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Find the tensors by name in what a file holds, and say what was chosen.
+
+    `above` identifies the dictionaries around it, for a dictionary may contain itself.
 
     Raises:
         ConfigError: there are none.
     """
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path}: holds a {type(content).__name__}, not tensors by name")
-    averaged = next(((key, v) for key, v in _dictionaries(content, _AVERAGED)), None)
-    plain = next((value for _, value in _dictionaries(content, _NESTED)), None)
+    above = (*above, id(content))
+    averaged = next(((key, v) for key, v in _dictionaries(content, _AVERAGED, above)), None)
+    plain = next((value for _, value in _dictionaries(content, _NESTED, above)), None)
     if plain is not None:
-        found, notes = _state_dict(plain, path)
+        found, notes = _state_dict(plain, path, above)
     elif _has_tensors(content):
         found, notes = content, ()
     elif averaged is not None:
@@ -329,11 +377,15 @@ def _state_dict(content: Any, path: Path) -> tuple[Mapping[str, Any], tuple[str,
 
 
 def _dictionaries(
-    content: Mapping[str, Any], names: tuple[str, ...]
+    content: Mapping[str, Any], names: tuple[str, ...], above: tuple[int, ...]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name in names:
         value = content.get(name)
-        if isinstance(value, Mapping) and (_has_tensors(value) or _nests(value)):
+        if (
+            isinstance(value, Mapping)
+            and id(value) not in above
+            and (_has_tensors(value) or _nests(value, above))
+        ):
             yield name, value
 
 
@@ -341,8 +393,8 @@ def _has_tensors(content: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Tensor) for value in content.values())
 
 
-def _nests(content: Mapping[str, Any]) -> bool:
-    return next(_dictionaries(content, _NESTED), None) is not None
+def _nests(content: Mapping[str, Any], above: tuple[int, ...]) -> bool:
+    return next(_dictionaries(content, _NESTED, (*above, id(content))), None) is not None
 
 
 def _without_wrapper(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

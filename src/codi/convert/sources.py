@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from codi.build import ModelConfig
@@ -46,6 +47,46 @@ def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class KeptFiles:
+    """Small files (a tokenizer's) that a part reads with, and that are kept in its folder.
+
+    Attributes:
+        forms: their names in each form that they may have; the first that is all there is kept.
+        key: setting of the part that then names the file, or the folder of several.
+        places: folders beside the weights in which they are looked for, in this order.
+        of_others: texts in files of these names that are another tokenizer's: vocab.json is
+            CLIP's and GPT-2's.
+        as_folder: whether the setting names the folder also where the form is one file.
+    """
+
+    forms: tuple[tuple[str, ...], ...]
+    key: str = "tokenizer"
+    places: tuple[str, ...] = (".", "tokenizer", "../tokenizer")
+    of_others: tuple[str, ...] = ()
+    as_folder: bool = False
+
+    def found(self, weights: Path) -> tuple[Path, ...]:
+        """Return the files that lie beside a file of weights, none where no form is complete."""
+        for place in self.places:
+            for names in self.forms:
+                paths = tuple(weights.parent / place / name for name in names)
+                if all(path.is_file() for path in paths) and not self._of_others(paths[0]):
+                    return paths
+        return ()
+
+    def are_at(self, setting: str) -> bool:
+        """Say whether a setting names a file, or a folder with all files of a form."""
+        place = Path(setting)
+        forms = ([place / name for name in names] for names in self.forms)
+        whole = any(all(path.is_file() for path in form) for form in forms)
+        return bool(setting) and (place.is_file() or whole)
+
+    def _of_others(self, path: Path) -> bool:
+        text = path.read_text(encoding="utf-8", errors="replace") if self.of_others else ""
+        return any(other in text for other in self.of_others)
+
+
 @dataclass(frozen=True, eq=False)  # each is itself
 class ForeignModule:
     """A module of a foreign checkpoint that is one of our parts, or a piece of one.
@@ -64,9 +105,7 @@ class ForeignModule:
         fresh: names of our whole part (globs) that no foreign file has -> what they begin as.
         begins: roles whose parts are made fresh for the same modalities, since a model without
             them cannot generate several streams at once: ("environments",).
-        files: files (a tokenizer's) to be kept with the part, in each form that they may have: the
-            first that is all there is kept. `files_key` is the setting of the part that then names
-            the file, or the folder of several.
+        files: files (tokenizers') to be kept with the part.
         describe: configuration -> contents of the `config.json` that its library expects beside it.
     """
 
@@ -82,8 +121,7 @@ class ForeignModule:
     misfit: str = ""
     fresh: Mapping[str, str] = field(default_factory=dict)
     begins: tuple[str, ...] = ()
-    files: tuple[tuple[str, ...], ...] = ()
-    files_key: str = "tokenizer"
+    files: tuple[KeptFiles, ...] = ()
     describe: Callable[[Any], dict[str, Any]] | None = None
 
     def parts(self, model: ModelConfig) -> list[str]:

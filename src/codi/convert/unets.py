@@ -15,6 +15,7 @@ from torch import Tensor
 from codi.convert.rules import POINTWISE_2D, Layout, Rule, Table, below
 from codi.diffusion import NoiseSchedule
 from codi.encoders.environment import PooledEnvironmentConfig
+from codi.nn.conv import group_norm
 from codi.nn.temporal import TemporalConfig
 from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
@@ -261,6 +262,38 @@ def stable_diffusion_diffusers(config: UNetConfig, prefix: str = "") -> Table:
     That is a `UNet2DConditionModel` with convolutions as projections.
     """
     return Table(below("", prefix, _diffusers(config)), fresh=FRESH)
+
+
+def stable_diffusion_config(config: UNetConfig) -> dict[str, object]:
+    """Return the `config.json` with which `diffusers` loads what that table writes."""
+    c = config
+    widths = [c.channels * multiplier for multiplier in c.multipliers]
+    # The library's name is older than its meaning: it is the number of heads.
+    heads = c.heads or [width // (c.head_channels or width) for width in widths]
+    attends = [("CrossAttn" if attending else "") for attending in c.attention]
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "attention_head_dim": heads,
+        "block_out_channels": widths,
+        "center_input_sample": False,
+        "cross_attention_dim": c.context_width,
+        "down_block_types": [f"{kind}DownBlock2D" for kind in attends],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "in_channels": c.latent_channels,
+        "layers_per_block": list(c.depths) if len(set(c.depths)) > 1 else c.depths[0],
+        "norm_eps": 1e-5,
+        "norm_num_groups": _groups(c),
+        "out_channels": c.latent_channels,
+        "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(attends)],
+    }
+
+
+def _groups(c: UNetConfig) -> int:
+    first = group_norm(c.channels * c.multipliers[0], c.groups, group_channels=c.group_channels)
+    return first.num_groups
 
 
 def _diffusers(config: UNetConfig) -> Iterator[Rule]:

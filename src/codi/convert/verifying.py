@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from codi.config import ConfigError
 from codi.convert import layouts as registry
-from codi.convert.golden import Check, Golden
+from codi.convert.golden import Check, Golden, Made, Words
 
-Verdict = Literal["pass", "fail", "not checked", "unknown", "companion", "unusable"]
+Verdict = Literal["pass", "fail", "not checked", "unmade", "unknown", "companion", "unusable"]
 
 _FACTS = "facts"
 """Name of the golden that only says in words what was seen."""
@@ -27,8 +28,9 @@ class Line:
     Attributes:
         golden: name of the golden.
         tensor: name in it, "" where the line is about the whole of it.
-        verdict: "not checked" is an expected output that no check makes; "unknown" a golden that no
-            check recognises; "companion" one with nothing to compare.
+        verdict: "not checked" is what could not be compared, since something else is not there;
+            "unmade" a tensor that no check makes or reads; "unknown" a golden that no check
+            recognises; "companion" one with nothing to compare.
         absolute, relative: largest error, and its share of the expected tensor's deviation.
         tolerance: largest share allowed.
         note: why, in words.
@@ -45,7 +47,8 @@ class Line:
     @property
     def exit_code(self) -> int:
         """Return what the line means for the whole command."""
-        return {"pass": 0, "companion": 0, "unusable": 2}.get(self.verdict, 1)
+        codes = {"pass": 0, "not checked": 0, "companion": 0, "unusable": 2}
+        return codes.get(self.verdict, 1)
 
 
 def goldens_of(folder: Path) -> list[Golden]:
@@ -72,20 +75,78 @@ def verify(golden: Golden, checks: Sequence[Check] | None = None) -> Iterator[Li
         if check is None:
             yield _unrecognised(golden)
             return
-        made = check.run(golden)
-        for name, tensor in made.items():
-            yield compare(golden, name, tensor, check.tolerance)
-        for name in golden.tensors:
-            if name.startswith("out") and name not in made:
-                yield Line(golden.name, name, "not checked", note="the check does not make it")
-        if not made and not golden.tensors:  # cases in words, which the check compares itself
-            yield Line(golden.name, "", "pass")
+        _require_tensors(golden)
+        yield from _compared(golden, check)
     except ConfigError as error:
         yield Line(golden.name, "", "unusable", note=str(error))
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         # Files from elsewhere may lack what the check reads; the others are still run.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         yield Line(golden.name, "", "unusable", note=f"{golden.path}: cannot be run ({reason})")
+
+
+def _compared(golden: Golden, check: Check) -> Iterator[Line]:
+    """Yield a line for whatever a golden holds or should hold, but for what the check read."""
+    made = check.run(golden)
+    found = {name: value for name, value in made.items() if _can_be_met(golden, name, value)}
+    for name, value in found.items():
+        if isinstance(value, Tensor):
+            yield compare(golden, name, value, check.tolerance)
+        else:
+            verdict: Verdict = "not checked" if value.unchecked else "pass"
+            yield Line(golden.name, name, verdict, note=value.unchecked)
+    for name in golden.tensors:
+        is_output = name.startswith("out")
+        if name not in made and (is_output or name not in golden.read | _weights(golden)):
+            yield Line(golden.name, name, "unmade", note="the check neither makes nor reads it")
+    for name in _listed(golden):
+        if not golden.has(name):
+            note = f"listed in {golden.path.name}, and not in the file of tensors"
+            yield Line(golden.name, name, "not checked", note=note)
+    if not found:
+        raise ConfigError(f"{golden.path}: holds nothing to compare; add the expected outputs")
+
+
+def _can_be_met(golden: Golden, name: str, value: Made) -> bool:
+    return isinstance(value, Words) or golden.has(name)
+
+
+def _weights(golden: Golden) -> set[str]:
+    return {name for name in golden.tensors if name.startswith("w.")}
+
+
+def _require_tensors(golden: Golden) -> None:
+    """Check that a golden that speaks of tensors has a file of them.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    path = golden.path.with_suffix(".safetensors")
+    if golden.about.get("tensors") and not path.is_file():
+        raise ConfigError(f"{path}: no such file, and {golden.path.name} lists its tensors")
+
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+def _listed(golden: Golden) -> list[str]:
+    """Return the names of tensors that a golden's JSON lists, {a,b} written out."""
+    tensors = golden.about.get("tensors", {})
+    names = [name for name in tensors if isinstance(name, str)] if tensors else []
+    return [name for pattern in names for name in _written_out(pattern)]
+
+
+def _written_out(pattern: str) -> list[str]:
+    """Return the names that a pattern stands for.
+
+    >>> _written_out("out_{a,b}")
+    ['out_a', 'out_b']
+    """
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    start, end = pattern[: found.start()], pattern[found.end() :]
+    return [n for word in found[1].split(",") for n in _written_out(start + word + end)]
 
 
 def _unrecognised(golden: Golden) -> Line:

@@ -25,6 +25,7 @@ from codi.encoders.published import (
     builds_shapes_only,
     load_published,
     load_published_tokenizer,
+    may_be_of_hub,
     transformers_library,
 )
 from codi.nn.attention import TransformerLayer
@@ -196,7 +197,7 @@ class ClipText(PromptEncoder):
                 "a clip_text encoder reads sentences with CLIP's own tokenizer; set `tokenizer` to "
                 "a folder with its vocab.json and merges.txt, or `pretrained`"
             )
-        if source.startswith((".", "/")) and not Path(source).exists():
+        if not Path(source).exists() and not may_be_of_hub(source):
             raise ConfigError(
                 f"{source}: there is no tokenizer; put CLIP's vocab.json and merges.txt (of "
                 "openai/clip-vit-large-patch14) there"

@@ -7,12 +7,32 @@ modality and no architecture.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from codi.config import ConfigError
+
+NEVER_STORED = (
+    "position_ids",
+    "token_type_ids",
+    "relative_position_index",
+    "num_batches_tracked",
+)
+"""How names end of tensors that follow from the sizes: older files have them, newer ones do not."""
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+"""Names of the library's files of weights, the one that it takes first."""
+
+_HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+
+_SHOWN = 3
+"""How many names of tensors an error shows."""
 
 
 def transformers_library() -> Any:
@@ -48,6 +68,18 @@ def unreachable(what: str, source: str, error: Exception) -> ConfigError:
     )
 
 
+def may_be_of_hub(source: str) -> bool:
+    """Say whether a name that is no file or folder here may be NAME or OWNER/NAME of the hub.
+
+    What begins with a folder that is here was meant to be in it.
+
+    >>> [may_be_of_hub(name) for name in ("gpt2", "openai/clip", "./gpt2", "my/own/clip", "")]
+    [True, True, False, False, False]
+    """
+    owner, separator, _name = source.partition("/")
+    return bool(_HUB_NAME.fullmatch(source)) and not (separator and Path(owner).is_dir())
+
+
 def builds_shapes_only() -> bool:
     """Say whether modules are being made on the meta device, where no weights can be loaded."""
     return torch.empty(0).is_meta
@@ -62,9 +94,16 @@ def load_published(class_name: str, source: str, sizes: Mapping[str, Any]) -> An
         sizes: what its configuration must say, by the library's names.
 
     Raises:
-        ConfigError: no library, no such files, or a model of other sizes.
+        ConfigError: no library, no such files, weights that are not all of the model or have other
+            shapes than its configuration says, or a model of other sizes.
     """
-    model = _from_pretrained(class_name, source).float()
+    # The library draws at random what a file lacks or has in another shape, and says so in a log.
+    with _told_here():
+        model, info = _from_pretrained(
+            class_name, source, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    _require_whole(class_name, source, info)
+    model = model.float()
     for name, wanted in sizes.items():
         found = getattr(model.config, name)
         plain = list(found) if isinstance(found, list | tuple) else found
@@ -94,9 +133,56 @@ def load_published_config(class_name: str, source: str) -> Any:
     return _from_pretrained(class_name, source)
 
 
-def _from_pretrained(class_name: str, source: str) -> Any:
+def _from_pretrained(class_name: str, source: str, **options: Any) -> Any:
     published = getattr(transformers_library(), class_name)
     try:
-        return published.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        return published.from_pretrained(source, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable(class_name, source, error) from error
+
+
+@contextmanager
+def _told_here() -> Iterator[None]:
+    """Keep the library's own report of names quiet: what matters in it becomes an error."""
+    log = transformers_library().logging
+    before = log.get_verbosity()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(before)
+
+
+def _require_whole(class_name: str, source: str, info: Mapping[str, Any]) -> None:
+    """Check that every tensor of a model came from its file.
+
+    Raises:
+        ConfigError: one did not; names the file, the tensors and the mend.
+    """
+    lacking = sorted(key for key in info["missing_keys"] if not key.endswith(NEVER_STORED))
+    if lacking:
+        raise ConfigError(
+            f"{_weights_of(source)}: lacks {_some(lacking)}, which a {class_name} needs; give the "
+            "whole published model, or a complete file of it"
+        )
+    others = sorted(
+        f"{key} is {tuple(found)} and takes {tuple(wanted)}"
+        for key, found, wanted in info["mismatched_keys"]
+    )
+    if others:
+        raise ConfigError(
+            f"{_weights_of(source)}: {_some(others)}, by the config.json beside it; give weights "
+            "and config.json of one model"
+        )
+
+
+def _weights_of(source: str) -> str:
+    """Return the file of weights in a folder; a name of the hub as it is."""
+    return next(
+        (str(Path(source, name)) for name in _WEIGHTS if Path(source, name).is_file()), source
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
