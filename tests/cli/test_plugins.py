@@ -125,16 +125,16 @@ def test_what_fails_inside_a_plugin_is_one_line_with_its_place(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "broken.py"
+    path = tmp_path / "faulty.py"
     path.write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    name = str(path) if by == "file" else "broken"
+    name = str(path) if by == "file" else "faulty"
     assert main(["--plugin", name, "generate", "--help"]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"codi: error: plugin '{name}': {path}, line {line}: {said}")
     assert printed.endswith("; mend it, or leave the plugin out\n")
     assert printed.count("\n") == 1
-    assert not [name for name in sys.modules if name.endswith(("broken", "broken_py"))]
+    assert not [name for name in sys.modules if name.endswith(("faulty", "faulty_py"))]
 
 
 def test_a_plugin_that_nothing_can_import_is_one_line() -> None:
