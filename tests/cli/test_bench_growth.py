@@ -30,10 +30,13 @@ def test_pairs_grow_by_two_a_modality_and_parameters_add_up_to_the_model() -> No
 
 
 def test_the_table_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plot = tmp_path / "growth.svg"
-    assert main(["bench", "growth", "recipe-tiny", "--order", *ORDER, "--plot", str(plot)]) == 0
+    plot, page = tmp_path / "growth.svg", tmp_path / "results.md"
+    words = ["--order", *ORDER, "--plot", str(plot), "--results", str(page)]
+    assert main(["bench", "growth", "recipe-tiny", *words]) == 0
     assert "video adds 4 stages, 2 pairs" in capsys.readouterr().out
     assert "all pairs" in plot.read_text()
+    assert "| 2 | image | 6 | 1 | 1 |" in page.read_text()
+    assert (tmp_path / "pictures" / "growth.svg").read_text() == plot.read_text()
 
 
 @pytest.mark.parametrize(

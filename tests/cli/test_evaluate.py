@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from codi.cli import build_parser, main
+from codi.evaluation.report import write_report
 from codi.evaluation.scoring import Cell
+
+_CELL = Cell("t", "image", "shape", "val", 1.0, 1, None, None)
 
 
 def test_the_runner_takes_every_option() -> None:
     runner = pytest.importorskip("codi.evaluation.runner")
     taken = inspect.signature(runner.evaluate).parameters
-    options = vars(build_parser().parse_args(["evaluate"])).keys() - {"run", "quiet", "plugin"}
+    options = vars(build_parser().parse_args(["evaluate"])).keys()
+    options -= {"run", "quiet", "plugin", "results"}  # of the command, not of the measuring
     assert options | {"progress"} <= taken.keys()
 
 
@@ -56,7 +60,25 @@ def test_where_the_report_is_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner = pytest.importorskip("codi.evaluation.runner")
-    cell = Cell("t", "image", "shape", "val", 1.0, 1, None, None)
-    monkeypatch.setattr(runner, "evaluate", lambda **_: [cell, cell])
+    monkeypatch.setattr(runner, "evaluate", lambda **_: [_CELL, _CELL])
     assert main(["evaluate", "--suite", "mine.toml", "--out", "o"]) == 0
     assert "o/mine.md, .html and .json: 2 numbers of 1 tasks" in capsys.readouterr().err
+
+
+def test_the_table_reaches_a_page_of_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = pytest.importorskip("codi.evaluation.runner")
+
+    def measure(*, out: Path, suite: str, **_: object) -> list[Cell]:
+        out.mkdir()
+        write_report(out, suite, {"splits": ["val"]}, [_CELL], ["val"])
+        return [_CELL]
+
+    monkeypatch.setattr(runner, "evaluate", measure)
+    page = tmp_path / "results.md"
+    words = ["--suite", "weights", "--out", str(tmp_path / "o"), "--results", str(page)]
+    assert main(["evaluate", *words]) == 0
+    assert "`codi evaluate --suite weights`" in page.read_text()
+    assert "| t | shape | 100.0 % |  | 1 |" in page.read_text()
+    assert f"{page}: the table of weights" in capsys.readouterr().err

@@ -30,10 +30,10 @@ OPTIONS = {
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --graphs "
     "--no-bf16 --no-graphs --only --out --quiet --sample-every --set --threads --workers",
     "evaluate": "--batch --data --device --eta --extractors --guidance --guidance-interval --model "
-    "--num --out --quiet --reuse --sampler --samples --seed --spacing --splits --steps --suite "
+    "--num --out --quiet --results --reuse --sampler --samples --seed --spacing --splits --steps --suite "
     "--tasks",
     "ablate": "--bf16 --cache --checkpoint-every --data --device --graphs --no-bf16 --no-graphs "
-    "--only --out --quiet --sample-every --samples --threads --workers",
+    "--only --out --quiet --results --sample-every --samples --threads --workers",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data tokenizer": "--clips --data --extend --out --quiet --shards --vocabulary",
     "bench generate": "--device --model --no-cold --repeat --steps",
@@ -43,7 +43,7 @@ OPTIONS = {
     "--prepared --preset --repeat --size --stream --tokens",
     "bench memory": "--compute-dtype --dtype --folder --offload --preset --quiet --set --steps "
     "--to",
-    "bench growth": "--order --plot",
+    "bench growth": "--order --plot --results",
     "bench sampling": "--batch --device --intervals --model --out --quiet --reference --reuse "
     "--samplers --samples --spacings --steps --tasks",
     "presets": "--describe",

@@ -278,6 +278,21 @@ def test_claims_are_measured_on_held_out_scenes_too(folder: Path, tmp_path: Path
     assert "image-to-image, held-out" in (suite.plot(found) or "")
 
 
+def test_claims_draw_what_they_name(folder: Path) -> None:
+    suite = claim(folder, "coherence")
+    name = suite.tasks[-1].name
+    facts = ("video+audio gain", "video+audio sim")
+    found = [Cell(name, "x", f, "trained", 0.1, 9, None, (0.0, 0.2), "number") for f in facts]
+    picture = suite.plot(found) or ""
+    assert f">{name}<" in picture
+    assert ">video+audio gain<" in picture
+    assert "sim" not in picture
+    assert suite.plot(found[1:]) is None
+    assert claim(folder, "coherence", plot=()).plot(found) is None
+    both = [dataclasses.replace(found[0], split=split) for split in ("trained", "held-out")]
+    assert ">video+audio gain, held-out<" in (suite.plot(both) or "")
+
+
 def test_sets_are_compared_with_scenes_that_prompt_nothing(folder: Path, data: Path) -> None:
     suite = claim(folder, "conditions")
     (needed,) = suite.needs(suite.tasks[0])

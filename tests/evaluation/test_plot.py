@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from codi.evaluation.plot import Point, _ticks, scatter
+from codi.evaluation.plot import Estimate, Point, _ticks, intervals, scatter
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -46,3 +46,30 @@ def test_an_even_axis_may_begin_at_nothing() -> None:
     first, second, last = (float(p.split(",")[0]) for p in line.attrib["points"].split())
     assert second - first == pytest.approx(0.25 * (last - first), abs=0.1)
     assert {"0", "0.2", "1"} <= {text.text for text in drawn.findall(f"{_SVG}text")}
+
+
+def test_estimates_stand_in_rows_with_their_intervals_and_chance() -> None:
+    found = [
+        Estimate("text-to-image", "shape", 97.0, 94.0, 99.0, chance=20.0),
+        Estimate("text-to-image", "size", 50.0, 40.0, 60.0),
+        Estimate("audio-to-image", "size", 90.0, 80.0, 95.0, chance=33.3),
+    ]
+    drawn = ElementTree.fromstring(intervals(found, "per cent"))
+    words = [text.text for text in drawn.findall(f"{_SVG}text")]
+    assert [words.count(w) for w in ("text-to-image", "audio-to-image", "shape", "size")] == [1] * 4
+    lines = [line.attrib for line in drawn.findall(f"{_SVG}line")]
+    flat = [line for line in lines if line["y1"] == line["y2"]]
+    assert len(flat) == len(found)
+    assert len({line["stroke"] for line in flat}) == 2  # a colour for each series
+    circles = [c.attrib for c in drawn.findall(f"{_SVG}circle") if c.attrib["r"] == "3.5"]
+    for circle, line in zip(circles, flat, strict=True):
+        assert float(line["x1"]) < float(circle["cx"]) < float(line["x2"])
+        assert circle["cy"] == line["y1"]
+    assert len([line for line in lines if line["stroke"] == "#888888"]) == 2
+    heights = [float(line["y1"]) for line in flat]
+    assert heights[1] - heights[0] < heights[2] - heights[1]  # rows stand apart
+
+
+def test_no_estimates_are_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        intervals([], "x")

@@ -15,8 +15,7 @@ from typing import Any
 
 from codi.build import PRESETS
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
-from codi.evaluation.plot import Point, scatter
-from codi.evaluation.report import table, write_report
+from codi.evaluation.report import drawn, table, write_report
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scoring import Cell
 from codi.locking import Progress
@@ -180,7 +179,7 @@ def run_ablation(
             ]
     columns = list(dict.fromkeys(cell.split for cell in cells))
     settings = {"note": _said(plan, chosen), "samples": samples}
-    write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells, columns))
+    write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     return cells
 
 
@@ -212,15 +211,14 @@ def _said(plan: Ablation, arms: Sequence[Arm]) -> str:
     return f"{plan.question} {told}"
 
 
-def _drawn(plan: Ablation, cells: Sequence[Cell], columns: Sequence[str]) -> str | None:
-    """Return an SVG of shares in per cent, the arms side by side; None where there is none."""
-    points = [
-        Point(f"{cell.task} {cell.fact}", columns.index(cell.split) + 1, 100.0 * cell.value)
-        for cell in cells
-        if cell.value is not None
-        and cell.unit == "share"
-        and not cell.fact.endswith("_ms")
-        and (not plan.plot or f"{cell.task} {cell.fact}" in plan.plot)
-    ]
-    title = ", ".join(f"{i}: {name}" for i, name in enumerate(columns, 1))
-    return scatter(points, title, "per cent", logarithmic=False) if points else None
+def _drawn(plan: Ablation, cells: Sequence[Cell]) -> str | None:
+    """Return an SVG of shares with their intervals, the arms below each other, or None."""
+    shares = [cell for cell in cells if cell.unit == "share" and not cell.fact.endswith("_ms")]
+    kept = [cell for cell in shares if not plan.plot or _row(cell) in plan.plot]
+    rows = [_row(cell) for cell in kept]
+    by_row = sorted(kept, key=lambda cell: rows.index(_row(cell)))
+    return drawn(by_row, row=_row, series=lambda cell: cell.split)
+
+
+def _row(cell: Cell) -> str:
+    return f"{cell.task} {cell.fact}"

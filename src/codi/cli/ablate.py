@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from codi.cli.options import whole_number
+from codi.cli.options import add_results, whole_number
 from codi.cli.train import add_running, train
 
 SUMMARY = "train and measure with and without a choice"
@@ -45,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a task (default: the plan's own numbers)",
     )
+    add_results(parser)
     add_running(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -55,9 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from codi.benchmarks.ablation import load_ablation, rows_of, run_ablation
     from codi.cli.progress import Display, print_table
+    from codi.evaluation.results_page import bring, require
     from codi.training.recipe import Recipe
 
     plan = load_ablation(arguments.plan)
+    if arguments.results:
+        require(arguments.results, plan.name)
     arguments.cache = arguments.cache or arguments.out / "cache"  # the arms share their data
     with Display(arguments.quiet) as display:
 
@@ -75,6 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             progress=display.count,
             say=display.say,
         )
+        if arguments.results:
+            report = arguments.out / f"{plan.name}.json"
+            bring(report, arguments.results, f"codi ablate {plan.name}")
     head, *rows = rows_of(cells)
     table = Table(*head, title=plan.question)
     for row in rows:

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codi.cli.options import Formatter
+from codi.cli.options import Formatter, add_results
 from codi.config import ConfigError, unknown
 
 if TYPE_CHECKING:
     from codi.build import ModelConfig
     from codi.training.recipe import Recipe, Stage
+
+_DRAWN = ("stages", "pairs trained", "all pairs")
+"""Columns that are drawn."""
+
+_BLOCK = "growth"
+"""Of a page of results."""
 
 _DESCRIPTION = """\
 Count what each modality adds to the training of the ones before it: stages, pairs that are trained,
@@ -46,6 +52,7 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--order", nargs="+", metavar="M", help="of the modalities (default: that of the model)"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the table as an SVG too")
+    add_results(parser)
     parser.set_defaults(run=run)
 
 
@@ -71,36 +78,47 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from codi.cli.progress import print_line, print_table
+    from codi.evaluation.results_page import put, require
     from codi.media import atomic_write_text
     from codi.training.recipe import load_recipe
 
+    if arguments.results:
+        require(arguments.results, _BLOCK)
     grown = growth([load_recipe(recipe) for recipe in arguments.recipes], arguments.order)
-    table = Table(
-        "modalities", "added", "stages", "pairs trained", "all pairs", "parameters", "PFLOP",
-        title="in all, after each modality",
-    )  # fmt: skip
+    head, *body = _table(grown)
+    table = Table(*head, title="in all, after each modality")
     for column in table.columns[2:]:
         column.justify = "right"
-    stages = pairs = parameters = 0
-    flops = 0.0
-    rows = []
-    for n, added in enumerate(grown, 1):
-        stages, pairs = stages + added.stages, pairs + added.pairs
-        parameters, flops = parameters + added.parameters, flops + added.flops
-        rows.append((n, stages, pairs, n * (n - 1) // 2))
-        table.add_row(
-            str(n), added.modality, f"{stages}", f"{pairs}", f"{rows[-1][-1]}",
-            f"{parameters:,}", f"{flops / 1e15:,.1f}",
-        )  # fmt: skip
+    for row in body:
+        table.add_row(*row)
     print_table(table)
     for added in grown:
         print_line(
             f"{added.modality} adds {added.stages} stages, {added.pairs} pairs, "
             f"{added.parameters:,} parameters and {added.flops / 1e15:,.1f} PFLOP"
         )
+    plot = _drawn(body)
     if arguments.plot:
-        atomic_write_text(arguments.plot, _drawn(rows))
+        atomic_write_text(arguments.plot, plot)
+    if arguments.results:
+        command = f"codi bench growth {' '.join(arguments.recipes)}"
+        said = f"`{command}`, counted, not timed: in all, after each modality."
+        put(arguments.results, _BLOCK, [said], [head, *body], plot)
     return 0
+
+
+def _table(grown: Iterable[Growth]) -> list[list[str]]:
+    """Return what there is in all after each modality, the names of columns first."""
+    rows = [["modalities", "added", *_DRAWN, "parameters", "PFLOP"]]
+    stages = pairs = parameters = 0
+    flops = 0.0
+    for n, added in enumerate(grown, 1):
+        stages, pairs = stages + added.stages, pairs + added.pairs
+        parameters, flops = parameters + added.parameters, flops + added.flops
+        every = n * (n - 1) // 2
+        counts = [f"{n}", added.modality, f"{stages}", f"{pairs}", f"{every}"]
+        rows.append([*counts, f"{parameters:,}", f"{flops / 1e15:,.1f}"])
+    return rows
 
 
 def growth(recipes: Sequence[Recipe], order: Sequence[str] | None = None) -> list[Growth]:
@@ -169,13 +187,12 @@ def _parameters(config: ModelConfig, names: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def _drawn(rows: Sequence[tuple[int, int, int, int]]) -> str:
+def _drawn(rows: Iterable[Sequence[str]]) -> str:
     from codi.evaluation.plot import Point, scatter
 
-    series = ("stages", "pairs trained", "all pairs")
     points = [
-        Point(what, n, number)
-        for n, *numbers in rows
-        for what, number in zip(series, numbers, strict=True)
+        Point(what, int(n), int(number))
+        for n, _, *numbers in rows
+        for what, number in zip(_DRAWN, numbers, strict=False)
     ]
     return scatter(points, "modalities", "number", logarithmic=False)

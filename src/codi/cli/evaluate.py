@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from codi.cli.options import add_device, whole_number
+from codi.cli.options import add_device, add_results, whole_number
 from codi.cli.sampling import add_sampling, read_guidance, read_interval
 
 SUMMARY = "measure what a model makes"
@@ -25,6 +25,7 @@ examples:
   codi evaluate --suite table5 --data DIR --extractors panns=FILE vggish=FILE --out eval
   codi evaluate --model runs/mine/model --suite bounce --samples 16 --tasks text-to-image --out eval
   codi evaluate --suite mine.toml --out eval
+  codi evaluate --suite coherence --out eval --results docs/results.md
 """
 
 
@@ -88,6 +89,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="file, folder or hub name of networks that metrics need, such as inception=FILE; "
         "codi instead of a path takes the model's own prompt encoders",
     )
+    add_results(parser)
     add_device(parser)
     add_sampling(parser, "the suite's own settings, or the model's, by default")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -104,9 +106,13 @@ def _named(text: str) -> tuple[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     """Do `codi evaluate`."""
     from codi.cli.progress import Display
+    from codi.evaluation.results_page import bring, require
     from codi.evaluation.runner import evaluate
     from codi.modalities import names
 
+    report = arguments.out / Path(arguments.suite).stem
+    if arguments.results:
+        require(arguments.results, report.name)
     with Display(arguments.quiet) as display:
         cells = evaluate(
             model=arguments.model,
@@ -129,7 +135,10 @@ def run(arguments: argparse.Namespace) -> int:
             extractors=dict(arguments.extractors),
             progress=display.count,
         )
-        report = arguments.out / Path(arguments.suite).stem
         tasks = len({cell.task for cell in cells})
         display.say(f"{report}.md, .html and .json: {len(cells)} numbers of {tasks} tasks")
+        if arguments.results:
+            command = f"codi evaluate --suite {report.name}"
+            bring(report.with_suffix(".json"), arguments.results, command)
+            display.say(f"{arguments.results}: the table of {report.name}")
     return 0

@@ -97,6 +97,17 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_results(parser: argparse._ActionsContainer) -> None:
+    """Add `--results`."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="PAGE",
+        help="write the table, and the plot where there is one, into this Markdown page too; rows "
+        "of tasks that are measured now take the place of theirs, all else stays",
+    )
+
+
 def resolve_device(name: str) -> str:
     """Return the device that `name` stands for.
 

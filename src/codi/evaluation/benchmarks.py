@@ -35,6 +35,7 @@ from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
 from codi.evaluation.records import Ledger, Reading, Record
+from codi.evaluation.report import drawn
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth, partner
 from codi.modalities import modality as modality_entry
@@ -363,7 +364,9 @@ class BenchmarkSuite(Suite):
             )
 
     def plot(self, cells: Sequence[Cell]) -> str | None:
-        """Return curves over the weight of the first prompt, where tasks sweep it."""
+        """Return the facts that the protocol draws, else curves over weights that tasks sweep."""
+        if self.protocol.plot:
+            return self._drawn(cells)
         swept = {task.name: task for task in self.tasks if task.weights}
         several = len({cell.split for cell in cells}) > 1
         curves: dict[tuple[str, float], list[float]] = defaultdict(list)
@@ -379,6 +382,19 @@ class BenchmarkSuite(Suite):
             return None
         titles = ("weight of the first prompt", "mean over the facts, %")
         return scatter(points, *titles, logarithmic=False)
+
+    def _drawn(self, cells: Sequence[Cell]) -> str | None:
+        """Return the facts that the protocol names with their intervals, a row for each task."""
+        several = len({cell.split for cell in cells}) > 1
+        named = tuple(self.protocol.plot)
+        chosen = [
+            c for c in cells if c.fact in named or c.fact.endswith(tuple(f" {n}" for n in named))
+        ]
+        return drawn(
+            chosen,
+            row=lambda cell: cell.task,
+            series=lambda cell: f"{cell.fact}, {cell.split}" if several else cell.fact,
+        )
 
     def _network(self, row: _Row) -> str | None:
         """Return the name of the network that was really used."""

@@ -248,6 +248,8 @@ class Protocol:
         split: of the data.
         samples: items, as many as there are at most; a random choice that the seed decides.
         note: what the paper leaves open, and what is done here.
+        plot: the facts or metrics that are drawn with their intervals, by the last words of their
+            rows, such as "gain"; none by default.
     """
 
     title: str
@@ -256,6 +258,7 @@ class Protocol:
     samples: int
     tasks: tuple[TaskRow, ...]
     note: str = ""
+    plot: tuple[str, ...] = ()
     sampling: SamplingRow = field(default_factory=SamplingRow)
 
     def __post_init__(self) -> None:

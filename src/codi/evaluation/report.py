@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from codi.build import ModelConfig
 from codi.evaluation.page import html
+from codi.evaluation.plot import Estimate, intervals
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text, save_image
@@ -55,10 +56,14 @@ def markdown(
     suite: str, settings: Mapping[str, Any], cells: Sequence[Cell], splits: Sequence[str]
 ) -> str:
     """Return the cells as a Markdown table: a row for each fact, a column for each split."""
-    head, *rows = table(cells, splits)
-    lines = [f"# {suite}", "", *said(settings), "", _line(head)]
-    lines += ["|---|---|" + "---:|" * (len(head) - 2), *map(_line, rows)]
+    lines = [f"# {suite}", "", *said(settings), "", *table_lines(table(cells, splits))]
     return "\n".join(lines) + "\n"
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of words, the first with the names of the columns, as a table of Markdown."""
+    head, *body = rows
+    return [_line(head), "|---|---|" + "---:|" * (len(head) - 2), *map(_line, body)]
 
 
 def _line(row: Sequence[str]) -> str:
@@ -128,6 +133,40 @@ _FORMATS: Mapping[str, tuple[float, str, str]] = {
     "number": (1.0, ".4g", ""),
 }
 """Scale, digits and sign of a value, by unit."""
+
+
+_AXES: Mapping[str, str] = {"share": "per cent", "ms": "ms", "number": "value"}
+"""What a unit is called beside an axis."""
+
+
+def drawn(
+    cells: Sequence[Cell], row: Callable[[Cell], str], series: Callable[[Cell], str]
+) -> str | None:
+    """Return an SVG of cells with their intervals and chance; None where none has an interval.
+
+    Args:
+        cells: those to draw; of several units, which one axis cannot have, those of the first's.
+        row: names the row of a cell.
+        series: names what it is in its row.
+    """
+    whole = [(c, c.value, c.ci95) for c in cells if c.value is not None and c.ci95 is not None]
+    if not whole:
+        return None
+    unit = _unit(whole[0][0])
+    scale = _FORMATS[unit][0]
+    found = [
+        Estimate(
+            row(cell),
+            series(cell),
+            scale * value,
+            scale * low,
+            scale * high,
+            None if cell.chance is None else scale * cell.chance,
+        )
+        for cell, value, (low, high) in whole
+        if _unit(cell) == unit
+    ]
+    return intervals(found, _AXES[unit])
 
 
 def _plain(cell: Cell, value: float) -> str:
