@@ -85,6 +85,18 @@ def test_two_blocks_do_not_touch_each_other(tmp_path: Path) -> None:
     )
 
 
+def test_a_long_table_is_folded_below_its_plot(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    put(page, "short", ["Few."], [["task", "n"], ["a", "1"]], "<svg/>")
+    assert "<details>" not in page.read_text()
+    rows = [["task", "n"], *([f"t{i}", "1"] for i in range(20))]
+    put(page, "long", ["Many."], rows, "<svg/>")
+    text = page.read_text()
+    assert text.index("pictures/long.svg") < text.index("<details>") < text.index("| t0 | 1 |")
+    put(page, "long", ["Many."], [*rows, ["t20", "1"]], "<svg/>")
+    assert page.read_text().count("<details>") == 1
+
+
 def test_mistakes_are_said(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     with pytest.raises(ConfigError, match=r"nothing\.json: no report"):

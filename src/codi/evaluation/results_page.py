@@ -21,6 +21,9 @@ from codi.media import atomic_write_text
 _PICTURES = "pictures"
 """Folder of the plots, beside the page."""
 
+_LONGEST = 16
+"""Rows of a table that stays open below its plot; a longer one is folded."""
+
 
 def require(page: Path, name: str) -> None:
     """Raise ConfigError for a page that a block could not be written into, before it is measured.
@@ -71,19 +74,22 @@ def put(
         name: of the block.
         heading: lines above the table.
         rows: words, the names of columns first.
-        plot: an SVG, written to `pictures/NAME.svg` beside the page and shown below the table.
+        plot: an SVG, written to `pictures/NAME.svg` beside the page and shown above the table,
+            which is folded where it is long.
 
     Raises:
         ConfigError: a block in the page that begins and does not end.
     """
     before, _, after = _parted(page, name)
-    lines = [*heading, "", *table_lines(rows)]
+    lines = table_lines(rows)
     if plot is not None:
         kept = page.parent / _PICTURES / f"{name}.svg"
         kept.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(kept, plot)
-        lines += ["", f"![{name}]({_PICTURES}/{kept.name})"]
-    block = "\n".join([_opening(name), "", *lines, "", _closing(name)])
+        if len(rows) > _LONGEST:
+            lines = ["<details><summary>The table</summary>", "", *lines, "", "</details>"]
+        lines = [f"![{name}]({_PICTURES}/{kept.name})", "", *lines]
+    block = "\n".join([_opening(name), "", *heading, "", *lines, "", _closing(name)])
     atomic_write_text(page, f"{before}{block}{after}")
 
 
