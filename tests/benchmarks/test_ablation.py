@@ -99,7 +99,9 @@ def test_all_arms_are_trained_measured_and_told(
     plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    found = main(["ablate", str(plan), "--out", str(out), "--sample-every", "0", "--quiet"])
+    page = tmp_path / "results.md"
+    words = ["ablate", str(plan), "--out", str(out), "--results", str(page)]
+    found = main([*words, "--sample-every", "0", "--quiet"])
     printed, errors = capsys.readouterr()
     assert found == 0, errors
     assert "Does a tenth of the rate teach as much?" in printed
@@ -109,6 +111,8 @@ def test_all_arms_are_trained_measured_and_told(
     assert {cell["task"] for cell in told["cells"]} == {"text-to-text", "codec-audio"}
     assert "less: a tenth" in (out / "rate.md").read_text()
     assert (out / "rate.svg").read_text().startswith("<svg")
+    assert "<!-- results of ablate-rate -->" in page.read_text()
+    assert "| task | what | some | less | chance | n |" in page.read_text()
     models = [load_model(out / arm / "model", ["encoders.audio"]) for arm in ("some", "less")]
     taught, left = (m.encoder("audio").to_embedding.weight for m in models)
     assert not (taught == left).all()

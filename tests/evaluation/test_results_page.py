@@ -32,7 +32,7 @@ def test_a_page_gets_its_block_and_keeps_what_people_wrote(tmp_path: Path) -> No
     page.parent.mkdir()
     page.write_text("# Results\n\nMind the gap.\n")
     report = _report(tmp_path / "eval", _cell("text-to-image", "shape", 0.9), plot="<svg/>")
-    bring(report, page, "codi evaluate --suite bounce")
+    bring(report, page, "bounce", "codi evaluate --suite bounce")
     text = page.read_text()
     assert text.startswith("# Results\n\nMind the gap.\n\n<!-- results of bounce -->")
     assert "`codi evaluate --suite bounce`: model small. In brackets: 95 % intervals." in text
@@ -40,7 +40,7 @@ def test_a_page_gets_its_block_and_keeps_what_people_wrote(tmp_path: Path) -> No
     assert "![bounce](pictures/bounce.svg)" in text
     assert (page.parent / "pictures" / "bounce.svg").read_text() == "<svg/>"
     page.write_text(text + "\nIt holds.\n")
-    bring(report, page, "codi evaluate --suite bounce")
+    bring(report, page, "bounce", "codi evaluate --suite bounce")
     assert page.read_text() == text + "\nIt holds.\n"  # the same again changes nothing
 
 
@@ -51,9 +51,9 @@ def test_a_report_of_some_tasks_leaves_the_others(tmp_path: Path) -> None:
         _cell("text-to-image", "size", 0.8),
         _cell("image-to-text", "shape", 0.7),
     ]
-    bring(_report(tmp_path / "a", *first), page, "codi evaluate")
+    bring(_report(tmp_path / "a", *first), page, "bounce", "codi evaluate")
     again = [_cell("text-to-image", "shape", 0.95, n=400), _cell("text-to-audio", "size", 0.5)]
-    bring(_report(tmp_path / "b", *again), page, "codi evaluate")
+    bring(_report(tmp_path / "b", *again), page, "bounce", "codi evaluate")
     rows = [line for line in page.read_text().splitlines() if line.startswith("| ")][1:]
     assert rows == [
         "| text-to-image | shape | 95.0 % (85–95) |  | 20.0 % | 400 |",
@@ -100,14 +100,14 @@ def test_a_long_table_is_folded_below_its_plot(tmp_path: Path) -> None:
 def test_mistakes_are_said(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     with pytest.raises(ConfigError, match=r"nothing\.json: no report"):
-        bring(tmp_path / "nothing.json", page, "codi evaluate")
+        bring(tmp_path / "nothing.json", page, "bounce", "codi evaluate")
     page.write_text("<!-- results of bounce -->\n")
     with pytest.raises(ConfigError, match="never closed"):
         require(page, "bounce")
     with pytest.raises(ConfigError, match=r"there is no folder .*nowhere"):
         require(tmp_path / "nowhere" / "results.md", "bounce")
     with pytest.raises(ConfigError, match="never closed"):
-        bring(_report(tmp_path, _cell("a", "x", 0.5)), page, "codi evaluate")
+        bring(_report(tmp_path, _cell("a", "x", 0.5)), page, "bounce", "codi evaluate")
     assert page.read_text() == "<!-- results of bounce -->\n"
 
 

@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     from codi.training.recipe import Recipe
 
     plan = load_ablation(arguments.plan)
+    block = f"ablate-{plan.name}"  # a suite may have the plan's name
     if arguments.results:
-        require(arguments.results, plan.name)
+        require(arguments.results, block)
     arguments.cache = arguments.cache or arguments.out / "cache"  # the arms share their data
     with Display(arguments.quiet) as display:
 
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if arguments.results:
             report = arguments.out / f"{plan.name}.json"
-            bring(report, arguments.results, f"codi ablate {plan.name}")
+            bring(report, arguments.results, block, f"codi ablate {plan.name}")
     head, *rows = rows_of(cells)
     table = Table(*head, title=plan.question)
     for row in rows:

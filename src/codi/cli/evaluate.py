@@ -139,6 +139,6 @@ def run(arguments: argparse.Namespace) -> int:
         display.say(f"{report}.md, .html and .json: {len(cells)} numbers of {tasks} tasks")
         if arguments.results:
             command = f"codi evaluate --suite {report.name}"
-            bring(report.with_suffix(".json"), arguments.results, command)
+            bring(report.with_suffix(".json"), arguments.results, report.name, command)
             display.say(f"{arguments.results}: the table of {report.name}")
     return 0

@@ -36,12 +36,13 @@ def require(page: Path, name: str) -> None:
     _parted(page, name)
 
 
-def bring(report: Path, page: Path, command: str) -> None:
+def bring(report: Path, page: Path, name: str, command: str) -> None:
     """Write a report's table, and its plot where it has one, into its block of a page.
 
     Args:
         report: the `.json` that `write_report` made; its plot lies beside it.
         page: a Markdown file; see `put`.
+        name: of the block.
         command: how the numbers are made again, said above the table.
 
     Raises:
@@ -54,12 +55,12 @@ def bring(report: Path, page: Path, command: str) -> None:
     cells = [_cell(row) for row in found["cells"]]
     settings = {**found["settings"], "samples": None}  # the rows say their own
     columns = settings.get("splits") or list(dict.fromkeys(cell.split for cell in cells))
-    _, inside, _ = _parted(page, report.stem)
+    _, inside, _ = _parted(page, name)
     rows = merged(_rows(inside), table(cells, columns))
     first, *more = said(settings)
     drawn = report.with_suffix(".svg")
     plot = drawn.read_text(encoding="utf-8") if drawn.is_file() else None
-    put(page, report.stem, [f"`{command}`: {first}", *more], rows, plot)
+    put(page, name, [f"`{command}`: {first}", *more], rows, plot)
 
 
 def put(
