@@ -160,6 +160,25 @@ def test_a_recipe_may_change_another(tmp_path: Path) -> None:
         load_recipe(file)
 
 
+def test_a_stage_may_be_like_an_earlier_one(tmp_path: Path) -> None:
+    base, file = tmp_path / "base.toml", tmp_path / "mine.toml"
+    again = '\n[[stage]]\nname = "again"\nlike = "one"\nsteps = 9\n'
+    base.write_text(to_toml(recipe(stage("one"))) + again)
+    one, two = load_recipe(base).stage
+    assert (two.name, two.steps, one.steps) == ("again", 9, 6)
+    assert two.objectives == one.objectives
+    file.write_text('name = "mine"\nextends = "base"\n[change.one]\nbatch = 7\n')
+    assert [s.batch for s in load_recipe(file).stage] == [7, 7]  # a change reaches what is like it
+    base.write_text(to_toml(recipe(stage("one"))) + again.replace('"one"', '"onne"'))
+    with pytest.raises(
+        ConfigError, match=r"stage 'again': like: unknown earlier stage 'onne'; .*'one'"
+    ):
+        load_recipe(base)
+    base.write_text('name = "base"\nmodel = "tiny"\nstage = 3\n')
+    with pytest.raises(ConfigError, match="stage"):
+        load_recipe(base)
+
+
 def test_a_recipe_extends_one_that_is_there(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('name = "mine"\nextends = "recipe-tyni"\n')

@@ -207,7 +207,8 @@ class Recipe:
 def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     """Read a recipe: a TOML file, or the name of one that ships ("recipe-tiny").
 
-    A recipe may extend another one: see `recipe-tiny-cpu`, which only changes numbers of steps.
+    A recipe may extend another one, and a stage be like an earlier one: see `recipe-tiny-cpu`,
+    which only changes numbers of steps, and `recipe-small`.
 
     Raises:
         ConfigError: no such recipe (names the nearest), or a mistake in it.
@@ -220,9 +221,36 @@ def load_recipe(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Re
 
 def read_recipe(table: dict[str, Any], where: Path, assignments: Iterable[str] = ()) -> Recipe:
     """Return the recipe that a table of the file `where` holds; see `load_recipe`."""
-    recipe = build(Recipe, override(_whole(table, where), assignments), where)
+    whole = _repeated(_whole(table, where), where)
+    recipe = build(Recipe, override(whole, assignments), where)
     recipe.check()
     return recipe
+
+
+def _repeated(table: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Return a recipe's table with what stages take from earlier ones written out.
+
+    `like = "ldm-text"` in a stage takes everything from that one that is not given here.
+
+    Raises:
+        ConfigError: no stage of that name stands before it.
+    """
+    rows = table.get("stage")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return table  # which `build` refuses
+    stages: dict[str, dict[str, Any]] = {}
+    whole = []
+    for row in rows:
+        fields = dict(row)
+        like = fields.pop("like", None)
+        if like is not None:
+            if str(like) not in stages:
+                place = f"{where}: stage {fields.get('name')!r}: like: "
+                raise ConfigError(place + unknown("earlier stage", str(like), stages))
+            fields = stages[like] | fields
+        stages[str(fields.get("name"))] = fields
+        whole.append(fields)
+    return table | {"stage": whole}
 
 
 def _shipped() -> list[str]:
