@@ -37,6 +37,11 @@ def test_all_settings_of_the_sampling_are_said() -> None:
     assert line.startswith("sampler ddim, spacing ldm, guidance_interval (100, 900), reuse 2.")
 
 
+def test_settings_are_said_as_they_are_typed() -> None:
+    (line, *_) = said({"eta": 1.0, "guidance": {"text": 2.0, "image": 7.5}})
+    assert line.startswith("eta 1, guidance text=2 image=7.5.")
+
+
 def test_a_report_without_settings_begins_with_words() -> None:
     assert said({}) == ["In brackets: 95 % intervals."]
 

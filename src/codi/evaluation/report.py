@@ -99,7 +99,7 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     whole = settings.get("samples_of_suite")
     if whole not in (None, settings.get("samples")):
         shown["samples"] = f"{settings.get('samples')} (the suite's own number: {whole})"
-    words = [f"{name} {shown[name]}" for name in named if shown.get(name) not in (None, {})]
+    words = [f"{name} {_word(shown[name])}" for name in named if shown.get(name) not in (None, {})]
     heading = ", ".join(words) + ". " if words else ""
     lines = [heading + "In brackets: 95 % intervals."]
     lines += [settings["note"]] if settings.get("note") else []
@@ -114,6 +114,13 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     left = settings.get("left_out") or {}
     lines += [f"Left out: {what}: {why}." for what, why in left.items()]
     return [part for line in lines for part in (line, "")][:-1]
+
+
+def _word(value: Any) -> str:
+    """Return a setting as it is typed."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={scale:g}" for name, scale in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _what(cell: Cell) -> str:
