@@ -27,6 +27,7 @@ examples:
   codi convert v1-5-pruned-emaonly.safetensors --to models/sd --dry-run
   codi convert ~/downloads/stable-diffusion-v1-5 --to models/sd
   codi convert openai/clip-vit-large-patch14 --to models/mine --model paper
+  codi convert ~/downloads/clap-htsat-unfused --to models/clap
 """
 _EPILOG = """\
 A source is a file (.safetensors, .pth, .ckpt, .bin), a folder in the layout of diffusers or
@@ -54,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="M",
         help="what they become: a preset, a TOML file or a model's folder (default: that of DIR, "
-        "else the preset that the source belongs to)",
+        "else the preset that the source belongs to; for CLAP, one of its own sizes)",
     )
     parser.add_argument(
         "--force",

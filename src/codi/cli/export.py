@@ -10,11 +10,13 @@ SUMMARY = "write a model's parts in the layout of others"
 _DESCRIPTION = """\
 Write the parts of a model as files that other programs read: the names and layouts of codi convert,
 backwards. What was converted and not trained since comes back bit for bit. All files are
-safetensors; in a folder of Stable Diffusion, each has its config.json beside it.
+safetensors; in the folders of Stable Diffusion, AudioLDM and CLAP, each has its config.json beside
+it. Where all of Stable Diffusion is there, the tokenizer too, its pipeline loads the whole folder.
 
 examples:
   codi export models/release --as released --to exported
   codi export models/sd --as sd-ldm --to sd.safetensors
+  codi export models/sd --as sd-diffusers --to exported
   codi export models/sd --list
 """
 
@@ -61,6 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
         print_line(f"absent: {part}")
     for path in written:
         print_line(str(path))
+    if export.pipeline is not None and export.not_whole and arguments.to not in written:
+        calls = export.pipeline.one_by_one(arguments.to)
+        print_line(
+            f"no model_index.json: {'; '.join(export.not_whole)}; load what is there with {calls}"
+        )
     return 0
 
 

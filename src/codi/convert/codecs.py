@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.mel import MelCodecConfig
 from codi.codecs.optimus import OptimusConfig
-from codi.codecs.vocoder import VocoderConfig
+from codi.codecs.vocoder import SLOPE, VocoderConfig
 from codi.convert.rules import POINTWISE_2D, SAME, TRANSPOSED, Layout, Rule, Table, below
 
 
@@ -224,6 +224,23 @@ def mel_codec_vocoder(config: MelCodecConfig, prefix: str = "") -> Table:
 def vocoder(config: VocoderConfig, prefix: str = "", upsample: str = "ups") -> Table:
     """Return the table of a HiFi-GAN generator of its authors' code, its weight norm undone."""
     return Table(below("", prefix, _vocoder_rules(config, upsample)))
+
+
+def vocoder_config(config: VocoderConfig) -> dict[str, object]:
+    """Return the `config.json` with which `transformers` loads it as a `SpeechT5HifiGan`."""
+    c = config
+    return {
+        "architectures": ["SpeechT5HifiGan"],
+        "leaky_relu_slope": SLOPE,
+        "model_in_dim": c.bins,
+        "model_type": "hifigan",
+        "normalize_before": False,
+        "resblock_dilation_sizes": [list(c.dilations) for _ in c.kernels],
+        "resblock_kernel_sizes": list(c.kernels),
+        "upsample_initial_channel": c.channels,
+        "upsample_kernel_sizes": list(c.upsample_kernels),
+        "upsample_rates": list(c.upsample),
+    }
 
 
 BERT_LAYER = (

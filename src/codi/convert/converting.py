@@ -27,7 +27,7 @@ from codi.convert.locating import open_source
 from codi.convert.planning import (
     PartPlan,
     Plan,
-    default_preset,
+    default_model,
     make_plan,
     recognised,
     setting_of,
@@ -120,7 +120,7 @@ def prepare(
         named: what the user gave.
         folder: of the model that they become, or become part of.
         model: preset, TOML file or folder that says which model; by default that of `folder`, or
-            else the one that the files' layout belongs to.
+            else the one that the files' layout belongs to, or that their own sizes make.
         dtype: a name of `DTYPES`, or None for what `folder` was begun with, or else the files' own.
         force: replace a model or a type that contradicts what is in `folder`.
 
@@ -135,7 +135,7 @@ def prepare(
     checkpoints = [checkpoint for one in named for checkpoint in open_source(one)]
     found = recognised(checkpoints, registry.LAYOUTS)
     if model is not None or existing is None:
-        config = load_config(model or default_preset(found))
+        config = default_model(found) if model is None else load_config(model)
     else:
         config = existing
     leaves = _leaving(existing, config, folder, force)

@@ -8,11 +8,14 @@ the released encoders' file, nothing in the folders of a `CLIPModel`, `CLIPTextM
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from codi.config import ConfigError
 from codi.convert.rules import POINTWISE, Layout, Rule, Table, below, joined
-from codi.encoders.clap import ClapAudioConfig
+from codi.encoders.clap import MEL, ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
+from codi.encoders.published import transformers_library
 
 ROWS = Layout(lambda x: x[0], lambda x: x[None])
 """A foreign table of embeddings (1, L, D) that is (L, D) here."""
@@ -184,6 +187,71 @@ def clap_audio_published(config: ClapAudioConfig) -> Table:
         "transform.*": "never called",
     }
     return Table(rules, unused, fresh | _mean(config.unit_context))
+
+
+def clap_audio_config(config: ClapAudioConfig) -> dict[str, object]:
+    """Return the `config.json` with which `transformers` loads what that table writes."""
+    c = config
+    return {
+        "architectures": ["ClapAudioModelWithProjection"],
+        "depths": list(c.depths),
+        "enable_fusion": False,
+        "hidden_size": c.width,
+        "model_type": "clap_audio_model",
+        "num_attention_heads": list(c.heads),
+        "num_hidden_layers": len(c.depths),
+        "num_mel_bins": c.mel.bins,
+        "patch_embeds_hidden_size": c.channels,
+        "patch_size": c.patch,
+        "patch_stride": [c.patch, c.patch],
+        "projection_dim": c.context_width,
+        "spec_size": c.picture,
+        "window_size": c.window,
+    }
+
+
+def clap_model(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of a model that is a published CLAP alone: its encoder of sounds.
+
+    It hears what CLAP heard in training, 10 s at 48 kHz, and its context is as wide as CLAP's own
+    embeddings, so that they need no training to be compared.
+
+    Args:
+        about: the `config.json` of a `ClapModel` or a `ClapAudioModelWithProjection`.
+
+    Raises:
+        ConfigError: no `transformers`, a damaged configuration, or one of a CLAP with fusion, which
+            hears sounds otherwise.
+    """
+    library = transformers_library()
+    kind = library.ClapConfig if "audio_config" in about else library.ClapAudioConfig
+    try:
+        published = kind.from_dict(dict(about))  # which knows what a file leaves out
+    except Exception as error:  # those of two libraries
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"is damaged ({reason}); fetch it again") from error
+    audio = getattr(published, "audio_config", published)
+    if audio.enable_fusion:
+        raise ConfigError(
+            "is of a CLAP with fusion (enable_fusion), which the encoder here does not have; take "
+            "one without, such as laion/clap-htsat-unfused"
+        )
+    heard = {"sample_rate_hz": MEL.sample_rate_hz, "duration_s": 10.0}
+    encoder = {
+        "kind": "clap_audio",
+        "context_width": published.projection_dim,
+        "channels": audio.patch_embeds_hidden_size,
+        "depths": list(audio.depths),
+        "heads": list(audio.num_attention_heads),
+        "window": audio.window_size,
+        "patch": audio.patch_size,
+        "picture": audio.spec_size,
+    }
+    return {
+        "name": "clap",
+        "modalities": {"audio": {"latent": [], "encoder": "audio", "media": heard}},
+        "encoders": {"audio": encoder | heard},
+    }
 
 
 def _mean(unit_context: bool) -> dict[str, str]:

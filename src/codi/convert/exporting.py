@@ -17,10 +17,11 @@ from codi.build import ModelConfig, load_config
 from codi.config import ConfigError, unknown
 from codi.convert import layouts as registry
 from codi.convert.locating import ENDINGS
+from codi.convert.pipelines import INDEX, Companions, PipelineFolders, folder_of
 from codi.convert.planning import listed
 from codi.convert.reading import Stored, open_checkpoint
 from codi.convert.rules import Table
-from codi.convert.sources import ForeignLayout, ForeignModule
+from codi.convert.sources import ForeignLayout, ForeignModule, ForeignPipeline
 from codi.convert.writing import Slot, TensorFile, total_bytes
 from codi.weights import find_model, part_files
 
@@ -60,14 +61,18 @@ class Export:
 
     Attributes:
         files: foreign file (without an ending) -> foreign name -> tensor.
-        about: foreign file -> the `config.json` beside it.
+        beside: small files that lie beside them, such as each one's `config.json`.
+        pipeline: the pipeline of `diffusers` whose folders these are, where they are of one.
+        not_whole: what keeps those folders from being one that a single call loads.
         left_out: our names that the layout has no place for -> why.
         absent: parts that the layout has a place for and the folder does not hold.
     """
 
     layout: ForeignLayout
     files: dict[str, dict[str, Leaving]] = field(default_factory=dict)
-    about: dict[str, dict[str, object]] = field(default_factory=dict)
+    beside: Companions = field(default_factory=Companions)
+    pipeline: PipelineFolders | None = None
+    not_whole: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
 
@@ -98,7 +103,18 @@ def prepare_export(folder: str | Path, layout_name: str) -> Export:
             f"{found}: has no part for the layout {layout_name!r} "
             f"({', '.join(export.absent) or 'none'} would be); see codi export --list for others"
         )
+    if export.layout.pipeline is not None:
+        _join(export, export.layout.pipeline, model)
     return export
+
+
+def _join(export: Export, pipeline: ForeignPipeline, model: ModelConfig) -> None:
+    """Make the folders of an export one pipeline, or keep what they lack for it."""
+    written = [folder_of(m) for m in export.layout.modules if m.file in export.files]
+    export.pipeline = PipelineFolders(pipeline, export.layout, model, tuple(written))
+    export.not_whole += export.pipeline.why_not_whole()
+    if not export.not_whole:
+        export.beside.add(export.pipeline.companions())
 
 
 def _add(
@@ -126,7 +142,8 @@ def _add(
         for name, leaving in made.items():
             _place(places, module.prefix + name, leaving)
         if module.describe is not None:
-            export.about[module.file] = module.describe(module.config(model, part))
+            about = module.describe(module.config(model, part))
+            export.beside.add(Companions({f"{folder_of(module)}/config.json": about}))
     if lost:
         raise ConfigError(
             f"{part}: {listed(sorted(lost))} has no place in the layout {export.layout.name!r}; "
@@ -189,10 +206,21 @@ def write_export(
             for done, (foreign, tensor) in enumerate(leaving.items(), 1):
                 file.write(foreign, tensor.read())
                 tick(name, done, len(leaving))
-        if name in export.about and path != to:  # beside one file, it may be another's
-            text = json.dumps(export.about[name], indent=2, sort_keys=True) + "\n"
-            path.with_name("config.json").write_text(text, encoding="utf-8")
-    return list(paths.values())
+    if to in paths.values():  # what lies beside one file may be another's
+        return [to]
+    return [*paths.values(), *_write_beside(export.beside, to)]
+
+
+def _write_beside(beside: Companions, to: Path) -> list[Path]:
+    """Write small files into the folder `to`, and return those that it holds itself."""
+    for name, source in beside.copies.items():
+        with _replacing(to / name, source.stat().st_size) as temporary:
+            shutil.copyfile(source, temporary)
+    for name, table in beside.tables.items():
+        data = (json.dumps(table, indent=2, sort_keys=True) + "\n").encode()
+        with _replacing(to / name, len(data)) as temporary:
+            temporary.write_bytes(data)
+    return [to / name for name in beside.tables if name == INDEX]
 
 
 @contextmanager

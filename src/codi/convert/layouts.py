@@ -18,7 +18,15 @@ from codi.codecs.vocoder import VocoderConfig
 from codi.convert import check_codecs, check_encoders, check_unets, codecs, encoders, unets
 from codi.convert.golden import Check
 from codi.convert.rules import Table
-from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, Shape, Signs, Skip
+from codi.convert.sources import (
+    ForeignLayout,
+    ForeignModule,
+    ForeignPipeline,
+    KeptFiles,
+    Shape,
+    Signs,
+    Skip,
+)
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
 from codi.encoders.environment import PooledEnvironmentConfig
@@ -310,6 +318,26 @@ _UNET_FOLDER = ForeignModule(
     describe=unets.stable_diffusion_config,
 )
 
+_AUTOENCODER_CLASS = {"vae": ("diffusers", "AutoencoderKL")}
+_SD_PIPELINE = ForeignPipeline(
+    "StableDiffusionPipeline",
+    {
+        "unet": ("diffusers", "UNet2DConditionModel"),
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        **_AUTOENCODER_CLASS,
+    },
+)
+_AUDIOLDM_PIPELINE = ForeignPipeline(
+    "AudioLDMPipeline",
+    {
+        "unet": ("diffusers", "UNet2DConditionModel"),
+        "text_encoder": ("transformers", "ClapTextModelWithProjection"),
+        "vocoder": ("transformers", "SpeechT5HifiGan"),
+        **_AUTOENCODER_CLASS,
+    },
+)
+"""Never whole: its diffuser and its text encoder are none of CoDi's."""
+
 SD_DIFFUSERS = ForeignLayout(
     "sd-diffusers",
     "Stable Diffusion 1 in a folder of diffusers",
@@ -322,6 +350,7 @@ SD_DIFFUSERS = ForeignLayout(
         ),
     ),
     skips=(Skip(_signs("concept_embeds"), "judges pictures, and makes none"),),
+    pipeline=_SD_PIPELINE,
 )
 
 SD_BARE_TEXT = ForeignLayout(
@@ -336,6 +365,7 @@ SD_OLD_DIFFUSERS = ForeignLayout(
     "Stable Diffusion 1 in a folder of an older diffusers",
     "stable-diffusion",
     (_UNET_FOLDER, _autoencoder_folder(codecs.OLD_DIFFUSERS, "query")),
+    pipeline=_SD_PIPELINE,
 )
 
 # --- AudioLDM ---
@@ -390,6 +420,7 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             signs=_signs("conv_pre.weight", "upsampler.0.weight"),
             file="vocoder/model",
             inside="vocoder",
+            describe=codecs.vocoder_config,
         ),
     ),
     skips=(
@@ -402,6 +433,7 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             "AudioLDM's prompt encoder; CoDi's are CLIP and CLAP",
         ),
     ),
+    pipeline=_AUDIOLDM_PIPELINE,
 )
 
 # --- prompt encoders and OPTIMUS ---
@@ -448,8 +480,10 @@ CLAP = ForeignLayout(
             table=encoders.clap_audio_published,
             signs=_signs("audio_projection.linear1.weight"),
             file="model",
+            describe=encoders.clap_audio_config,
         ),
     ),
+    own=encoders.clap_model,  # nearly all have other sizes than the released CoDi's
 )
 
 OPTIMUS = ForeignLayout(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codi.build import ModelConfig
-from codi.config import ConfigError
+from codi.build import ModelConfig, load_config
+from codi.config import ConfigError, build
 from codi.convert.fresh import shapes_of
 from codi.convert.reading import Checkpoint, Stored
 from codi.convert.rules import Layout, Table
@@ -23,6 +23,12 @@ from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, recogn
 
 SHOWN = 5
 """How many names an error shows."""
+
+_OF_THAT_SIZE = "choose the model of that size with --model"
+_IN_OWN_SIZE = (
+    f"{_OF_THAT_SIZE}, or convert them alone, without --model, into a new folder: that model has "
+    "the sizes of the config.json beside them"
+)
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,30 @@ def recognised(
     return [SourcePlan(c, recognise(c, layouts)) for c in checkpoints]
 
 
-def default_preset(sources: Sequence[SourcePlan]) -> str:
+def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
     """Return the model that the files' layouts are converted to when the user names none.
+
+    It is the preset of the layouts, or, of weights that come in many sizes and are converted
+    alone, a model in the sizes that the `config.json` beside them tells.
+
+    Raises:
+        ConfigError: they are of different models, or their `config.json` cannot be used.
+    """
+    owns = {source.layout.own for source in sources}
+    own = owns.pop() if len(owns) == 1 else None
+    first = sources[0].checkpoint
+    if own is None or not first.about:
+        return load_config(default_preset(sources))
+    about = first.path.with_name("config.json")
+    try:
+        table = own(first.about)
+    except ConfigError as error:
+        raise ConfigError(f"{about}: {error}") from error
+    return build(ModelConfig, table, about)
+
+
+def default_preset(sources: Sequence[SourcePlan]) -> str:
+    """Return the one preset of all files' layouts.
 
     Raises:
         ConfigError: they are of different models.
@@ -164,7 +192,7 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
                 paths = kept.found(checkpoint.path)
                 if paths:
                     plan.extras.append((part, kept, paths))
-                elif not kept.are_at(setting_of(model, part, kept.key)):
+                elif not kept.at(setting_of(model, part, kept.key)):
                     plan.wanting.append((part, kept))
     skipped = source.layout.why_skipped(checkpoint)
     for name in checkpoint.stored:
@@ -207,7 +235,8 @@ def _draw(part: PartPlan, source: SourcePlan, module: ForeignModule, table: Tabl
                 f"{source.checkpoint.path} and {earlier.source} both hold {part.part}; give one"
             )
         drawn = Drawn(source.checkpoint.path, foreign, source.checkpoint.stored[foreign], found[1])
-        _require_shape(drawn, part.part, ours, shape)
+        mend = _OF_THAT_SIZE if source.layout.own is None else _IN_OWN_SIZE
+        _require_shape(drawn, part.part, ours, shape, mend)
         _require_kind(drawn, part.part, ours, shape)
         part.drawn[ours] = drawn
         part.fresh.pop(ours, None)
@@ -225,7 +254,7 @@ def _require_kind(drawn: Drawn, part: str, ours: str, shape: Tensor) -> None:
         )
 
 
-def _require_shape(drawn: Drawn, part: str, ours: str, shape: Tensor) -> None:
+def _require_shape(drawn: Drawn, part: str, ours: str, shape: Tensor, mend: str) -> None:
     try:
         as_ours = drawn.layout.to_ours(torch.empty(drawn.stored.shape, device="meta"))
         found = tuple(as_ours.shape)
@@ -234,8 +263,7 @@ def _require_shape(drawn: Drawn, part: str, ours: str, shape: Tensor) -> None:
     if found != tuple(shape.shape):
         raise ConfigError(
             f"{drawn.source}: {drawn.foreign} is {drawn.stored.shape}, and {ours} of {part} takes "
-            f"{tuple(shape.shape)}; these are weights of another size: choose the model of that "
-            "size with --model"
+            f"{tuple(shape.shape)}; these are weights of another size: {mend}"
         )
 
 

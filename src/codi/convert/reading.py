@@ -190,7 +190,7 @@ def _stored(archive: Any, name: str, path: Path) -> Stored:
 
 def _open_pieces(path: Path) -> Checkpoint:
     """Open all pieces that an index names, each of which must hold what it says."""
-    table = _json(path)
+    table = read_json(path)
     pieces = table.get("weight_map")
     if not isinstance(pieces, dict) or not all(isinstance(file, str) for file in pieces.values()):
         raise ConfigError(f"{path}: has no weight_map from names to files; {_REFETCH}")
@@ -207,10 +207,15 @@ def _open_pieces(path: Path) -> Checkpoint:
 
 def _about(path: Path) -> dict[str, Any]:
     beside = path.with_name("config.json")
-    return _json(beside) if beside.is_file() else {}
+    return read_json(beside) if beside.is_file() else {}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a small file beside weights says.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no JSON object.
+    """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -75,12 +75,13 @@ class KeptFiles:
                     return paths
         return ()
 
-    def are_at(self, setting: str) -> bool:
-        """Say whether a setting names a file, or a folder with all files of a form."""
+    def at(self, setting: str) -> tuple[Path, ...]:
+        """Return the file that a setting names, or those of a form in the folder; or none."""
+        if not setting:
+            return ()
         place = Path(setting)
-        forms = ([place / name for name in names] for names in self.forms)
-        whole = any(all(path.is_file() for path in form) for form in forms)
-        return bool(setting) and (place.is_file() or whole)
+        forms = [(place,), *(tuple(place / name for name in names) for names in self.forms)]
+        return next((form for form in forms if all(path.is_file() for path in form)), ())
 
     def _of_others(self, path: Path) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace") if self.of_others else ""
@@ -167,6 +168,19 @@ class ForeignModule:
 
 
 @dataclass(frozen=True)
+class ForeignPipeline:
+    """A pipeline of `diffusers`: folders of a layout that one call loads where all are there.
+
+    Attributes:
+        name: its class.
+        components: folder of weights -> the library and the class that load it.
+    """
+
+    name: str
+    components: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Skip:
     """A file that belongs to a layout and holds nothing for us; `why` is printed."""
 
@@ -185,6 +199,9 @@ class ForeignLayout:
         modules: what its files hold.
         unused: full names (globs) of no module -> why they are not needed.
         skips: whole files that are not needed.
+        own: contents of the `config.json` beside the weights -> the table of a model of these
+            weights alone, in their sizes; for weights that come in more sizes than presets have.
+        pipeline: what the folders that are written are together, in a layout of `diffusers`.
     """
 
     name: str
@@ -193,6 +210,8 @@ class ForeignLayout:
     modules: tuple[ForeignModule, ...]
     unused: Mapping[str, str] = field(default_factory=dict)
     skips: tuple[Skip, ...] = ()
+    own: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    pipeline: ForeignPipeline | None = None
 
     def found(self, checkpoint: Checkpoint) -> list[ForeignModule]:
         """Return the modules that a file holds."""
