@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codi.benchmarks import machine
+from codi.benchmarks import requests
 from codi.build import PRESETS, Model, load_config, parameter_shares
-from codi.cli import bench, main
-from codi.cli.bench import _peak_mib
+from codi.cli import bench_generate, main
+from codi.cli.bench_generate import _peak_mib
+from codi.cli.cost import Costs
+from codi.training.recipe import load_recipe
 from tests.small import PRESET
 
 
@@ -65,6 +67,26 @@ def test_generate_compares_joint_requests_with_their_parts(
     assert "video + audio: " in printed
     assert "of the sum of its parts alone" in printed
     assert "MiB" in printed
+    for head in ("GFLOP ", "GFLOP/s", "of peak"):
+        assert head in printed
+    assert "matrix products here: " in printed
+
+
+def test_generate_gives_its_numbers_to_programs(
+    model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(model_folder), "--steps", "2", "--repeat", "1", "--no-cold", "--json"]
+    assert main(["bench", "generate", *words]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    rows = {tuple(row["to"]): row for row in numbers["requests"]}
+    for to, row in rows.items():
+        assert row["flops_per_s"] == row["flops"] / row["seconds"]
+        assert row["of_peak"] == row["flops_per_s"] / numbers["peak"]
+        assert 0 < row["step_s"] < row["seconds"]
+        assert (row["of_parts"] is None) is (len(to) == 1)
+        assert row["cold"] is None
+    parts = rows[("video",)]["flops"] + rows[("audio",)]["flops"]
+    assert parts < rows[("video", "audio")]["flops"] < 1.5 * parts
 
 
 def test_a_cold_process_loads_the_plugins(
@@ -75,17 +97,69 @@ def test_a_cold_process_loads_the_plugins(
 ) -> None:
     plugin, seen = tmp_path / "mine.py", tmp_path / "seen"
     plugin.write_text(f"with open({str(seen)!r}, 'a') as file:\n    file.write('x')\n")
-    cold, left = bench._cold, [1]
+    cold, found = bench_generate._cold, list[bench_generate.Cold]()
 
-    def once(arguments: argparse.Namespace, to: Sequence[str]) -> tuple[str, str]:
-        return cold(arguments, to) if left and left.pop() else ("", "")
+    def once(arguments: argparse.Namespace, to: Sequence[str]) -> bench_generate.Cold:
+        if not found:
+            found.append(cold(arguments, to))
+        return found[0]
 
-    monkeypatch.setattr(bench, "_cold", once)
-    monkeypatch.setattr(machine, "in_turns", lambda works, *_: {to: [1.0] for to in works})
+    monkeypatch.setattr(bench_generate, "_cold", once)
+    monkeypatch.setattr(requests, "in_turns", lambda works, *_: {to: [1.0] for to in works})
+    monkeypatch.setattr(requests, "performed", lambda _: 1)
     words = ["bench", "generate", "--model", str(model_folder), "--steps", "1", "--device", "cpu"]
     assert main(["--plugin", str(plugin), *words]) == 0
     assert seen.read_text() == "xx"  # this process and the cold one
-    assert "MiB" in capsys.readouterr().out
+    assert f"{found[0].peak_mib:.0f} MiB" in capsys.readouterr().out
+
+
+RECIPE = """
+name = "small"
+model = "tiny"
+overrides = ["codecs.image.channels=16"]
+
+[data.bounce]
+kind = "world"
+world = "bounce"
+clips = 12
+"""
+STAGE = """
+[[stage]]
+name = "{name}"
+steps = 6
+batch = 2
+accumulate = {accumulate}
+learning_rate = 1e-3
+
+[[stage.objectives]]
+task = "reconstruct"
+settings = {{ modality = "image" }}
+data = {{ bounce = 1.0 }}
+"""
+
+
+def test_train_counts_the_operations_of_its_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.toml"
+    stages = [STAGE.format(name=f"pictures-{n}", accumulate=n) for n in (1, 2)]
+    file.write_text("\n".join([RECIPE, *stages]))
+    assert main(["bench", "train", str(file), "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    once, twice = numbers["stages"]
+    assert [once["name"], twice["name"]] == ["pictures-1", "pictures-2"]
+    for row in (once, twice):
+        assert row["flops_per_s"] == row["flops"] / row["seconds"]
+        assert row["of_peak"] == row["flops_per_s"] / numbers["peak"]
+    assert twice["flops"] == 2 * once["flops"]
+    forwards = Costs(load_recipe(file).model_config())._part_flops("codecs", "image")
+    # Twice backwards, but to the weights alone where a picture comes in.
+    assert 2.7 * forwards < once["flops"] / 2 < 3 * forwards
+    file.write_text(RECIPE + stages[0])
+    assert main(["bench", "train", str(file)]) == 0
+    printed = capsys.readouterr().out
+    for head in ("ms a step", "GFLOP ", "GFLOP/s", "of peak", "matrix products here: "):
+        assert head in printed
 
 
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,15 +30,15 @@ OPTIONS = {
     "train": "--bf16 --cache --checkpoint-every --data --device --dry-run --estimate --graphs "
     "--no-bf16 --no-graphs --only --out --quiet --sample-every --set --threads --workers",
     "evaluate": "--batch --data --device --eta --extractors --guidance --guidance-interval --model "
-    "--num --out --quiet --results --reuse --sampler --samples --seed --spacing --splits --steps --suite "
-    "--tasks",
+    "--num --out --quiet --results --reuse --sampler --samples --seed --spacing --splits --steps "
+    "--suite --tasks",
     "ablate": "--bf16 --cache --checkpoint-every --data --device --graphs --no-bf16 --no-graphs "
     "--only --out --quiet --results --sample-every --samples --threads --workers",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data tokenizer": "--clips --data --extend --out --quiet --shards --vocabulary",
-    "bench generate": "--device --model --no-cold --repeat --steps",
+    "bench generate": "--device --json --model --no-cold --repeat --steps",
     "bench flops": "--device --model",
-    "bench train": "--bf16 --data --device",
+    "bench train": "--bf16 --data --device --json",
     "bench unet": "--against --batch --compile --device --dtype --frames --json --plain "
     "--prepared --preset --repeat --size --stream --tokens",
     "bench memory": "--compute-dtype --dtype --folder --offload --preset --quiet --set --steps "

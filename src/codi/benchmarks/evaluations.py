@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from codi.benchmarks import networks
+from codi.benchmarks.counting import counted
 from codi.benchmarks.machine import Work, in_turns, matrix_peak, ratio, reading_speed
 from codi.benchmarks.peer import diffusers_twin
 from codi.build import Model, ModelConfig
@@ -179,13 +179,6 @@ def evaluation_flops(
     """Count one evaluation of `streams` together, of a model of shapes and without guidance."""
     inputs = _meta_inputs(model, streams, batch, tokens)
     return counted(lambda: model.codi(streams)(*inputs))
-
-
-def counted(work: Work) -> int:
-    """Count the operations of a work on shapes; a multiplication and an addition are two."""
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        work()
-    return int(counter.get_total_flops())
 
 
 def weights_read(model: nn.Module, work: Work) -> list[nn.Parameter]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from codi.cli.options import Formatter, add_device, whole_number
+from codi.cli.bench_report import add_model
+from codi.cli.options import Formatter, whole_number
 from codi.config import ConfigError
 
 _DESCRIPTION = """\
@@ -30,10 +31,7 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         description=_DESCRIPTION,
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--model", default="tiny", metavar="M", help="a shipped model or a folder (default: tiny)"
-    )
-    add_device(parser)
+    add_model(parser)
     parser.add_argument(
         "--samples", type=whole_number(1), default=100, metavar="N",
         help="a task (default: 100; of fewer than 381, no setting surely stays within a point)",

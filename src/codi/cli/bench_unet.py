@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from codi.cli.bench_report import add_json, machine, peak_line, print_json
 from codi.cli.options import Formatter, add_device, resolve_device, whole_number
 from codi.config import ConfigError, unknown
 
@@ -75,7 +76,7 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     unet.add_argument(
         "--against", choices=("diffusers",), help="time the first stream's peer as well"
     )
-    unet.add_argument("--json", action="store_true", help="print numbers for a program")
+    add_json(unet)
     add_device(unet)
     unet.set_defaults(run=run)
 
@@ -86,7 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from codi.benchmarks.evaluations import Setting, measure, resized
     from codi.build import load_config
-    from codi.cli.progress import print_line
 
     config = resized(load_config(arguments.preset), arguments.frames, arguments.size)
     for name in arguments.stream:
@@ -109,21 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
     report = measure(config, setting)
     if arguments.json:
         import dataclasses
-        import json
 
-        numbers: dict[str, object] = {"model": config.name, "machine": _machine(setting)}
-        numbers |= {"prepared": setting.prepared} | dataclasses.asdict(report)
-        print_line(json.dumps(numbers, indent=2))
+        on = machine(setting.dtype, setting.device)
+        numbers = {"model": config.name, "machine": on, "prepared": setting.prepared}
+        print_json(numbers | dataclasses.asdict(report))
     else:
         print_report(report, config, setting)
     return 0
-
-
-def _machine(setting: Setting) -> str:
-    import torch
-
-    dtype = str(setting.dtype).removeprefix("torch.")
-    return f"{dtype}, {setting.device}, {torch.get_num_threads()} threads"
 
 
 def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
@@ -156,5 +148,5 @@ def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
     if report.of_peer is not None:
         print_line(f"diffusers takes {report.of_peer:.2f} of our time")
         print_line(f"its numbers differ by {report.difference:.1e} of their deviation at most")
-    print_line(f"matrix products here: {report.peak / 1e9:.1f} GFLOP/s ({_machine(setting)})")
+    print_line(peak_line(report.peak, machine(setting.dtype, setting.device)))
     print_line(f"memory here is read at {report.reading / 1e9:.1f} GB/s")

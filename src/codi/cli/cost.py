@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codi.benchmarks.evaluations import counted
+from codi.benchmarks.counting import counted
 from codi.benchmarks.networks import context, model_of_shapes, step
 from codi.build import Model, ModelConfig
 from codi.modalities import modality

@@ -217,7 +217,7 @@ def measured(
     with tempfile.TemporaryDirectory(prefix="codi-") as folder:
         settings = RunSettings(out=Path(folder), data=data, device=device, bfloat16=bfloat16)
         clock = _Clock(times)
-        short = Run(_shortened(recipe), settings, progress=display.count, steps=clock.steps)
+        short = Run(shortened(recipe), settings, progress=display.count, steps=clock.steps)
         for index in display.count("measuring stages", len(recipe.stage)):
             name = recipe.stage[index].name
             try:
@@ -244,7 +244,7 @@ class _Clock:
         self.times[stage.name] = taken_s / (len(began_s) - 1)
 
 
-def _shortened(recipe: Recipe) -> Recipe:
+def shortened(recipe: Recipe) -> Recipe:
     """Return the recipe with few steps, small worlds, and no optional sources."""
     data = {
         name: table | ({"clips": _MEASURED_CLIPS} if "clips" in table else {})
