@@ -30,8 +30,8 @@ examples:
   codi data bounce --out clips --count 10
   codi data bounce --out shards --count 2000 --shards
   codi data tokenizer --out tokenizer.json
-  codi data tokenizer --extend tokenizer-tiny.json --shards "*-train.tar" --data DIR \
-      --vocabulary 1024 --out longer.json
+  codi data tokenizer --extend tokenizer-small.json --shards "mine-*.tar" --data DIR \
+      --vocabulary 1400 --out longer.json
 """
 _CLIPS_A_SHARD = 500
 _CAPTIONS = 3
