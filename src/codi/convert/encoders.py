@@ -112,7 +112,7 @@ def clip_text_config(config: ClipTextConfig) -> dict[str, object]:
         "architectures": ["CLIPTextModel"],
         "bos_token_id": c.vocabulary - 2,
         "eos_token_id": c.vocabulary - 1,
-        "hidden_act": "quick_gelu",
+        "hidden_act": c.activation,
         "hidden_size": c.width,
         "intermediate_size": c.hidden_width or 4 * c.width,
         "max_position_embeddings": c.length,
@@ -210,6 +210,80 @@ def clap_audio_config(config: ClapAudioConfig) -> dict[str, object]:
     }
 
 
+def clip_model(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of a model that is a published CLIP alone, or one of its towers.
+
+    Its context is as wide as CLIP's own embeddings, so that they need no training to be compared.
+
+    Args:
+        about: the `config.json` of a `CLIPModel` or of one of its towers with a projection.
+
+    Raises:
+        ConfigError: no `transformers`, or a damaged configuration.
+    """
+    library = transformers_library()
+    towers = {"text": library.CLIPTextConfig, "vision": library.CLIPVisionConfig}
+    if "text_config" in about or "vision_config" in about:
+        whole = _published(library.CLIPConfig, about)
+        found = {name: getattr(whole, f"{name}_config") for name in towers}
+        width = whole.projection_dim
+    else:
+        name = "text" if "vocab_size" in about or "text" in _type_of(about) else "vision"
+        found = {name: _published(towers[name], about)}
+        width = found[name].projection_dim
+    modalities: dict[str, Any] = {}
+    encoders: dict[str, Any] = {}
+    for name, tower in found.items():
+        encoders[name] = {
+            "context_width": width,
+            "width": tower.hidden_size,
+            "hidden_width": tower.intermediate_size,
+            "heads": tower.num_attention_heads,
+            "layers": tower.num_hidden_layers,
+            "activation": tower.hidden_act,
+        }
+    if "text" in found:
+        text = found["text"]
+        sizes = {"vocabulary": text.vocab_size, "length": text.max_position_embeddings}
+        encoders["text"] |= {"kind": "clip_text", **sizes}
+        modalities["text"] = {"latent": [], "encoder": "text", "media": {}}
+    if "vision" in found:
+        vision = found["vision"]
+        sizes = {"size_px": vision.image_size, "patch": vision.patch_size}
+        encoders["vision"] |= {"kind": "clip_vision", **sizes}
+        media = {"size_px": vision.image_size}
+        modalities["image"] = {"latent": [], "encoder": "vision", "media": media}
+    return {"name": "clip", "modalities": modalities, "encoders": encoders}
+
+
+def clip_contradiction(
+    config: ClipTextConfig | ClipVisionConfig, about: Mapping[str, Any]
+) -> str | None:
+    """Return what `config.json` says of a tower of CLIP otherwise, where shapes do not show it."""
+    tower = "text_config" if isinstance(config, ClipTextConfig) else "vision_config"
+    said = about.get(tower, about).get("hidden_act", "quick_gelu")
+    if said == config.activation:
+        return None
+    return f"computes with {said!r}, and this model with {config.activation!r}; set its activation"
+
+
+def _type_of(about: Mapping[str, Any]) -> str:
+    return str(about.get("model_type", ""))
+
+
+def _published(kind: Any, about: Mapping[str, Any]) -> Any:
+    """Return the library's configuration, which knows what a file leaves out.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        return kind.from_dict(dict(about))
+    except Exception as error:  # those of two libraries
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"is damaged ({reason}); fetch it again") from error
+
+
 def clap_model(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table of a model that is a published CLAP alone: its encoder of sounds.
 
@@ -225,11 +299,7 @@ def clap_model(about: Mapping[str, Any]) -> dict[str, Any]:
     """
     library = transformers_library()
     kind = library.ClapConfig if "audio_config" in about else library.ClapAudioConfig
-    try:
-        published = kind.from_dict(dict(about))  # which knows what a file leaves out
-    except Exception as error:  # those of two libraries
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"is damaged ({reason}); fetch it again") from error
+    published = _published(kind, about)
     audio = getattr(published, "audio_config", published)
     if audio.enable_fusion:
         raise ConfigError(

@@ -251,6 +251,7 @@ def _stable_diffusion_text(
         fits=_reads_states,
         misfit=NO_PROJECTION,
         files=(CLIP_TOKENIZER,),
+        contradiction=encoders.clip_contradiction,
         describe=None if prefix else encoders.clip_text_config,  # a folder of its own
     )
 
@@ -454,6 +455,7 @@ CLIP = ForeignLayout(
             fits=lambda config: getattr(config, "projection", True),
             misfit="this model's text encoder is Stable Diffusion's, without the projection",
             files=(CLIP_TOKENIZER,),
+            contradiction=encoders.clip_contradiction,
         ),
         ForeignModule(
             prefix="",
@@ -463,8 +465,10 @@ CLIP = ForeignLayout(
             table=encoders.clip_vision_published,
             signs=_signs("vision_model.embeddings.class_embedding", "visual_projection.weight"),
             file="model",
+            contradiction=encoders.clip_contradiction,
         ),
     ),
+    own=encoders.clip_model,
 )
 
 CLAP = ForeignLayout(

@@ -187,6 +187,7 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
         for part in parts:
             table = module.correspondence(model, part)
             tables.append((module, table))
+            _require_agreement(checkpoint, module, model, part)
             _draw(_part_plan(plan, part), source, module, table)
             for kept in module.files:
                 paths = kept.found(checkpoint.path)
@@ -198,6 +199,17 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
     for name in checkpoint.stored:
         if name not in source.used:
             source.unused[name] = skipped or _why_unused(name, source.layout, tables, model)
+
+
+def _require_agreement(
+    checkpoint: Checkpoint, module: ForeignModule, model: ModelConfig, part: str
+) -> None:
+    if module.contradiction is None or not checkpoint.about:
+        return
+    said = module.contradiction(module.config(model, part), checkpoint.about)
+    if said is not None:
+        about = checkpoint.path.with_name("config.json")
+        raise ConfigError(f"{about}: {part} {said}, or choose another model with --model")
 
 
 def _part_plan(plan: Plan, part: str) -> PartPlan:

@@ -107,6 +107,8 @@ class ForeignModule:
         begins: roles whose parts are made fresh for the same modalities, since a model without
             them cannot generate several streams at once: ("environments",).
         files: files (tokenizers') to be kept with the part.
+        contradiction: configuration, contents of the `config.json` beside the weights -> what that
+            says otherwise, where shapes do not show it; None where they agree.
         describe: configuration -> contents of the `config.json` that its library expects beside it.
     """
 
@@ -123,6 +125,7 @@ class ForeignModule:
     fresh: Mapping[str, str] = field(default_factory=dict)
     begins: tuple[str, ...] = ()
     files: tuple[KeptFiles, ...] = ()
+    contradiction: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
 
     def parts(self, model: ModelConfig) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ class ClipTextConfig:
             made with. The text model in Stable Diffusion 1 has none: no embedding, no alignment.
         keeps_unused: whether the temperature of CLIP's own training is held, which no prompt needs,
             so that counts and exports are those of the released CoDi.
+        activation: of the feed-forward layers: OpenAI's, or the exact one of many later CLIPs.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
 
@@ -67,6 +68,7 @@ class ClipTextConfig:
     sequence: bool = False
     projection: bool = True
     keeps_unused: bool = False
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     tokenizer: str = ""
     pretrained: str = ""
 
@@ -118,6 +120,7 @@ class ClipVisionConfig:
         unit_context: whether the context is the embedding as it is, as in the released CoDi.
         keeps_unused: whether those tables are held, which the released weights contain and no
             prompt needs, so that counts and exports are those of the released CoDi.
+        activation: of the feed-forward layers: OpenAI's, or the exact one of many later CLIPs.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
 
@@ -133,6 +136,7 @@ class ClipVisionConfig:
     hidden_width: int = 0
     unit_context: bool = False
     keeps_unused: bool = False
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     pretrained: str = ""
 
     def __post_init__(self) -> None:
@@ -170,7 +174,7 @@ class ClipText(PromptEncoder):
             "num_attention_heads": c.heads,
             "num_hidden_layers": c.layers,
             "projection_dim": c.context_width,
-            "hidden_act": "quick_gelu",
+            "hidden_act": c.activation,
         }
         # The end of the text is the last entry of CLIP's vocabulary.
         ends = {"bos_token_id": c.vocabulary - 2, "eos_token_id": c.vocabulary - 1}
@@ -282,7 +286,7 @@ class ClipVision(PromptEncoder):
             "num_attention_heads": c.heads,
             "num_hidden_layers": c.layers,
             "projection_dim": c.context_width,
-            "hidden_act": "quick_gelu",
+            "hidden_act": c.activation,
         }
         whole = _whole("CLIPVisionModelWithProjection", "CLIPVisionConfig", c.pretrained, sizes, {})
         self.tower: Any = whole.vision_model
