@@ -22,7 +22,8 @@ def _cell(task: str, fact: str, value: float, split: str = "trained", n: int = 2
 
 def _report(folder: Path, *cells: Cell, plot: str | None = None) -> Path:
     folder.mkdir(exist_ok=True)
-    settings = {"model": "small", "samples": 200, "splits": [*SPLITS]}
+    settings = {"model": "small", "samples": 200, "samples_of_suite": 100}
+    settings |= {"splits": [*SPLITS]}
     write_report(folder, "bounce", settings, cells, SPLITS, plot)
     return folder / "bounce.json"
 

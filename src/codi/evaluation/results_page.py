@@ -53,7 +53,8 @@ def bring(report: Path, page: Path, name: str, command: str) -> None:
     except OSError as error:
         raise ConfigError(f"{report}: no report to bring into {page}; measure it first") from error
     cells = [_cell(row) for row in found["cells"]]
-    settings = {**found["settings"], "samples": None}  # the rows say their own
+    own = {"samples": None, "samples_of_suite": None}  # the rows say theirs
+    settings = {**found["settings"], **own}
     columns = settings.get("splits") or list(dict.fromkeys(cell.split for cell in cells))
     _, inside, _ = _parted(page, name)
     rows = merged(_rows(inside), table(cells, columns))
