@@ -202,6 +202,6 @@ def test_a_recipe_is_described_by_its_stages(capsys: pytest.CaptureFixture[str])
 
 def test_the_peak_of_a_program_is_not_that_of_what_started_it() -> None:
     held = np.ones(300 * 2**20, dtype=np.uint8)
-    code = "from codi.cli.bench import _peak_mib; print(_peak_mib())"
+    code = "from codi.cli.bench_generate import _peak_mib; print(_peak_mib())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < float(told.stdout) < 150 < held.nbytes / 2**20
