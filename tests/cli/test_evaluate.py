@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from codi.cli import build_parser, main
-from codi.evaluation.report import write_report
 from codi.evaluation.scoring import Cell
 
 _CELL = Cell("t", "image", "shape", "val", 1.0, 1, None, None)
@@ -18,7 +17,7 @@ def test_the_runner_takes_every_option() -> None:
     runner = pytest.importorskip("codi.evaluation.runner")
     taken = inspect.signature(runner.evaluate).parameters
     options = vars(build_parser().parse_args(["evaluate"])).keys()
-    own = {"run", "quiet", "plugin", "results"}  # of the command, not of the measuring
+    own = {"run", "quiet", "plugin"}  # of the command, not of the measuring
     assert options - own | {"progress"} <= taken.keys()
 
 
@@ -30,7 +29,7 @@ def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> Non
         "evaluate --model m --suite weights --samples 4 --out o --tasks t --seed 3 "
         "--splits held-out --steps 5 --sampler ddim --eta 0.5 --spacing ldm --guidance image=3 "
         "--guidance-interval 100 900 --reuse 2 --batch 6 --device cpu "
-        "--data d --extractors clip=codi --quiet"
+        "--data d --extractors clip=codi --results r.md --quiet"
     )
     assert main(words.split()) == 0
     del given["progress"]
@@ -53,6 +52,7 @@ def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> Non
         "device": "cpu",
         "data": "d",
         "extractors": {"clip": "codi"},
+        "results": Path("r.md"),
     }
 
 
@@ -61,24 +61,7 @@ def test_where_the_report_is_is_said(
 ) -> None:
     runner = pytest.importorskip("codi.evaluation.runner")
     monkeypatch.setattr(runner, "evaluate", lambda **_: [_CELL, _CELL])
-    assert main(["evaluate", "--suite", "mine.toml", "--out", "o"]) == 0
-    assert "o/mine.md, .html and .json: 2 numbers of 1 tasks" in capsys.readouterr().err
-
-
-def test_the_table_reaches_a_page_of_results(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runner = pytest.importorskip("codi.evaluation.runner")
-
-    def measure(*, out: Path, suite: str, **_: object) -> list[Cell]:
-        out.mkdir()
-        write_report(out, suite, {"splits": ["val"]}, [_CELL], ["val"])
-        return [_CELL]
-
-    monkeypatch.setattr(runner, "evaluate", measure)
-    page = tmp_path / "results.md"
-    words = ["--suite", "weights", "--out", str(tmp_path / "o"), "--results", str(page)]
-    assert main(["evaluate", *words]) == 0
-    assert "`codi evaluate --suite weights`" in page.read_text()
-    assert "| t | shape | 100.0 % |  | 1 |" in page.read_text()
-    assert f"{page}: the table of weights" in capsys.readouterr().err
+    assert main(["evaluate", "--suite", "mine.toml", "--out", "o", "--results", "r.md"]) == 0
+    told = capsys.readouterr().err
+    assert "o/mine.md, .html and .json: 2 numbers of 1 tasks" in told
+    assert "r.md: the table of mine" in told

@@ -289,6 +289,8 @@ def test_claims_draw_what_they_name(folder: Path) -> None:
     assert "sim" not in picture
     assert suite.plot(found[1:]) is None
     assert claim(folder, "coherence", plot=()).plot(found) is None
+    with pytest.raises(ConfigError, match=r"suite coherence: plot: unknown .*'gian'.*'gain'"):
+        claim(folder, "coherence", plot=("gian",))
     both = [dataclasses.replace(found[0], split=split) for split in ("trained", "held-out")]
     assert ">video+audio gain, held-out<" in (suite.plot(both) or "")
 

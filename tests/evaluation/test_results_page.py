@@ -3,87 +3,112 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from codi.config import ConfigError
-from codi.evaluation.report import drawn, write_report
+from codi.evaluation.report import drawn
 from codi.evaluation.results_page import bring, merged, put, require
 from codi.evaluation.scoring import Cell
 
-SPLITS = ("trained", "held-out")
-HEAD = ["task", "what", "trained", "held-out", "chance", "n"]
+COMMAND = "codi evaluate --suite bounce"
 
 
 def _cell(task: str, fact: str, value: float, split: str = "trained", n: int = 200) -> Cell:
     return Cell(task, "image", fact, split, value, n, 0.2, (value - 0.1, value))
 
 
-def _report(folder: Path, *cells: Cell, plot: str | None = None) -> Path:
-    folder.mkdir(exist_ok=True)
-    settings = {"model": "small", "samples": 200, "samples_of_suite": 100}
-    settings |= {"splits": [*SPLITS]}
-    write_report(folder, "bounce", settings, cells, SPLITS, plot)
-    return folder / "bounce.json"
+def _bring(page: Path, *cells: Cell, **settings: Any) -> None:
+    said = {"model": "small", "weights": "ab12", "samples": 200, "samples_of_suite": 100}
+    order = ("text-to-image", "text-to-audio")
+
+    def draw(whole: Sequence[Cell]) -> str | None:
+        return drawn(whole, lambda cell: cell.task, lambda cell: cell.fact)
+
+    bring(page, "bounce", COMMAND, said | settings, cells, order=order, draw=draw)
+
+
+def _rows(page: Path) -> list[str]:
+    return [line for line in page.read_text().splitlines() if line.startswith("| ")]
 
 
 def test_a_page_gets_its_block_and_keeps_what_people_wrote(tmp_path: Path) -> None:
-    page = tmp_path / "docs" / "results.md"
-    page.parent.mkdir()
+    page = tmp_path / "results.md"
     page.write_text("# Results\n\nMind the gap.\n")
-    report = _report(tmp_path / "eval", _cell("text-to-image", "shape", 0.9), plot="<svg/>")
-    bring(report, page, "bounce", "codi evaluate --suite bounce")
+    _bring(page, _cell("text-to-image", "shape", 0.9))
     text = page.read_text()
     assert text.startswith("# Results\n\nMind the gap.\n\n<!-- results of bounce -->")
-    assert "`codi evaluate --suite bounce`: model small. In brackets: 95 % intervals." in text
-    assert "| text-to-image | shape | 90.0 % (80–90) |  | 20.0 % | 200 |" in text
+    assert f"`{COMMAND}`: model small (weights ab12). In brackets: 95 % intervals." in text
+    assert "| text-to-image | shape | 90.0 % (80–90) | 20.0 % | 200 |" in text
     assert "![bounce](pictures/bounce.svg)" in text
-    assert (page.parent / "pictures" / "bounce.svg").read_text() == "<svg/>"
-    page.write_text(text + "\nIt holds.\n")
-    bring(report, page, "bounce", "codi evaluate --suite bounce")
-    assert page.read_text() == text + "\nIt holds.\n"  # the same again changes nothing
+    assert ">shape<" in (tmp_path / "pictures" / "bounce.svg").read_text()
+    page.write_text(text + "\nIt holds.  \n")
+    _bring(page, _cell("text-to-image", "shape", 0.9))
+    assert page.read_text() == text + "\nIt holds.  \n"  # the same again changes nothing
+    (cell,) = json.loads((tmp_path / "results" / "bounce.json").read_text())["cells"]
+    assert (cell["fact"], cell["value"]) == ("shape", 0.9)
 
 
-def test_a_report_of_some_tasks_leaves_the_others(tmp_path: Path) -> None:
+def test_a_measurement_may_come_in_pieces(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
-    first = [
-        _cell("text-to-image", "shape", 0.9),
-        _cell("text-to-image", "size", 0.8),
-        _cell("image-to-text", "shape", 0.7),
-    ]
-    bring(_report(tmp_path / "a", *first), page, "bounce", "codi evaluate")
-    again = [_cell("text-to-image", "shape", 0.95, n=400), _cell("text-to-audio", "size", 0.5)]
-    bring(_report(tmp_path / "b", *again), page, "bounce", "codi evaluate")
-    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")][1:]
-    assert rows == [
-        "| text-to-image | shape | 95.0 % (85–95) |  | 20.0 % | 400 |",
+    _bring(page, _cell("strange", "x", 0.7), _cell("text-to-image", "shape", 0.9))
+    _bring(page, _cell("text-to-image", "shape", 0.95, "held-out", n=48))
+    _bring(page, _cell("text-to-audio", "size", 0.5), _cell("strange", "y", 0.6))
+    assert _rows(page) == [
+        "| task | what | trained | held-out | chance | n |",
+        "| text-to-image | shape | 90.0 % (80–90) | 95.0 % (85–95) | 20.0 % | 200 / 48 |",
         "| text-to-audio | size | 50.0 % (40–50) |  | 20.0 % | 200 |",
-        "| image-to-text | shape | 70.0 % (60–70) |  | 20.0 % | 200 |",
+        "| strange | y | 60.0 % (50–60) |  | 20.0 % | 200 |",
     ]
+    picture = (tmp_path / "pictures" / "bounce.svg").read_text()
+    assert all(f">{task}<" in picture for task in ("text-to-image", "text-to-audio", "strange"))
 
 
-def test_columns_are_those_of_both() -> None:
-    old = [HEAD, ["a", "x", "1", "2", "3", "4"], ["", "y", "5", "6", "7", "8"]]
-    new = [["task", "what", "trained", "chance", "n"], ["b", "x", "9", "8", "7"]]
-    assert merged(old, new) == [
-        ["task", "what", "trained", "held-out", "chance", "n"],
-        ["b", "x", "9", "", "8", "7"],
-        ["a", "x", "1", "2", "3", "4"],
-        ["", "y", "5", "6", "7", "8"],
+def test_numbers_of_other_weights_or_settings_never_stand_beside_each_other(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    _bring(page, _cell("text-to-image", "shape", 0.9))
+    before = page.read_text()
+    for other in ({"weights": "cd34"}, {"steps": 2}, {"seed": 7}):
+        with pytest.raises(
+            ConfigError, match=r"bounce\.json: numbers of other .*begin bounce anew"
+        ):
+            _bring(page, _cell("text-to-audio", "size", 0.5), **other)
+    assert page.read_text() == before
+    _bring(page, _cell("text-to-audio", "size", 0.5), samples=7, left_out={"a": "no data"})
+    (tmp_path / "results" / "bounce.json").unlink()
+    _bring(page, _cell("text-to-audio", "size", 0.5), weights="cd34")
+    assert len(_rows(page)) == 2
+
+
+def test_tasks_come_in_order() -> None:
+    old = [_cell("b", "x", 0.1), _cell("c", "x", 0.2, "held-out"), _cell("b", "x", 0.3, "held-out")]
+    new = [_cell("a", "x", 0.4), _cell("c", "x", 0.5)]
+    found = [(c.task, c.split, c.value) for c in merged(old, new, ["c", "b"])]
+    assert found == [
+        ("c", "trained", 0.5),
+        ("c", "held-out", 0.2),
+        ("b", "trained", 0.1),
+        ("b", "held-out", 0.3),
+        ("a", "trained", 0.4),
     ]
-    assert merged([], new) == new
 
 
 def test_two_blocks_do_not_touch_each_other(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
-    put(page, "growth", ["Counted."], [["n", "stages"], ["1", "2"]], None)
+    page.write_bytes(b"# Mine\r\n\r\nwords")
+    put(page, "growth", ["Counted."], [["n", "stages"], ["1", "2"]], "<svg/>")
     put(page, "other", ["Timed."], [["n", "s"], ["1", "0.5"]], None)
-    text = page.read_text()
-    put(page, "growth", ["Counted anew."], [["n", "stages"], ["1", "3"]], None)
-    assert page.read_text() == text.replace("Counted.", "Counted anew.").replace(
-        "| 1 | 2 |", "| 1 | 3 |"
-    )
+    before = page.read_bytes()
+    assert b"\n" not in before.replace(b"\r\n", b"")  # the page's own ends of lines
+    put(page, "growth", ["Counted anew."], [["n", "stages"], ["1", "a|b"]], "<svg/>")
+    changed = before.replace(b"Counted.", b"Counted anew.").replace(b"| 1 | 2 |", rb"| 1 | a\|b |")
+    assert page.read_bytes() == changed
+    put(page, "growth", ["Counted."], [["n", "stages"], ["1", "2"]], None)
+    assert not (tmp_path / "pictures" / "growth.svg").exists()
 
 
 def test_a_long_table_is_folded_below_its_plot(tmp_path: Path) -> None:
@@ -94,22 +119,26 @@ def test_a_long_table_is_folded_below_its_plot(tmp_path: Path) -> None:
     put(page, "long", ["Many."], rows, "<svg/>")
     text = page.read_text()
     assert text.index("pictures/long.svg") < text.index("<details>") < text.index("| t0 | 1 |")
-    put(page, "long", ["Many."], [*rows, ["t20", "1"]], "<svg/>")
-    assert page.read_text().count("<details>") == 1
 
 
-def test_mistakes_are_said(tmp_path: Path) -> None:
+def test_mistakes_are_said_before_anything_is_measured(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
-    with pytest.raises(ConfigError, match=r"nothing\.json: no report"):
-        bring(tmp_path / "nothing.json", page, "bounce", "codi evaluate")
+    require(page, "bounce")
     page.write_text("<!-- results of bounce -->\n")
     with pytest.raises(ConfigError, match="never closed"):
         require(page, "bounce")
+    page.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        require(page, "bounce")
+    with pytest.raises(ConfigError, match="is a folder"):
+        require(tmp_path, "bounce")
     with pytest.raises(ConfigError, match=r"there is no folder .*nowhere"):
         require(tmp_path / "nowhere" / "results.md", "bounce")
-    with pytest.raises(ConfigError, match="never closed"):
-        bring(_report(tmp_path, _cell("a", "x", 0.5)), page, "bounce", "codi evaluate")
-    assert page.read_text() == "<!-- results of bounce -->\n"
+    page.unlink()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "bounce.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"bounce\.json: is damaged"):
+        require(page, "bounce")
 
 
 def test_cells_of_one_unit_are_drawn() -> None:

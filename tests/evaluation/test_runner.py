@@ -58,6 +58,23 @@ def test_a_report_is_written(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "samples/bounce/text-to-image-held-out.png").is_file()
 
 
+def test_a_page_of_results_holds_what_was_measured_in_pieces(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    for some, splits in ((TASKS[1:], ["trained"]), (TASKS, ["held-out"])):
+        settings = {"tasks": some, "splits": splits, "samples": 2, "results": page}
+        measured(folder, tmp_path / splits[0], **settings)
+    text = page.read_text()
+    assert "`codi evaluate --suite bounce`: model " in text
+    assert "(weights " in text
+    rows = [line for line in text.splitlines() if line.startswith("| text")]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {task}" for task in TASKS]
+    assert " |  | " in rows[0]  # not measured on trained scenes
+    with pytest.raises(ConfigError, match="of other weights or settings"):
+        measured(folder, tmp_path / "held-out", samples=2, steps=1, results=page)
+    with pytest.raises(ConfigError, match="is a folder"):
+        measured(folder, tmp_path, results=tmp_path)
+
+
 def test_an_interrupted_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     whole = measured(folder, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

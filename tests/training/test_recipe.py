@@ -174,6 +174,13 @@ def test_a_stage_may_be_like_an_earlier_one(tmp_path: Path) -> None:
         ConfigError, match=r"stage 'again': like: unknown earlier stage 'onne'; .*'one'"
     ):
         load_recipe(base)
+    for odd in ("3", '["one"]'):
+        base.write_text(to_toml(recipe(stage("one"))) + again.replace('"one"', odd))
+        with pytest.raises(ConfigError, match="stage 'again': like: unknown earlier stage"):
+            load_recipe(base)
+    base.write_text(to_toml(recipe(stage("one"))) + again.replace('name = "again"\n', ""))
+    with pytest.raises(ConfigError, match=r"stage\[1\].*name"):
+        load_recipe(base)
     base.write_text('name = "base"\nmodel = "tiny"\nstage = 3\n')
     with pytest.raises(ConfigError, match="stage"):
         load_recipe(base)

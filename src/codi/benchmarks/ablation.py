@@ -15,6 +15,7 @@ from typing import Any
 
 from codi.build import PRESETS
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
+from codi.evaluation import results_page
 from codi.evaluation.report import drawn, table, write_report
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scoring import Cell
@@ -129,6 +130,7 @@ def run_ablation(
     samples: int | None = None,
     device: str = "auto",
     data: str | None = None,
+    results: Path | None = None,
     progress: Progress,
     say: Callable[[str], None],
 ) -> list[Cell]:
@@ -142,6 +144,8 @@ def run_ablation(
         samples: of every task; the plan's own numbers by default.
         device: where to measure.
         data: folder of data sets, instead of the variable CODI_DATA.
+        results: a Markdown page to bring the table and the plot into; see
+            `codi.evaluation.results_page`.
         progress: shows the measuring.
         say: tells what is done now.
 
@@ -152,6 +156,9 @@ def run_ablation(
         ConfigError: an unknown arm, or an arm's folder that another plan has trained.
     """
     chosen = _chosen(plan, only)
+    block = f"ablate-{plan.name}"  # a suite may have the plan's name
+    if results is not None:
+        results_page.require(results, block)
     cells: list[Cell] = []
     for arm in chosen:
         say(f"{arm.name}: {arm.note}" if arm.note else arm.name)
@@ -180,6 +187,12 @@ def run_ablation(
     columns = list(dict.fromkeys(cell.split for cell in cells))
     settings = {"note": _said(plan, chosen), "samples": samples}
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
+    if results is not None:
+        of_all = {**settings, "note": _said(plan, plan.arm)}
+        command = f"codi ablate {plan.name}"
+        results_page.bring(
+            results, block, command, of_all, cells, draw=lambda whole: _drawn(plan, whole)
+        )
     return cells
 
 

@@ -56,13 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from codi.benchmarks.ablation import load_ablation, rows_of, run_ablation
     from codi.cli.progress import Display, print_table
-    from codi.evaluation.results_page import bring, require
     from codi.training.recipe import Recipe
 
     plan = load_ablation(arguments.plan)
-    block = f"ablate-{plan.name}"  # a suite may have the plan's name
-    if arguments.results:
-        require(arguments.results, block)
     arguments.cache = arguments.cache or arguments.out / "cache"  # the arms share their data
     with Display(arguments.quiet) as display:
 
@@ -77,12 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
             samples=arguments.samples,
             device=arguments.device,
             data=arguments.data,
+            results=arguments.results,
             progress=display.count,
             say=display.say,
         )
-        if arguments.results:
-            report = arguments.out / f"{plan.name}.json"
-            bring(report, arguments.results, block, f"codi ablate {plan.name}")
     head, *rows = rows_of(cells)
     table = Table(*head, title=plan.question)
     for row in rows:

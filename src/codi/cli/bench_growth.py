@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         atomic_write_text(arguments.plot, plot)
     if arguments.results:
-        command = f"codi bench growth {' '.join(arguments.recipes)}"
+        words = [*arguments.recipes, *(["--order", *arguments.order] if arguments.order else [])]
+        command = f"codi bench growth {' '.join(words)}"
         said = f"`{command}`, counted, not timed: in all, after each modality."
         put(arguments.results, _BLOCK, [said], [head, *body], plot)
     return 0

@@ -106,13 +106,10 @@ def _named(text: str) -> tuple[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     """Do `codi evaluate`."""
     from codi.cli.progress import Display
-    from codi.evaluation.results_page import bring, require
     from codi.evaluation.runner import evaluate
     from codi.modalities import names
 
     report = arguments.out / Path(arguments.suite).stem
-    if arguments.results:
-        require(arguments.results, report.name)
     with Display(arguments.quiet) as display:
         cells = evaluate(
             model=arguments.model,
@@ -133,12 +130,11 @@ def run(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             data=arguments.data,
             extractors=dict(arguments.extractors),
+            results=arguments.results,
             progress=display.count,
         )
         tasks = len({cell.task for cell in cells})
         display.say(f"{report}.md, .html and .json: {len(cells)} numbers of {tasks} tasks")
         if arguments.results:
-            command = f"codi evaluate --suite {report.name}"
-            bring(report.with_suffix(".json"), arguments.results, report.name, command)
             display.say(f"{arguments.results}: the table of {report.name}")
     return 0

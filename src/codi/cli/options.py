@@ -103,8 +103,8 @@ def add_results(parser: argparse._ActionsContainer) -> None:
         "--results",
         type=Path,
         metavar="PAGE",
-        help="write the table, and the plot where there is one, into this Markdown page too; rows "
-        "of tasks that are measured now take the place of theirs, all else stays",
+        help="write the table, and the plot where there is one, into this Markdown page too, "
+        "beside what it holds of other tasks; all that people wrote there stays",
     )
 
 

@@ -414,6 +414,11 @@ def _require_known(name: str, protocol: Protocol) -> bool:
     if protocol.split not in splits:
         raise ConfigError(f"suite {name}: " + unknown("split", protocol.split, splits))
     terms = WorldItems.terms if world else PublishedItems.terms
+    metrics = {given.metric for row in protocol.tasks for given in row.metrics}
+    for drawn_fact in protocol.plot:
+        if drawn_fact not in metrics.union(terms.values, _COUNTED):
+            said = unknown("fact or metric", drawn_fact, (*metrics, *terms.values, *_COUNTED))
+            raise ConfigError(f"suite {name}: plot: {said}")
     for row in protocol.tasks:
         asked = row.measures or any(given.tells or given.shown_by for given in row.prompts)
         if asked and not terms.values:
@@ -507,5 +512,7 @@ def _peaks(item: media.Video) -> tuple[float, ...]:
 
 
 _CLIP = "video"
+_COUNTED = ("impacts", "precision", "recall", "parses", "adds")
+"""What measures count beside facts."""
 
 _TIMES: Mapping[str, Callable[[Any], tuple[float, ...]]] = {"audio": _onsets, "video": _peaks}

@@ -43,7 +43,9 @@ def write_report(
 ) -> None:
     """Write `<suite>.json`, `.md`, `.html` and the plot as `.svg` below `out`, each whole."""
     drawn = out / f"{suite}.svg"
-    if plot is not None:
+    if plot is None:
+        drawn.unlink(missing_ok=True)  # that of an earlier report
+    else:
         atomic_write_text(drawn, plot)
     found = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
     atomic_write_text(out / f"{suite}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
@@ -67,7 +69,8 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(row: Sequence[str]) -> str:
-    return f"| {' | '.join(row)} |"
+    escaped = (cell.replace("|", r"\|") for cell in row)
+    return f"| {' | '.join(escaped)} |"
 
 
 def table(cells: Sequence[Cell], splits: Sequence[str]) -> list[list[str]]:
@@ -96,6 +99,8 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     sampling = ("sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "reuse")
     named = ("model", *sampling, "dtype", "samples", "seed")
     shown = dict(settings)
+    if settings.get("weights"):
+        shown["model"] = f"{settings.get('model')} (weights {settings['weights'][:12]})"
     whole = settings.get("samples_of_suite")
     if whole not in (None, settings.get("samples")):
         shown["samples"] = f"{settings.get('samples')} (the suite's own number: {whole})"

@@ -1,67 +1,91 @@
-"""A page of results that commands keep: each of its blocks is a report's table, and its plot.
+"""A page of results that commands keep: each of its blocks is a table of numbers, and their plot.
 
 A block stands between two comments of Markdown, which name it. What is between them is a command's,
-what people write about it stands outside and is never touched. A report of some tasks takes the
-place of these tasks' rows, and leaves those of other tasks, so that a long measurement may come in
-pieces.
+what people write about it stands outside and is never touched. The numbers themselves are in
+`results/NAME.json` beside the page, so that a measurement may come in pieces: those of a task and
+split that are measured now take the place of its old ones, the others stay, and table and plot are
+of all of them. Numbers of other weights or settings never stand in one table.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from codi.config import ConfigError
 from codi.evaluation.report import said, table, table_lines
 from codi.evaluation.scoring import Cell
 from codi.media import atomic_write_text
 
-_PICTURES = "pictures"
-"""Folder of the plots, beside the page."""
+_NUMBERS, _PICTURES = "results", "pictures"
+"""Folders beside the page."""
 
 _LONGEST = 16
 """Rows of a table that stays open below its plot; a longer one is folded."""
+
+Draw = Callable[[Sequence[Cell]], str | None]
+"""Cells -> an SVG of them, where there is one."""
 
 
 def require(page: Path, name: str) -> None:
     """Raise ConfigError for a page that a block could not be written into, before it is measured.
 
     Raises:
-        ConfigError: no such folder, or a block of that name that begins and does not end.
+        ConfigError: no such folder, a page that is none, a block of that name that begins and does
+            not end, or numbers of it that are damaged.
     """
     if not page.parent.is_dir():
         raise ConfigError(f"{page}: there is no folder {page.parent}; create it first")
-    _parted(page, name)
+    if page.is_dir():
+        raise ConfigError(f"{page}: is a folder; name a Markdown file in it")
+    _parted(_text(page), name, page)
+    _kept(page, name)
 
 
-def bring(report: Path, page: Path, name: str, command: str) -> None:
-    """Write a report's table, and its plot where it has one, into its block of a page.
+def bring(
+    page: Path,
+    name: str,
+    command: str,
+    settings: Mapping[str, Any],
+    cells: Sequence[Cell],
+    *,
+    order: Sequence[str] = (),
+    draw: Draw = lambda _: None,
+) -> None:
+    """Bring what was measured into its block of a page, beside what is there of other tasks.
 
     Args:
-        report: the `.json` that `write_report` made; its plot lies beside it.
         page: a Markdown file; see `put`.
         name: of the block.
-        command: how the numbers are made again, said above the table.
+        command: what measures it, said above the table.
+        settings: of the measurement, as reports have them.
+        cells: what was measured.
+        order: names of tasks; others come after them, as they were measured.
+        draw: draws all cells of the block.
 
     Raises:
-        ConfigError: no such report, or a block in the page that begins and does not end.
+        ConfigError: the block holds numbers of other weights or settings; or as `require`.
     """
-    try:
-        found = json.loads(report.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{report}: no report to bring into {page}; measure it first") from error
-    cells = [_cell(row) for row in found["cells"]]
-    own = {"samples": None, "samples_of_suite": None}  # the rows say theirs
-    settings = {**found["settings"], **own}
-    columns = settings.get("splits") or list(dict.fromkeys(cell.split for cell in cells))
-    _, inside, _ = _parted(page, name)
-    rows = merged(_rows(inside), table(cells, columns))
-    first, *more = said(settings)
-    drawn = report.with_suffix(".svg")
-    plot = drawn.read_text(encoding="utf-8") if drawn.is_file() else None
-    put(page, name, [f"`{command}`: {first}", *more], rows, plot)
+    require(page, name)
+    # Rows say their own number of items; what is missing now may be there from before.
+    said_of_all = {**settings, "samples": None, "samples_of_suite": None, "left_out": {}}
+    heading = said(said_of_all)
+    kept, numbers = _kept(page, name), _numbers(page, name)
+    if kept and kept["heading"] != heading:
+        raise ConfigError(
+            f"{numbers}: numbers of other weights or settings ({kept['heading'][0]}); remove this "
+            f"file to begin {name} anew, or choose another page with --results"
+        )
+    whole = merged([_cell(row) for row in kept.get("cells", ())], cells, order)
+    rows = table(whole, list(dict.fromkeys(cell.split for cell in whole)))
+    first, *more = heading
+    put(page, name, [f"`{command}`: {first}", *more], rows, draw(whole))
+    lines = ",\n".join(json.dumps(dataclasses.asdict(cell)) for cell in whole)
+    numbers.parent.mkdir(exist_ok=True)
+    atomic_write_text(numbers, f'{{"heading": {json.dumps(heading)}, "cells": [\n{lines}\n]}}\n')
 
 
 def put(
@@ -80,86 +104,59 @@ def put(
             which is folded where it is long.
 
     Raises:
-        ConfigError: a block in the page that begins and does not end.
+        ConfigError: as `require`.
     """
-    before, _, after = _parted(page, name)
+    text = _text(page)
+    newline = "\r\n" if "\r\n" in text else "\n"
+    before, after = _parted(text, name, page)
     lines = table_lines(rows)
-    if plot is not None:
-        kept = page.parent / _PICTURES / f"{name}.svg"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(kept, plot)
+    picture = page.parent / _PICTURES / f"{name}.svg"
+    if plot is None:
+        picture.unlink(missing_ok=True)
+    else:
+        picture.parent.mkdir(exist_ok=True)
+        atomic_write_text(picture, plot)
         if len(rows) > _LONGEST:
             lines = ["<details><summary>The table</summary>", "", *lines, "", "</details>"]
-        lines = [f"![{name}]({_PICTURES}/{kept.name})", "", *lines]
-    block = "\n".join([_opening(name), "", *heading, "", *lines, "", _closing(name)])
+        lines = [f"![{name}]({_PICTURES}/{picture.name})", "", *lines]
+    block = newline.join([_opening(name), "", *heading, "", *lines, "", _closing(name)])
     atomic_write_text(page, f"{before}{block}{after}")
 
 
-def merged(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return a table with the new rows of every task in place of its old ones.
+def merged(old: Sequence[Cell], new: Sequence[Cell], order: Sequence[str] = ()) -> list[Cell]:
+    """Return cells with the new ones of every task and split in place of its old ones.
 
-    A task that the old table has not comes after the one that is before it in the new table.
-    Columns are those of both, by their names; where a task has no such number its cell is empty.
-
-    Args:
-        old: rows of words, the names of columns first; of a task's rows only the first names it.
-            It may be empty.
-        new: the same, never empty.
+    They come task by task, in the order of `order` and then as they first appear.
     """
-    heads = [list(rows[0]) if rows else [] for rows in (old, new)]
-    # The new one's order: only what it has not is put in, before the last two, chance and count.
-    columns = heads[1][:-2] + [c for c in heads[0] if c not in heads[1]] + heads[1][-2:]
-    groups = _by_task(old, columns)
-    place = 0
-    for task, rows in _by_task(new, columns).items():
-        order = list(groups)
-        if task in groups:
-            groups[task] = rows
-            place = order.index(task) + 1
-            continue
-        items = list(groups.items())
-        items.insert(place, (task, rows))
-        groups, place = dict(items), place + 1
-    return [columns, *(row for rows in groups.values() for row in rows)]
+    measured = {(cell.task, cell.split) for cell in new}
+    whole = [cell for cell in old if (cell.task, cell.split) not in measured] + list(new)
+    tasks = [*order, *(cell.task for cell in (*old, *new))]
+    splits = [cell.split for cell in (*old, *new)]
+    return sorted(whole, key=lambda cell: (tasks.index(cell.task), splits.index(cell.split)))
 
 
-def _by_task(
-    table_rows: Sequence[Sequence[str]], columns: Sequence[str]
-) -> dict[str, list[list[str]]]:
-    """Return the rows of every task, with all columns."""
-    if not table_rows:
-        return {}
-    head, *rows = table_rows
-    groups: dict[str, list[list[str]]] = {}
-    task = ""
-    for row in rows:
-        task = row[0] or task
-        named = dict(zip(head, row, strict=True))
-        groups.setdefault(task, []).append([named.get(column, "") for column in columns])
-    return groups
+def _text(page: Path) -> str:
+    """Return what a page says, its ends of lines as they are."""
+    if not page.exists():
+        return f"# {page.stem}\n"
+    try:
+        return page.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{page}: is not UTF-8; save it so") from error
 
 
-def _rows(lines: Sequence[str]) -> list[list[str]]:
-    """Return the rows of the table among lines of Markdown, without the rule below its head."""
-    cells = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in lines
-        if line.startswith("|")
-    ]
-    return [row for row in cells if not all(re.fullmatch(r":?-+:?", cell) for cell in row)]
-
-
-def _parted(page: Path, name: str) -> tuple[str, list[str], str]:
-    """Return what is before a page's block, the block's lines, and what is after it."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else f"# {page.stem}\n"
+def _parted(text: str, name: str, page: Path) -> tuple[str, str]:
+    """Return what is before a page's block, and what is after it."""
     begin, end = _opening(name), _closing(name)
     start = text.find(begin)
     if start < 0:
-        return f"{text.rstrip()}\n\n", [], "\n"
+        newline = "\r\n" if "\r\n" in text else "\n"
+        apart = newline if text.endswith("\n") or not text else newline * 2
+        return text + (apart if text else ""), newline
     stop = text.find(end, start)
     if stop < 0:
         raise ConfigError(f"{page}: {begin} is never closed; put {end} where its table ends")
-    return text[:start], text[start + len(begin) : stop].splitlines(), text[stop + len(end) :]
+    return text[:start], text[stop + len(end) :]
 
 
 def _opening(name: str) -> str:
@@ -170,7 +167,23 @@ def _closing(name: str) -> str:
     return f"<!-- end of {name} -->"
 
 
-def _cell(row: dict[str, object]) -> Cell:
-    """Return a cell of a report's file."""
-    ends = row.get("ci95")
-    return Cell(**{**row, "ci95": tuple(ends) if isinstance(ends, list) else None})  # type: ignore[arg-type]
+def _numbers(page: Path, name: str) -> Path:
+    return page.parent / _NUMBERS / f"{name}.json"
+
+
+def _kept(page: Path, name: str) -> dict[str, Any]:
+    """Return the numbers of a block, as `bring` wrote them; nothing where there are none."""
+    path = _numbers(page, name)
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {"heading": list(kept["heading"]), "cells": [dict(row) for row in kept["cells"]]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: is damaged; remove it, and measure {name} again") from error
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    """Return a cell of such a file."""
+    ends = row["ci95"]
+    return Cell(**{**row, "ci95": None if ends is None else tuple(ends)})

@@ -20,6 +20,7 @@ from codi.build import ModelConfig
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
 from codi.encoders.mixing import interpolated
+from codi.evaluation import results_page
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.extractors.base import file_digest
 from codi.evaluation.opening import SUITES, Opening, opener_of
@@ -62,6 +63,7 @@ def evaluate(
     data: str | None = None,
     seed: int = 0,
     extractors: Mapping[str, str] | None = None,
+    results: str | Path | None = None,
     progress: Progress = quiet,
 ) -> list[Cell]:
     """Measure a model on a suite and write `<suite>.json`, `<suite>.md` and samples below `out`.
@@ -89,6 +91,7 @@ def evaluate(
         dtype: as in `codi.load`.
         data: folder of data sets, instead of the variable CODI_DATA.
         extractors: file, folder or hub name of networks that metrics need, by their names.
+        results: a Markdown page to bring the table and the plot into; see `results_page`.
         seed: of the items; the noise of item i has the seed i + 1 000 000 * seed.
         progress: wraps the batches of a task: (what, total) -> the steps 0 ... total - 1.
 
@@ -120,9 +123,12 @@ def evaluate(
         runs.append(Run(pipeline, one, settings, folder, seed))
     _refuse_strange_splits(opened.suites, splits)
     name = Path(suite).stem
+    if results is not None:
+        results_page.require(Path(results), name)
     chosen, left_out = choose(runs, name, tasks)
     said = {
         "model": Path(model).name,
+        "weights": runs[0].weights,
         "seed": seed,
         "left_out": {**opened.left_out, **left_out},
     }
@@ -132,6 +138,16 @@ def evaluate(
         for needed in (*run.suite.needs(task), task):
             run.measure(needed, run.splits(splits), count, batch, progress)
         cells = report(runs, name, chosen, splits, samples, said)
+    if results is not None:
+        results_page.bring(
+            Path(results),
+            name,
+            f"codi evaluate --suite {suite}",
+            described(runs, name, splits, samples, said),
+            cells,
+            order=[task.name for run in runs for task in run.suite.tasks],
+            draw=lambda whole: _drawn(runs, whole),
+        )
     return cells
 
 
@@ -190,11 +206,27 @@ def report(
         for task in run.suite.tasks
     }
     cells = [cell for found in by_task.values() for cell in found]
+    columns = list(dict.fromkeys(split for run in runs for split in run.splits(splits)))
+    settings = described(runs, name, splits, samples, said)
+    for run in runs:
+        run.show(run.splits(splits), run.asked(samples))
+    write_report(runs[0].out, name, settings, cells, columns, _drawn(runs, cells))
+    return [cell for _, task in tasks for cell in by_task[task.name]]
+
+
+def described(
+    runs: Sequence[Run],
+    name: str,
+    splits: Sequence[str] | None,
+    samples: int | None,
+    said: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the settings of a measurement, as its report has them."""
     first = runs[0]
     sampled = {n for run in runs for t in run.suite.tasks if t.path == "model" for n in t.outputs}
     made = [n for n in first.pipeline.config.generated if n in sampled]
-    described = first.pipeline.describe(first.sampling_of(made), made)
-    del described["to"]
+    sampling = first.pipeline.describe(first.sampling_of(made), made)
+    del sampling["to"]
     own: dict[str, Any] = {"suite": name, "note": " ".join(run.suite.note for run in runs)}
     left_out = dict(said["left_out"])
     for run in runs:
@@ -204,12 +236,12 @@ def report(
     counted = [run.used(split, samples) for run in runs for split in run.splits(splits)]
     own["samples"] = max(run.sampled for run in runs) or max(counted, default=0)
     own["samples_of_suite"] = max(run.suite.samples for run in runs)
-    settings = {**own, **described, **said, "splits": columns, "left_out": left_out}
-    plots = [plot for run in runs if (plot := run.suite.plot(cells)) is not None]
-    for run in runs:
-        run.show(run.splits(splits), run.asked(samples))
-    write_report(first.out, name, settings, cells, columns, plots[0] if plots else None)
-    return [cell for _, task in tasks for cell in by_task[task.name]]
+    return {**own, **sampling, **said, "splits": columns, "left_out": left_out}
+
+
+def _drawn(runs: Sequence[Run], cells: Sequence[Cell]) -> str | None:
+    """Return the first suite's plot of cells, where one has any."""
+    return next((plot for run in runs if (plot := run.suite.plot(cells)) is not None), None)
 
 
 _Guidance = float | Mapping[str, float] | None
@@ -312,6 +344,19 @@ class Run:
         ]
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
         return self.out / "partial" / self.suite.name / f"{task.name}-{split}-{key}"
+
+    @property
+    def weights(self) -> str:
+        """Return a digest of all of the model's weights."""
+        folder = self.pipeline.folder
+        assert folder is not None
+        config = self.pipeline.config
+        absent = missing_parts(folder, config)
+        files = [
+            f for part in config.parts() if part not in absent for f in part_files(folder, part)
+        ]
+        digests = {str(path.relative_to(folder)): self._digest(path) for path in files}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def _digest(self, path: Path) -> str:
         if path not in self.digests:

@@ -227,10 +227,15 @@ def read_recipe(table: dict[str, Any], where: Path, assignments: Iterable[str] =
     return recipe
 
 
+_ITS_OWN = ("name", "note")
+"""What a stage never takes from the one that it is like."""
+
+
 def _repeated(table: dict[str, Any], where: Path) -> dict[str, Any]:
     """Return a recipe's table with what stages take from earlier ones written out.
 
-    `like = "ldm-text"` in a stage takes everything from that one that is not given here.
+    `like = "ldm-text"` in a stage takes everything from that one that is not given here, but for
+    its name and note. What `[change]` of an extending recipe says of that one reaches it too.
 
     Raises:
         ConfigError: no stage of that name stands before it.
@@ -244,10 +249,11 @@ def _repeated(table: dict[str, Any], where: Path) -> dict[str, Any]:
         fields = dict(row)
         like = fields.pop("like", None)
         if like is not None:
-            if str(like) not in stages:
+            if like not in [*stages]:
                 place = f"{where}: stage {fields.get('name')!r}: like: "
                 raise ConfigError(place + unknown("earlier stage", str(like), stages))
-            fields = stages[like] | fields
+            taken = {key: value for key, value in stages[like].items() if key not in _ITS_OWN}
+            fields = taken | fields
         stages[str(fields.get("name"))] = fields
         whole.append(fields)
     return table | {"stage": whole}
