@@ -147,6 +147,29 @@ def test_what_config_json_cannot_be_is_said(tmp_path: Path) -> None:
         prepare([str(tmp_path)], tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"num_attention_heads": [2, 4]},
+            r"audio computes with heads = \[2, 4\], .* with \[1, 2\]",
+        ),
+        ({"enable_fusion": True}, r"is of a CLAP with fusion .*-unfused"),
+        ({"layer_norm_eps": 1e-6}, r"has layer_norm_eps = 1e-06 for its audio tower"),
+    ],
+)
+def test_what_shapes_do_not_show_is_not_passed_over(
+    value: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    convert(prepare([str(folder)], tmp_path / "model"))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    about = json.loads((folder / "config.json").read_text())
+    about["audio_config"] |= value
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match=rf"/config\.json: .*{message}"):
+        prepare([str(tmp_path)], tmp_path / "again", model=str(tmp_path / "model"))
+
+
 def test_alignment_in_a_wider_space_starts_from_it(folder: Path, tmp_path: Path) -> None:
     """The tower is CLAP's, and the projection into the space of the recipe's prompts is new."""
     convert(prepare([str(folder)], tmp_path / "model"))

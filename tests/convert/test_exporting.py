@@ -186,6 +186,13 @@ def test_one_file_alone_leaves_what_lies_beside_it(converted: Path, tmp_path: Pa
     assert (tmp_path / "config.json").read_text() == "another's"
 
 
+def test_a_place_that_is_a_file_is_said(converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(ConfigError, match=r"taken/toy\.safetensors: cannot be written: .*--to"):
+        write_export(prepare_export(converted, "toy"), tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_what_cannot_be_exported_is_said(converted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown layout 'toyy'; did you mean 'toy'"):
         prepare_export(converted, "toyy")

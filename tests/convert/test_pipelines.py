@@ -167,6 +167,29 @@ def test_a_model_that_is_no_stable_diffusion_has_no_index(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("spacing", "karras"), ("spacing", "linspace"), ("sampler", "dpmpp_2m")],
+)
+def test_a_model_that_samples_otherwise_has_no_index(key: str, value: str, tmp_path: Path) -> None:
+    model, to = _saved(tmp_path, f"sampling.{key}={value}"), tmp_path / "exported"
+    export = prepare_export(model, "sd-diffusers")
+    assert export.not_whole == [f"sampling.{key} is {value!r}, which its DDIM has not"]
+    write_export(export, to)
+    assert not (to / "model_index.json").exists()
+    assert not (to / "scheduler").exists()
+
+
+def test_an_older_index_goes_where_the_new_folders_are_not_whole(tmp_path: Path) -> None:
+    to = tmp_path / "exported"
+    write_export(prepare_export(_saved(tmp_path / "whole"), "sd-diffusers"), to)
+    assert (to / "model_index.json").is_file()
+    model = _saved(tmp_path / "other", "sampling.spacing=karras")
+    written = write_export(prepare_export(model, "sd-diffusers"), to)
+    assert not (to / "model_index.json").exists()
+    assert all(path.is_file() for path in written)
+
+
 def test_a_damaged_tokenizer_is_said(tmp_path: Path) -> None:
     model = _saved(tmp_path)
     kept = model / "text" / "encoder-tokenizer"

@@ -322,3 +322,12 @@ def test_a_missing_library_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'codi\[external\]'"):
         ClipVisionConfig().build()
+
+
+def test_pictures_are_centred_and_scaled_by_the_configured_numbers() -> None:
+    changes: dict[str, Any] = {"pixel_mean": (0.0, 0.5, 1.0), "pixel_deviation": (1.0, 0.5, 0.25)}
+    encoder = _vision_config(**changes).build()
+    prepared = encoder.pictures(torch.ones(1, 3, 32, 32))[0, :, 0, 0]
+    torch.testing.assert_close(prepared, torch.tensor([1.0, 1.0, 0.0]))
+    with pytest.raises(ValueError, match="three numbers above 0"):
+        _vision_config(pixel_deviation=(1.0, 0.0, 1.0))

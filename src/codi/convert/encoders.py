@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from codi.config import ConfigError
+from codi.convert.reading import PREPARATION
 from codi.convert.rules import POINTWISE, Layout, Rule, Table, below, joined
 from codi.encoders.clap import MEL, ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
@@ -25,6 +26,26 @@ CHANNELS = Layout(lambda x: x[0, :, 0], lambda x: x[None, :, None])
 _TEXT_TOWER = ("embeddings", "encoder", "final_layer_norm")
 """What CLIP's text model is made of; some files have its name before these, some do not."""
 
+_CLIP_TOWER = (
+    ("projection_dim", "context_width"),
+    ("hidden_size", "width"),
+    ("intermediate_size", "hidden_width"),
+    ("num_hidden_layers", "layers"),
+)
+_UNSEEN = (("num_attention_heads", "heads"), ("hidden_act", "activation"))
+_CLIP_SIZES = {
+    "text": (
+        *_CLIP_TOWER,
+        *_UNSEEN,
+        ("vocab_size", "vocabulary"),
+        ("max_position_embeddings", "length"),
+    ),
+    "vision": (*_CLIP_TOWER, *_UNSEEN, ("image_size", "size_px"), ("patch_size", "patch")),
+}
+"""Tower -> the library's names of its numbers and ours; of `_UNSEEN`, no shape depends."""
+_PREPARED = (("image_mean", "pixel_mean"), ("image_std", "pixel_deviation"))
+"""How pictures are prepared, by the library's names and ours."""
+
 _COUNTED = "positions are counted"
 _TRAINING = "the temperature of contrastive training, which no prompt needs"
 _NO_PROJECTION = "this encoder has no projection: its states are the prompt"
@@ -37,6 +58,9 @@ _LAYERS = {
     "position": "a table of frames, for layers that start as nothing",
 }
 _MEAN = "zero until `calibrate` measures it"
+
+_TOWERS = ("text_config", "vision_config", "audio_config")
+"""Keys of the towers in the `config.json` of a whole CLIP or CLAP."""
 
 
 def clip_text(config: ClipTextConfig) -> Table:
@@ -105,23 +129,39 @@ def clip_text_bare(config: ClipTextConfig) -> Table:
     return dataclasses.replace(table, rules=_text_tower(""), unused=unused)
 
 
-def clip_text_config(config: ClipTextConfig) -> dict[str, object]:
+def clip_text_config(config: ClipTextConfig) -> dict[str, Any]:
     """Return the `config.json` with which `transformers` loads a text model without projection."""
-    c = config
-    return {
-        "architectures": ["CLIPTextModel"],
-        "bos_token_id": c.vocabulary - 2,
-        "eos_token_id": c.vocabulary - 1,
-        "hidden_act": c.activation,
-        "hidden_size": c.width,
-        "intermediate_size": c.hidden_width or 4 * c.width,
-        "max_position_embeddings": c.length,
-        "model_type": "clip_text_model",
-        "num_attention_heads": c.heads,
-        "num_hidden_layers": c.layers,
-        "projection_dim": c.context_width,
-        "vocab_size": c.vocabulary,
-    }
+    return {"architectures": ["CLIPTextModel"], **_clip_tower(config)}
+
+
+def clip_config(config: ClipTextConfig | ClipVisionConfig) -> dict[str, Any]:
+    """Return what a tower adds to the `config.json` with which `transformers` loads a `CLIPModel`.
+
+    Of the vision tower, it has also how pictures are prepared, as `PREPARATION`.
+    """
+    name = "text" if isinstance(config, ClipTextConfig) else "vision"
+    width = config.context_width
+    about = {"model_type": "clip", "projection_dim": width, f"{name}_config": _clip_tower(config)}
+    if isinstance(config, ClipVisionConfig):
+        side = config.size_px
+        about[PREPARATION] = {
+            "image_processor_type": "CLIPImageProcessor",
+            "crop_size": {"height": side, "width": side},
+            "size": {"shortest_edge": side},
+            **{theirs: list(getattr(config, ours)) for theirs, ours in _PREPARED},
+        }
+    return about
+
+
+def _clip_tower(config: ClipTextConfig | ClipVisionConfig) -> dict[str, Any]:
+    """Return the configuration of a tower, as `transformers` has it."""
+    name = "text" if isinstance(config, ClipTextConfig) else "vision"
+    sizes = {theirs: getattr(config, ours) for theirs, ours in _CLIP_SIZES[name]}
+    sizes["intermediate_size"] = config.hidden_width or 4 * config.width
+    if isinstance(config, ClipTextConfig):
+        end = config.vocabulary - 1
+        sizes |= {"bos_token_id": end - 1, "eos_token_id": end}
+    return {"model_type": f"clip_{name}_model", **sizes}
 
 
 def clip_vision_published(config: ClipVisionConfig) -> Table:
@@ -221,50 +261,108 @@ def clip_model(about: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: no `transformers`, or a damaged configuration.
     """
-    library = transformers_library()
-    towers = {"text": library.CLIPTextConfig, "vision": library.CLIPVisionConfig}
-    if "text_config" in about or "vision_config" in about:
-        whole = _published(library.CLIPConfig, about)
-        found = {name: getattr(whole, f"{name}_config") for name in towers}
-        width = whole.projection_dim
-    else:
-        name = "text" if "vocab_size" in about or "text" in _type_of(about) else "vision"
-        found = {name: _published(towers[name], about)}
-        width = found[name].projection_dim
+    found = _clip_towers(about)
     modalities: dict[str, Any] = {}
     encoders: dict[str, Any] = {}
     for name, tower in found.items():
-        encoders[name] = {
-            "context_width": width,
-            "width": tower.hidden_size,
-            "hidden_width": tower.intermediate_size,
-            "heads": tower.num_attention_heads,
-            "layers": tower.num_hidden_layers,
-            "activation": tower.hidden_act,
-        }
+        _require_norms(name, tower)
+        encoders[name] = {"kind": f"clip_{name}"}
+        for theirs, ours in _CLIP_SIZES[name]:
+            encoders[name][ours] = getattr(tower, theirs)
     if "text" in found:
-        text = found["text"]
-        sizes = {"vocabulary": text.vocab_size, "length": text.max_position_embeddings}
-        encoders["text"] |= {"kind": "clip_text", **sizes}
         modalities["text"] = {"latent": [], "encoder": "text", "media": {}}
     if "vision" in found:
-        vision = found["vision"]
-        sizes = {"size_px": vision.image_size, "patch": vision.patch_size}
-        encoders["vision"] |= {"kind": "clip_vision", **sizes}
-        media = {"size_px": vision.image_size}
+        encoders["vision"] |= _prepared(about)
+        media = {"size_px": found["vision"].image_size}
         modalities["image"] = {"latent": [], "encoder": "vision", "media": media}
     return {"name": "clip", "modalities": modalities, "encoders": encoders}
+
+
+def _clip_towers(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the library's configuration of each tower that `config.json` tells of, by our names.
+
+    Each has the width of the whole CLIP's embeddings as its `projection_dim`.
+
+    Raises:
+        ConfigError: no `transformers`, or a damaged configuration.
+    """
+    library = transformers_library()
+    kinds = {"text": library.CLIPTextConfig, "vision": library.CLIPVisionConfig}
+    nested = [name for name in kinds if f"{name}_config" in about]
+    if not nested:
+        name = "text" if "vocab_size" in about or "text" in _type_of(about) else "vision"
+        return {name: _published(kinds[name], about)}
+    whole = _published(library.CLIPConfig, about)
+    found = {name: getattr(whole, f"{name}_config") for name in nested}
+    for tower in found.values():
+        tower.projection_dim = whole.projection_dim
+    return found
+
+
+def _require_norms(name: str, tower: Any) -> None:
+    """Check that a tower's norms compute as ours, which have the library's default.
+
+    Raises:
+        ConfigError: they add another number to the variance.
+    """
+    ours = type(tower)().layer_norm_eps
+    if tower.layer_norm_eps != ours:
+        raise ConfigError(
+            f"has layer_norm_eps = {tower.layer_norm_eps} for its {name} tower, and the encoder "
+            f"here has {ours}; take weights that were trained with {ours}, as OpenAI's"
+        )
+
+
+def _prepared(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what pictures are centred and scaled by, by our names, as far as it is told."""
+    told = about.get(PREPARATION, {})
+    found = {ours: told.get(theirs) for theirs, ours in _PREPARED}
+    # One number is that of all three colours.
+    return {
+        ours: [value] * 3 if isinstance(value, int | float) else value
+        for ours, value in found.items()
+        if value is not None
+    }
 
 
 def clip_contradiction(
     config: ClipTextConfig | ClipVisionConfig, about: Mapping[str, Any]
 ) -> str | None:
-    """Return what `config.json` says of a tower of CLIP otherwise, where shapes do not show it."""
-    tower = "text_config" if isinstance(config, ClipTextConfig) else "vision_config"
-    said = about.get(tower, about).get("hidden_act", "quick_gelu")
-    if said == config.activation:
+    """Return what `config.json` says of a tower of CLIP otherwise, where shapes do not show it.
+
+    Raises:
+        ConfigError: it is damaged, or of a tower that no encoder here computes.
+    """
+    if not _tells_of("clip", about):
         return None
-    return f"computes with {said!r}, and this model with {config.activation!r}; set its activation"
+    name = "text" if isinstance(config, ClipTextConfig) else "vision"
+    tower = _clip_towers(about).get(name)
+    if tower is None:
+        return None
+    _require_norms(name, tower)
+    said = _difference(config, {ours: getattr(tower, theirs) for theirs, ours in _UNSEEN})
+    if said is None and name == "vision":
+        return _difference(config, _prepared(about), f" (in {PREPARATION}.json)")
+    return said
+
+
+def _tells_of(kind: str, about: Mapping[str, Any]) -> bool:
+    """Say whether a `config.json` is of CLIP (or CLAP): weights may lie among other files."""
+    told = _type_of(about)
+    return told.startswith(kind) if told else any(key in about for key in ("hidden_act", *_TOWERS))
+
+
+def _difference(config: Any, said: Mapping[str, Any], place: str = "") -> str | None:
+    """Return the first of our settings that a file (at `place`) says otherwise, or None."""
+    for ours, value in said.items():
+        own = getattr(config, ours)
+        if own != (tuple(value) if isinstance(value, list) else value):
+            shown = list(own) if isinstance(own, tuple) else own
+            return (
+                f"computes with {ours} = {value!r}{place}, and this model with {shown!r}; set it "
+                "so in the model"
+            )
+    return None
 
 
 def _type_of(about: Mapping[str, Any]) -> str:
@@ -277,8 +375,12 @@ def _published(kind: Any, about: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: it is damaged.
     """
+    for key in _TOWERS:
+        # The library takes a tower of its default sizes for one that is nothing.
+        if about.get(key, key) is None:
+            raise ConfigError(f"is damaged ({key} is null); fetch it again")
     try:
-        return kind.from_dict(dict(about))
+        return kind.from_dict({key: v for key, v in about.items() if key != PREPARATION})
     except Exception as error:  # those of two libraries
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"is damaged ({reason}); fetch it again") from error
@@ -297,19 +399,11 @@ def clap_model(about: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: no `transformers`, a damaged configuration, or one of a CLAP with fusion, which
             hears sounds otherwise.
     """
-    library = transformers_library()
-    kind = library.ClapConfig if "audio_config" in about else library.ClapAudioConfig
-    published = _published(kind, about)
-    audio = getattr(published, "audio_config", published)
-    if audio.enable_fusion:
-        raise ConfigError(
-            "is of a CLAP with fusion (enable_fusion), which the encoder here does not have; take "
-            "one without, such as laion/clap-htsat-unfused"
-        )
+    audio, width = _clap_tower(about)
     heard = {"sample_rate_hz": MEL.sample_rate_hz, "duration_s": 10.0}
     encoder = {
         "kind": "clap_audio",
-        "context_width": published.projection_dim,
+        "context_width": width,
         "channels": audio.patch_embeds_hidden_size,
         "depths": list(audio.depths),
         "heads": list(audio.num_attention_heads),
@@ -322,6 +416,37 @@ def clap_model(about: Mapping[str, Any]) -> dict[str, Any]:
         "modalities": {"audio": {"latent": [], "encoder": "audio", "media": heard}},
         "encoders": {"audio": encoder | heard},
     }
+
+
+def _clap_tower(about: Mapping[str, Any]) -> tuple[Any, int]:
+    """Return the library's configuration of CLAP's encoder of sounds, and its embeddings' width.
+
+    Raises:
+        ConfigError: see `clap_model`.
+    """
+    library = transformers_library()
+    kind = library.ClapConfig if "audio_config" in about else library.ClapAudioConfig
+    published = _published(kind, about)
+    audio = getattr(published, "audio_config", published)
+    if audio.enable_fusion:
+        raise ConfigError(
+            "is of a CLAP with fusion (enable_fusion), which the encoder here does not have; take "
+            "one without, such as laion/clap-htsat-unfused"
+        )
+    _require_norms("audio", audio)
+    return audio, published.projection_dim
+
+
+def clap_contradiction(config: ClapAudioConfig, about: Mapping[str, Any]) -> str | None:
+    """Return what `config.json` says of CLAP otherwise, where shapes do not show it.
+
+    Raises:
+        ConfigError: it is damaged, or of a CLAP that no encoder here computes.
+    """
+    if not _tells_of("clap", about):
+        return None
+    audio, _width = _clap_tower(about)
+    return _difference(config, {"heads": audio.num_attention_heads})
 
 
 def _mean(unit_context: bool) -> dict[str, str]:

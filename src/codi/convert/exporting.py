@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from codi.convert import layouts as registry
 from codi.convert.locating import ENDINGS
 from codi.convert.pipelines import INDEX, Companions, PipelineFolders, folder_of
 from codi.convert.planning import listed
-from codi.convert.reading import Stored, open_checkpoint
+from codi.convert.reading import PREPARATION, Stored, open_checkpoint
 from codi.convert.rules import Table
 from codi.convert.sources import ForeignLayout, ForeignModule, ForeignPipeline
 from codi.convert.writing import Slot, TensorFile, total_bytes
@@ -143,7 +143,9 @@ def _add(
             _place(places, module.prefix + name, leaving)
         if module.describe is not None:
             about = module.describe(module.config(model, part))
-            export.beside.add(Companions({f"{folder_of(module)}/config.json": about}))
+            tables = {PREPARATION: about.pop(PREPARATION, None), "config": about}
+            beside = {f"{folder_of(module)}/{name}.json": t for name, t in tables.items() if t}
+            export.beside.add(Companions(beside))
     if lost:
         raise ConfigError(
             f"{part}: {listed(sorted(lost))} has no place in the layout {export.layout.name!r}; "
@@ -196,6 +198,8 @@ def write_export(
         ConfigError: see `export_paths`, or the disk is full.
     """
     paths = export_paths(export, to)
+    if export.not_whole:
+        _remove_index(to / INDEX)
     for name, path in paths.items():
         leaving = export.files[name]
         slots = {foreign: tensor.slot for foreign, tensor in leaving.items()}
@@ -209,6 +213,22 @@ def write_export(
     if to in paths.values():  # what lies beside one file may be another's
         return [to]
     return [*paths.values(), *_write_beside(export.beside, to)]
+
+
+def _remove_index(index: Path) -> None:
+    """Remove the index of an older export, which would load the new folders as one pipeline.
+
+    Raises:
+        ConfigError: it cannot be removed.
+    """
+    if not index.is_file():
+        return
+    try:
+        index.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{index}: cannot be removed: {error.strerror}; choose another place with --to"
+        ) from error
 
 
 def _write_beside(beside: Companions, to: Path) -> list[Path]:
@@ -242,4 +262,5 @@ def _replacing(path: Path, nbytes: int) -> Iterator[Path]:
             f"{path}: cannot be written: {error.strerror}; choose another place with --to"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be a file: the error above says so
+            temporary.unlink(missing_ok=True)

@@ -456,6 +456,7 @@ CLIP = ForeignLayout(
             misfit="this model's text encoder is Stable Diffusion's, without the projection",
             files=(CLIP_TOKENIZER,),
             contradiction=encoders.clip_contradiction,
+            describe=encoders.clip_config,
         ),
         ForeignModule(
             prefix="",
@@ -466,9 +467,11 @@ CLIP = ForeignLayout(
             signs=_signs("vision_model.embeddings.class_embedding", "visual_projection.weight"),
             file="model",
             contradiction=encoders.clip_contradiction,
+            describe=encoders.clip_config,
         ),
     ),
     own=encoders.clip_model,
+    whole="CLIPModel",
 )
 
 CLAP = ForeignLayout(
@@ -484,10 +487,12 @@ CLAP = ForeignLayout(
             table=encoders.clap_audio_published,
             signs=_signs("audio_projection.linear1.weight"),
             file="model",
+            contradiction=encoders.clap_contradiction,
             describe=encoders.clap_audio_config,
         ),
     ),
     own=encoders.clap_model,  # nearly all have other sizes than the released CoDi's
+    whole="ClapModel",
 )
 
 OPTIMUS = ForeignLayout(

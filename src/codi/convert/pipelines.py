@@ -23,8 +23,10 @@ _BETAS = {"scaled_linear": "scaled_linear", "linear": "linear", "cosine": "squar
 """Our kind of schedule -> the library's name for it."""
 _PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "velocity": "v_prediction"}
 """What our diffuser predicts -> the library's name for it."""
-_SPACINGS = {"ldm": "leading", "leading": "leading", "linspace": "linspace"}
-"""Our spacing of the steps -> the library's; all others become "trailing"."""
+_SAMPLER = "ddim"
+"""Our sampler whose moves the written scheduler makes."""
+_SPACINGS = {"ldm": "leading", "leading": "leading", "trailing": "trailing"}
+"""Our spacing of the steps -> the name of the same steps in that scheduler, which has no others."""
 
 
 @dataclass
@@ -74,6 +76,10 @@ class PipelineFolders:
         if _READER in self.written and not self._tokenizer():
             names, place = self._tokenizer_place()
             yield f"tokenizer is missing ({' and '.join(names)} in {place})"
+        sampling = self.model.sampling
+        for key, known in (("sampler", (_SAMPLER,)), ("spacing", _SPACINGS)):
+            if (value := getattr(sampling, key)) not in known:
+                yield f"sampling.{key} is {value!r}, which its DDIM has not"
 
     def companions(self) -> Companions:
         """Return the files that make them one pipeline, where nothing keeps them from it.
@@ -160,5 +166,5 @@ def _scheduler(model: ModelConfig, prediction: str) -> dict[str, Any]:
         "rescale_betas_zero_snr": schedule.zero_terminal_snr,
         "set_alpha_to_one": spacing != "ldm",  # whose last move ends at the lowest noise level
         "steps_offset": 1,
-        "timestep_spacing": _SPACINGS.get(spacing, "trailing"),
+        "timestep_spacing": _SPACINGS[spacing],
     }

@@ -6,7 +6,8 @@ the work begins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,19 +119,35 @@ def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
     alone, a model in the sizes that the `config.json` beside them tells.
 
     Raises:
-        ConfigError: they are of different models, or their `config.json` cannot be used.
+        ConfigError: they are of different models, their `config.json` cannot be used, or each of
+            several is a model of its own.
     """
     owns = {source.layout.own for source in sources}
     own = owns.pop() if len(owns) == 1 else None
-    first = sources[0].checkpoint
-    if own is None or not first.about:
+    described = {s.checkpoint.path.with_name("config.json"): s for s in sources}
+    [(about, first), *others] = described.items()
+    if own is None or not first.checkpoint.about:
         return load_config(default_preset(sources))
-    about = first.path.with_name("config.json")
+    if others:
+        said = " and ".join(str(s.checkpoint.path) for s in described.values())
+        raise ConfigError(
+            f"{said}: each would be a model of its own; give one of them, or the folder of the "
+            f"whole {first.layout.whole}"
+        )
+    with _of_file(about):
+        model = build(ModelConfig, own(first.checkpoint.about), first.layout.name)
+        for part in model.parts():  # a value that none can have is said here, with its file
+            model.part(*part.split(".", 1))
+    return model
+
+
+@contextmanager
+def _of_file(about: Path) -> Iterator[None]:
+    """Begin what is said of a file's contents with the file's name."""
     try:
-        table = own(first.about)
+        yield
     except ConfigError as error:
         raise ConfigError(f"{about}: {error}") from error
-    return build(ModelConfig, table, about)
 
 
 def default_preset(sources: Sequence[SourcePlan]) -> str:
@@ -187,8 +204,8 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
         for part in parts:
             table = module.correspondence(model, part)
             tables.append((module, table))
-            _require_agreement(checkpoint, module, model, part)
             _draw(_part_plan(plan, part), source, module, table)
+            _require_agreement(checkpoint, module, model, part)
             for kept in module.files:
                 paths = kept.found(checkpoint.path)
                 if paths:
@@ -206,10 +223,11 @@ def _require_agreement(
 ) -> None:
     if module.contradiction is None or not checkpoint.about:
         return
-    said = module.contradiction(module.config(model, part), checkpoint.about)
-    if said is not None:
-        about = checkpoint.path.with_name("config.json")
-        raise ConfigError(f"{about}: {part} {said}, or choose another model with --model")
+    about = checkpoint.path.with_name("config.json")
+    with _of_file(about):
+        said = module.contradiction(module.config(model, part), checkpoint.about)
+        if said is not None:
+            raise ConfigError(f"{part} {said}, or choose another model with --model")
 
 
 def _part_plan(plan: Plan, part: str) -> PartPlan:

@@ -42,6 +42,9 @@ DTYPES: dict[str, torch.dtype] = {
 INDEX = ".index.json"
 """How the name of the file ends that lists the pieces of a checkpoint."""
 
+PREPARATION = "preprocessor_config"
+"""The file, and the key in what is known about weights, of how pictures are prepared for them."""
+
 LEGACY_BYTES = 512 * 2**20
 """Largest file of torch's old format that is read: it cannot be mapped, so all of it is loaded."""
 
@@ -69,7 +72,8 @@ class Checkpoint:
     Attributes:
         path: the file, for messages; the index where there are pieces.
         stored: its tensors by name.
-        about: what a `config.json` beside it says.
+        about: what a `config.json` beside it says; under `PREPARATION` the file of that name, where
+            there is one too.
         notes: what was chosen among several things in the file, a line each.
     """
 
@@ -207,7 +211,10 @@ def _open_pieces(path: Path) -> Checkpoint:
 
 def _about(path: Path) -> dict[str, Any]:
     beside = path.with_name("config.json")
-    return read_json(beside) if beside.is_file() else {}
+    if not beside.is_file():
+        return {}
+    about, prepared = read_json(beside), path.with_name(f"{PREPARATION}.json")
+    return about | {PREPARATION: read_json(prepared)} if prepared.is_file() else about
 
 
 def read_json(path: Path) -> dict[str, Any]:

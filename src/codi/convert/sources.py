@@ -109,7 +109,8 @@ class ForeignModule:
         files: files (tokenizers') to be kept with the part.
         contradiction: configuration, contents of the `config.json` beside the weights -> what that
             says otherwise, where shapes do not show it; None where they agree.
-        describe: configuration -> contents of the `config.json` that its library expects beside it.
+        describe: configuration -> contents of the `config.json` that its library expects beside it,
+            and under `PREPARATION` those of the file of that name, as they are read.
     """
 
     prefix: str
@@ -204,6 +205,7 @@ class ForeignLayout:
         skips: whole files that are not needed.
         own: contents of the `config.json` beside the weights -> the table of a model of these
             weights alone, in their sizes; for weights that come in more sizes than presets have.
+        whole: class of the library whose folder `own` takes whole.
         pipeline: what the folders that are written are together, in a layout of `diffusers`.
     """
 
@@ -214,6 +216,7 @@ class ForeignLayout:
     unused: Mapping[str, str] = field(default_factory=dict)
     skips: tuple[Skip, ...] = ()
     own: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    whole: str = ""
     pipeline: ForeignPipeline | None = None
 
     def found(self, checkpoint: Checkpoint) -> list[ForeignModule]:

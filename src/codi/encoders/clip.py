@@ -34,7 +34,7 @@ from codi.tokenizer import cut_lines
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""What CLIP's pictures with values in [0, 1] are centred and scaled by."""
+"""What OpenAI's CLIP's pictures with values in [0, 1] are centred and scaled by."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class ClipVisionConfig:
         keeps_unused: whether those tables are held, which the released weights contain and no
             prompt needs, so that counts and exports are those of the released CoDi.
         activation: of the feed-forward layers: OpenAI's, or the exact one of many later CLIPs.
+        pixel_mean, pixel_deviation: what pictures with values in [0, 1] are centred and scaled by,
+            for each colour: OpenAI's; some later CLIPs have 0.5.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
 
@@ -137,14 +139,21 @@ class ClipVisionConfig:
     unit_context: bool = False
     keeps_unused: bool = False
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    pixel_mean: tuple[float, float, float] = PIXEL_MEAN
+    pixel_deviation: tuple[float, float, float] = PIXEL_DEVIATION
     pretrained: str = ""
 
     def __post_init__(self) -> None:
-        """Check that there is one way to see a clip.
+        """Check that there is one way to see a clip, and that pictures can be scaled.
 
         Raises:
-            ValueError: two of them.
+            ValueError: two of them, or a deviation that is not above 0.
         """
+        if not min(self.pixel_deviation) > 0.0:
+            raise ValueError(
+                f"pixel_deviation = {self.pixel_deviation}, and pictures are divided by it; "
+                "give three numbers above 0"
+            )
         if self.temporal_layers and self.temporal_blocks:
             raise ValueError("temporal_layers and temporal_blocks exclude each other; set one")
 
@@ -291,9 +300,9 @@ class ClipVision(PromptEncoder):
         whole = _whole("CLIPVisionModelWithProjection", "CLIPVisionConfig", c.pretrained, sizes, {})
         self.tower: Any = whole.vision_model
         self.to_embedding = whole.visual_projection
-        for name, values in (("mean", PIXEL_MEAN), ("deviation", PIXEL_DEVIATION)):
-            column = torch.tensor(values)[:, None, None]
-            self.register_buffer(f"pixel_{name}", column, persistent=False)
+        for name in ("pixel_mean", "pixel_deviation"):
+            column = torch.tensor(getattr(c, name))[:, None, None]
+            self.register_buffer(name, column, persistent=False)
         self.temporal = nn.ModuleList(_silent(c.width, c.heads) for _ in range(c.temporal_layers))
         if c.temporal_blocks:
             tables = c.frames if c.keeps_unused else 0
