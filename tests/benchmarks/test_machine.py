@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import torch
 
-from codi.benchmarks.machine import fastest, in_turns, matrix_peak, ratio, reading_speed, seconds
+from codi.benchmarks import machine
+from codi.benchmarks.machine import (
+    fastest,
+    in_turns,
+    matrix_peak,
+    peak_around,
+    ratio,
+    reading_speed,
+    seconds,
+)
 
 
 def test_speeds_are_measured() -> None:
@@ -30,3 +40,10 @@ def test_works_are_called_in_turns_after_one_that_does_not_count() -> None:
 def test_a_ratio_is_that_of_the_same_turn() -> None:
     slow_spell = {"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 2.0]}
     assert ratio(slow_spell, "b", "a") == 2.0
+
+
+def test_the_peak_around_a_work_is_the_higher_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter((2.0, 5.0, 4.0, 1.0))
+    monkeypatch.setattr(machine, "matrix_peak", lambda *_, **__: next(found))
+    assert peak_around(lambda: "done", "cpu", torch.float32) == ("done", 5.0)
+    assert peak_around(lambda: "done", "cpu", torch.float32) == ("done", 4.0)

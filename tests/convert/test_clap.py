@@ -18,10 +18,10 @@ from codi.cli import main
 from codi.config import ConfigError, to_toml
 from codi.convert.converting import convert, prepare
 from codi.convert.exporting import prepare_export, write_export
-from codi.convert.writing import Slot, TensorFile
 from codi.pipeline import Condition, load
 from codi.training.parameters import starting_model
 from codi.training.recipe import load_recipe
+from tests.convert.toy import folder_of_holes
 
 transformers = pytest.importorskip("transformers", reason="needs codi[external]")
 
@@ -100,12 +100,7 @@ def test_what_is_exported_is_loaded_by_the_library_and_converts_back(
 def _as_published(tmp_path: Path, audio: dict[str, Any]) -> Path:
     """Write a folder of the default sizes, those of clap-htsat-unfused, with a file of holes."""
     config = transformers.ClapConfig(audio_config=audio)
-    with torch.device("meta"):
-        state = transformers.ClapModel(config).state_dict()
-    slots = {name: Slot(tuple(x.shape), x.dtype) for name, x in state.items()}
-    TensorFile(tmp_path / "model.safetensors", slots)._file.close()
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    return tmp_path
+    return folder_of_holes(tmp_path, transformers.ClapModel, config)
 
 
 def test_the_clap_that_most_have_fits_name_by_name(tmp_path: Path) -> None:

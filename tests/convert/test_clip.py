@@ -15,8 +15,8 @@ from codi.cli import main
 from codi.config import ConfigError
 from codi.convert.converting import convert, prepare
 from codi.convert.exporting import prepare_export, write_export
-from codi.convert.writing import Slot, TensorFile
 from codi.weights import load_model
+from tests.convert.toy import folder_of_holes
 
 transformers = pytest.importorskip("transformers", reason="needs codi[external]")
 
@@ -145,12 +145,7 @@ def _as_published(tmp_path: Path) -> Path:
     text = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
     vision = {"hidden_size": 768, "num_attention_heads": 12, "patch_size": 32}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)
-    with torch.device("meta"):
-        state = transformers.CLIPModel(config).state_dict()
-    slots = {name: Slot(tuple(x.shape), x.dtype) for name, x in state.items()}
-    TensorFile(tmp_path / "model.safetensors", slots)._file.close()
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    return tmp_path
+    return folder_of_holes(tmp_path, transformers.CLIPModel, config)
 
 
 def test_the_clip_that_most_have_fits_name_by_name(tmp_path: Path) -> None:

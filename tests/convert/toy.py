@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,22 @@ from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.vocoder import VocoderConfig
 from codi.convert.rules import POINTWISE, TRANSPOSED, Rule, Table, joined
 from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, Signs, Skip
+from codi.convert.writing import Slot, TensorFile
 from codi.encoders.text import TextEncoderConfig
 from codi.unets.unet import UNetConfig
 from tests.small import PRESET, awake_model
 
 STREAMS = {"*.temporal.*": "the identity", "*.environment_attention.*": "the identity"}
+
+
+def folder_of_holes(folder: Path, kind: Any, config: Any) -> Path:
+    """Write the folder of a model of `transformers` at its true size, with a file of holes."""
+    with torch.device("meta"):
+        state = kind(config).state_dict()
+    slots = {name: Slot(tuple(x.shape), x.dtype) for name, x in state.items()}
+    TensorFile(folder / "model.safetensors", slots)._file.close()
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return folder
 
 
 def network(config: UNetConfig) -> Table:

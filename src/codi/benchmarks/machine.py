@@ -16,6 +16,7 @@ from torch import Tensor
 
 Work = Callable[[], object]
 Name = TypeVar("Name")
+Result = TypeVar("Result")
 
 
 def wait(device: torch.device | str) -> None:
@@ -81,6 +82,18 @@ def matrix_peak(
     size = size or (8192 if torch.device(device).type == "cuda" else 1024)
     a = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / fastest(lambda: a @ a, device, duration_s)
+
+
+def peak_around(
+    work: Callable[[], Result], device: torch.device | str, dtype: torch.dtype
+) -> tuple[Result, float]:
+    """Return what a work returns, and the `matrix_peak` before or after it, whichever is higher.
+
+    A busy machine has slow spells: measured in one alone, a work beside it may pass its peak.
+    """
+    before = matrix_peak(device, dtype=dtype)
+    done = work()
+    return done, max(before, matrix_peak(device, dtype=dtype))
 
 
 def reading_speed(

@@ -81,7 +81,7 @@ class _Measured:
 
 def run(arguments: argparse.Namespace) -> int:
     """Time and count requests; print a table, or numbers."""
-    from codi.benchmarks.machine import matrix_peak
+    from codi.benchmarks.machine import peak_around
     from codi.benchmarks.requests import request_flops, timed
     from codi.cli.progress import print_line
     from codi.pipeline import load
@@ -92,10 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
     requests: list[tuple[str, ...]] = [(name,) for name in can]
     requests += [to for to in (*_JOINT, tuple(can)) if len(to) > 1 and set(to) <= set(can)]
     requests = list(dict.fromkeys(requests))
-    before = matrix_peak(pipeline.device, dtype=pipeline.compute_dtype)
-    warm = timed(pipeline, requests, arguments.steps, arguments.repeat)
-    after = matrix_peak(pipeline.device, dtype=pipeline.compute_dtype)
-    peak = max(before, after)  # a busy machine has slow spells
+    warm, peak = peak_around(
+        lambda: timed(pipeline, requests, arguments.steps, arguments.repeat),
+        pipeline.device,
+        pipeline.compute_dtype,
+    )
     warm_mib = _peak_mib()
     # Parts that are loaded for one request are not made ready, so that a counter sees what they do.
     plain = load(arguments.model, device=arguments.device, offload=True)

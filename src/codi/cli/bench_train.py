@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Time and count training steps; print a table, or numbers."""
     import torch
 
-    from codi.benchmarks.machine import matrix_peak
+    from codi.benchmarks.machine import peak_around
     from codi.cli.plan import measured
     from codi.cli.progress import Display
     from codi.training.loop import RunSettings
@@ -66,10 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe)
     device = resolve_device(arguments.device)
     dtype = torch.bfloat16 if arguments.bf16 else torch.float32
-    before = matrix_peak(device, dtype=dtype)
     with Display() as display, tempfile.TemporaryDirectory(prefix="codi-") as folder:
-        times = measured(recipe, arguments.data, device, arguments.bf16, display)
-        peak = max(before, matrix_peak(device, dtype=dtype))  # a busy machine has slow spells
+        times, peak = peak_around(
+            lambda: measured(recipe, arguments.data, device, arguments.bf16, display), device, dtype
+        )
         settings = RunSettings(
             Path(folder), data=arguments.data, device=device, bfloat16=arguments.bf16
         )

@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="M",
         help="what they become: a preset, a TOML file or a model's folder (default: that of DIR, "
-        "else the preset that the source belongs to; for CLAP, one of its own sizes)",
+        "else the preset that the source belongs to; for CLIP and CLAP, one of its own sizes)",
     )
     parser.add_argument(
         "--force",

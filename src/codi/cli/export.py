@@ -10,8 +10,9 @@ SUMMARY = "write a model's parts in the layout of others"
 _DESCRIPTION = """\
 Write the parts of a model as files that other programs read: the names and layouts of codi convert,
 backwards. What was converted and not trained since comes back bit for bit. All files are
-safetensors; in the folders of Stable Diffusion, AudioLDM and CLAP, each has its config.json beside
-it. Where all of Stable Diffusion is there, the tokenizer too, its pipeline loads the whole folder.
+safetensors; in the folders of Stable Diffusion, AudioLDM, CLIP and CLAP, each has its config.json
+beside it. Where all of Stable Diffusion is there, the tokenizer too, its pipeline loads the whole
+folder.
 
 examples:
   codi export models/release --as released --to exported

@@ -107,7 +107,7 @@ def put(
         ConfigError: as `require`.
     """
     text = _text(page)
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = _newline(text)
     before, after = _parted(text, name, page)
     lines = table_lines(rows)
     picture = page.parent / _PICTURES / f"{name}.svg"
@@ -145,12 +145,16 @@ def _text(page: Path) -> str:
         raise ConfigError(f"{page}: is not UTF-8; save it so") from error
 
 
+def _newline(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
+
+
 def _parted(text: str, name: str, page: Path) -> tuple[str, str]:
     """Return what is before a page's block, and what is after it."""
     begin, end = _opening(name), _closing(name)
     start = text.find(begin)
     if start < 0:
-        newline = "\r\n" if "\r\n" in text else "\n"
+        newline = _newline(text)
         apart = newline if text.endswith("\n") or not text else newline * 2
         return text + (apart if text else ""), newline
     stop = text.find(end, start)

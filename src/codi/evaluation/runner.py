@@ -206,11 +206,10 @@ def report(
         for task in run.suite.tasks
     }
     cells = [cell for found in by_task.values() for cell in found]
-    columns = list(dict.fromkeys(split for run in runs for split in run.splits(splits)))
     settings = described(runs, name, splits, samples, said)
     for run in runs:
         run.show(run.splits(splits), run.asked(samples))
-    write_report(runs[0].out, name, settings, cells, columns, _drawn(runs, cells))
+    write_report(runs[0].out, name, settings, cells, settings["splits"], _drawn(runs, cells))
     return [cell for _, task in tasks for cell in by_task[task.name]]
 
 
