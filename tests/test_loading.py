@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import torch
 
 import codi
 from codi.build import Model
+from codi.cli.options import resolve_device
 from codi.config import ConfigError
 from codi.nn import packing
 from codi.pipeline import Generation, Pipeline, SamplingSettings, load
-from codi.weights import save_model
+from codi.weights import find_device, save_model
 from tests.small import (
     NAMES,
     SENTENCE,
@@ -167,10 +170,34 @@ def test_a_model_in_memory_cannot_be_offloaded(model: Model) -> None:
         Pipeline(model.config, model=model, offload=True)
 
 
+# A name that nobody knows, shapes alone, backends that are plugins, and a name of old.
+NO_DEVICES = ("abacus", "meta", "hpu", "privateuseone", "mkldnn", "ipu", "")
+
+
+@pytest.mark.parametrize("find", [find_device, resolve_device, lambda name: load(device=name)])
+@pytest.mark.parametrize("name", NO_DEVICES)
+def test_a_device_that_is_not_there_is_one_error_and_no_warning(
+    find: Callable[[str], Any], name: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find(name)
+    assert str(caught.value) == f"device {name!r} is not available here; use cpu"
+
+
+def test_a_device_that_works_keeps_its_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(*_: Any, **__: Any) -> torch.Tensor:
+        warnings.warn("this GPU is newer than this torch", UserWarning, stacklevel=1)
+        return torch.ones(1)
+
+    assert str(find_device("cpu")) == resolve_device("cpu") == "cpu"
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.warns(UserWarning, match="newer than this torch"):
+        assert find_device("cpu") == torch.device("cpu")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"device": "abacus"}, "device 'abacus' is not available here; use cpu"),
         ({"dtype": "float23"}, "unknown dtype 'float23'; did you mean 'float32'"),
         ({"compute_dtype": "fp17", "device": "cpu"}, "unknown compute_dtype 'fp17'"),
         (
@@ -179,7 +206,7 @@ def test_a_model_in_memory_cannot_be_offloaded(model: Model) -> None:
         ),
     ],
 )
-def test_an_impossible_device_or_dtype_is_an_error(
+def test_an_impossible_dtype_is_an_error(
     folder: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -115,6 +115,12 @@ def test_only_the_ratio_of_weights_matters(pipeline: Pipeline) -> None:
     torch.testing.assert_close(one, other)
 
 
+def test_weights_may_be_larger_together_than_any_number(pipeline: Pipeline) -> None:
+    star, ball = (("text", text) for text in ("a star", "a ball"))
+    one, other = (_context(pipeline, (*star, w), (*ball, w)) for w in (1.0, 1e308))
+    assert torch.equal(one, other)
+
+
 def test_the_order_of_prompts_does_not_matter(pipeline: Pipeline) -> None:
     prompts = [(name, item, weight) for weight, (name, item) in enumerate(objects().items(), 1)]
     expected = _context(pipeline, *prompts)
@@ -577,6 +583,8 @@ def test_a_notebook_shows_every_sample(pipeline: Pipeline) -> None:
     assert len(made) == 4
     for tag in ("<img", "<video", "<audio"):
         assert tag in html
+    assert html.count('style="width: 256px; image-rendering: pixelated"') == 2  # as large as clips
+    assert len(repr(made["video"] + made["audio"])) < 200  # no arrays
 
 
 def test_public_names_are_found_when_they_are_used() -> None:

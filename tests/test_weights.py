@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_what_is_saved_is_loaded_bit_for_bit(model: Model, folder: Path) -> None
     assert _same(loaded, model)
     assert loaded.config == model.config
     assert missing_parts(folder, model.config) == []
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_saved_files_have_the_permissions_of_the_umask(
+    model: Model, tmp_path: Path, mask: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        save_part(model.part("codecs", "text"), tmp_path, "codecs.text")
+    finally:
+        os.umask(before)
+    [file] = part_files(tmp_path, "codecs.text")
+    assert file.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_half_precision_is_half_the_size(model: Model, folder: Path, tmp_path: Path) -> None:

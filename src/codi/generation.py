@@ -6,6 +6,7 @@ not exist.
 
 from __future__ import annotations
 
+import math
 import operator
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,22 @@ class Condition:
 
 
 Conditions = Sequence[Condition | tuple[Any, ...]]
+
+
+def shares(weights: Sequence[float]) -> list[float]:
+    """Return weights divided by their sum, which may be larger than any number.
+
+    Raises:
+        ValueError: a weight is negative or not finite, or all are 0.
+
+    >>> shares([1e308, 1e308])
+    [0.5, 0.5]
+    """
+    largest = max(weights)
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or largest == 0:
+        raise ValueError(f"weights {list(weights)} must be finite, not negative, and not all 0")
+    scaled = [weight / largest for weight in weights]
+    return [weight / sum(scaled) for weight in scaled]
 
 
 @dataclass
@@ -67,7 +84,8 @@ def _picture_html(item: Any, escape: Callable[[str], str]) -> str:
         import base64
 
         encoded = base64.b64encode(item._repr_png_()).decode()
-        return f'<img src="data:image/png;base64,{encoded}">'
+        style = "width: 256px; image-rendering: pixelated"  # as large as a clip is shown
+        return f'<img style="{style}" src="data:image/png;base64,{encoded}">'
     return f"<p>{escape(str(item))}</p>"
 
 

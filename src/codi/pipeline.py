@@ -29,13 +29,20 @@ from codi.diffusion import (
     ProductSpace,
 )
 from codi.encoders.mixing import interpolated, of_one_length
-from codi.generation import Condition, Conditions, Generation, SamplingSettings, read_argument
+from codi.generation import (
+    Condition,
+    Conditions,
+    Generation,
+    SamplingSettings,
+    read_argument,
+    shares,
+)
 from codi.memory import return_freed_memory
 from codi.nn.precision import cpu_compute_dtype, named_dtype
 from codi.nn.readiness import Readiness
 from codi.types import Latents
 from codi.unets.reuse import DeepFeatures
-from codi.weights import find_model, open_part, require_files
+from codi.weights import find_device, find_model, open_part, require_files
 
 
 class Pipeline:
@@ -190,13 +197,10 @@ class Pipeline:
         """Return the mixed contexts (1, L, D) of all prompts, and of no prompt in their places."""
         if not conditions:
             return self.empty_context(1), self.empty_context(1)
-        weights = [float(c.weight) for c in conditions]
-        if min(weights) < 0 or not sum(weights) > 0 or not all(map(math.isfinite, weights)):
-            raise ConfigError(
-                f"weights {weights} must be finite, not negative, and not all 0; "
-                "give one positive number for each condition"
-            )
-        shares = [weight / sum(weights) for weight in weights]
+        try:
+            weights = shares([float(c.weight) for c in conditions])
+        except ValueError as error:
+            raise ConfigError(f"{error}; give one positive number for each condition") from error
         prompted, unprompted = [], []
         for condition in conditions:
             media = self.config.media(condition.modality)
@@ -209,7 +213,7 @@ class Pipeline:
                 notes.extend(f"{condition.modality}: {line}" for line in encoder.unread(x))
             prompted.append(encoder(x).to(self.compute_dtype))
             unprompted.append(encoder.unprompted(x).to(self.compute_dtype))
-        return interpolated(prompted, shares), interpolated(unprompted, shares)
+        return interpolated(prompted, weights), interpolated(unprompted, weights)
 
     @torch.no_grad()
     def encode_prompts(self, name: str, arrays: Sequence[Any]) -> Tensor:
@@ -539,13 +543,8 @@ def load(
     Raises:
         ConfigError: no such model, device or dtype, or no compiler.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} is not available here; use cpu") from error
+    found = find_device(device)
+    kind = found.type
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
     held = named_dtype("dtype", dtype)
@@ -567,7 +566,7 @@ def load(
     return Pipeline(
         load_config(folder),
         folder,
-        device=device,
+        device=str(found),
         dtype=held,
         compute_dtype=computed,
         offload=offload,

@@ -1,12 +1,14 @@
 """Models in folders: `config.toml` and `<part>/<role>.safetensors`, read part by part.
 
 Files over a size limit are split into numbered pieces. No pickle is read or written. For use, a
-part is mapped from its file (`open_part`); for training, its own tensors are filled (`load_part`).
+part is mapped from its file (`open_part`) and put on a device (`find_device`); for training, its
+own tensors are filled (`load_part`).
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,30 @@ def find_model(name_or_folder: str | Path) -> Path:
         unknown("model", name, shipped)
         + "; a folder with a config.toml, as `codi train` writes it, works too"
     )
+
+
+def find_device(name: str | torch.device = "auto") -> torch.device:
+    """Return the device that a name stands for, which has held a number and given it back.
+
+    Args:
+        name: "cpu", "cuda:1" ...; "auto" takes a GPU where there is one.
+
+    Raises:
+        ConfigError: there is none of this name here, or it holds shapes alone (meta).
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            device = torch.device(name)
+            torch.zeros(1, device=device).item()
+    # Names of backends that are plugins of torch (hpu) make it import what is not there.
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+        raise ConfigError(f"device {str(name)!r} is not available here; use cpu") from error
+    for warning in said:  # of a device that works; for one that does not, the error says it all
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return device
 
 
 def part_stem(folder: Path, part: str) -> Path:

@@ -111,6 +111,9 @@ def test_all_arms_are_trained_measured_and_told(
     assert {cell["task"] for cell in told["cells"]} == {"text-to-text", "codec-audio"}
     assert "less: a tenth" in (out / "rate.md").read_text()
     assert (out / "rate.svg").read_text().startswith("<svg")
+    assert (told["settings"]["model"], told["settings"]["seed"]) == ("given", 0)
+    begun = f"model given (weights {told['settings']['weights'][:12]}), sampler "
+    assert begun in page.read_text()
     assert "<!-- results of ablate-rate -->" in page.read_text()
     assert "| task | what | some | less | chance | n |" in page.read_text()
     models = [load_model(out / arm / "model", ["encoders.audio"]) for arm in ("some", "less")]

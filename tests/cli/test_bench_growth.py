@@ -10,9 +10,9 @@ import pytest
 
 from codi.benchmarks.networks import model_of_shapes
 from codi.cli import main
-from codi.cli.bench_growth import growth
+from codi.cli.bench_growth import _table, growth
 from codi.config import ConfigError
-from codi.training.recipe import load_recipe
+from codi.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 ORDER = ["text", "image", "audio", "video"]
@@ -59,3 +59,37 @@ def test_a_fifth_modality_comes_last() -> None:
     assert wrong.returncode == 2
     assert "name the recipe of the largest model last" in wrong.stderr
     assert "depth adds 4 stages, 2 pairs" in told("recipe-tiny", "examples/depth.toml").stdout
+
+
+def test_seconds_of_steps_add_up_to_hours() -> None:
+    recipe = load_recipe("recipe-tiny")
+    grown = growth([recipe], ORDER, [{stage.name: 0.5 for stage in recipe.stage}])
+    assert sum(g.seconds or 0.0 for g in grown) == 0.5 * sum(s.steps for s in recipe.stage)
+    head, *rows = _table(grown)
+    assert head[-1] == "hours"
+    assert float(rows[-1][-1]) == pytest.approx(
+        sum(g.seconds or 0.0 for g in grown) / 3600, abs=0.01
+    )
+
+
+def test_measured_hours_stand_in_the_page_with_the_words_that_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def times(recipe: Recipe, *_: object) -> dict[str, float]:
+        return {stage.name: 1.0 for stage in recipe.stage}
+
+    monkeypatch.setattr("codi.cli.plan.measured", times)
+    page = tmp_path / "results.md"
+    words = ["bench", "growth", "recipe-tiny", "--estimate", "--results", str(page)]
+    assert main(words) == 0
+    assert "hours: float32, cpu" in capsys.readouterr().out
+    assert "`codi bench growth recipe-tiny --estimate`" in page.read_text()
+
+    monkeypatch.setattr("codi.cli.plan.measured", lambda *_: {})
+    assert main(words) == 2
+    assert "stage codec-image cannot be measured" in capsys.readouterr().err
+
+
+def test_a_type_for_steps_needs_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "growth", "recipe-tiny", "--bf16"]) == 2
+    assert "--bf16 belongs to --estimate" in capsys.readouterr().err

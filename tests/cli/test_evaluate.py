@@ -50,7 +50,7 @@ def test_every_option_reaches_the_runner(monkeypatch: pytest.MonkeyPatch) -> Non
         "reuse": 2,
         "batch": 6,
         "device": "cpu",
-        "data": "d",
+        "data": ["d"],
         "extractors": {"clip": "codi"},
         "results": Path("r.md"),
     }

@@ -129,6 +129,10 @@ def test_what_a_run_reads_it_does_not_remove(
     assert studio.files["000-image.png"] == made["000-image.png"]
     told = [line for line in capsys.readouterr().err.splitlines() if "removed" in line]
     assert told == ["removed what an earlier run made: 000-audio.wav"]
+    assert studio.manifest["left_over"] == ["000-image.png"]
+    assert studio("--text", "a", "--quiet") == 0  # it is known to be an earlier run's
+    assert set(studio.files) == {"000-image.png"}
+    assert studio.manifest["left_over"] == []
 
 
 @pytest.mark.parametrize("option", ["--image", "--negative-image", "--keep"])
@@ -189,6 +193,12 @@ def test_notes_progress_and_files_are_told(
         assert name in last
 
 
+def test_a_closed_stdout_is_no_error(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # what `>&-` makes of it
+    assert studio("--text", "a ball") == 0
+    assert set(studio.files) == {"000-image.png"}
+
+
 def test_quiet_says_nothing(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     assert studio("--text", "a  ball", "--quiet") == 0
     assert capsys.readouterr() == ("", "")
@@ -220,6 +230,8 @@ def test_sampling_settings_reach_the_model(studio: Studio) -> None:
         (["--text", "a", "--sampler", "dimm"], ["unknown sampler 'dimm'", "did you mean 'ddim'"]),
         (["--text", "a", "--steps", "5000"], ["steps = 5000"]),
         (["--text", "a", "--device", "tpu9"], ["device 'tpu9'"]),
+        (["--text", "a", "--device", "meta"], ["device 'meta' is not available here; use cpu"]),
+        (["--text", "a", "--device", "hpu"], ["device 'hpu' is not available here; use cpu"]),
         (["--text", "a", "--dtype", "int3"], ["dtype", "int3", "float32"]),
         (["--text", "a", "--model", "tinny"], ["unknown model 'tinny'"]),
     ],
@@ -318,27 +330,73 @@ def test_interrupted_samples_stay_and_the_manifest_says_incomplete(
 
 
 def test_interrupted_before_the_first_sample_leaves_an_earlier_run_as_it_was(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert studio("--text", "a", "--quiet") == 0
     before, manifest = studio.files, studio.manifest
     with monkeypatch.context() as context:
         stop_at(0, KeyboardInterrupt(), context)
-        assert studio("--text", "b", "--quiet") == 130
+        assert studio("--text", "b") == 130
+    line = f"incomplete: 0 of 1 samples are finished, {studio.out} is as it was"
+    assert line in capsys.readouterr().err.splitlines()
     assert studio.files == before
     assert studio.manifest == manifest
 
 
-def test_an_interrupted_run_over_a_larger_one_forgets_no_file(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_run_that_stops_over_an_earlier_one_leaves_its_finished_samples_alone(
+    error: BaseException,
+    studio: Studio,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert studio("--text", "a", "--num", "3", "--quiet") == 0
+    before = studio.files
+    (studio.out / "notes.md").write_text("mine")
     with monkeypatch.context() as context:
-        stop_at(1, KeyboardInterrupt(), context)
-        assert studio("--text", "b", "--num", "2", "--batch", "1", "--quiet") == 130
-    assert studio.manifest["left_over"] == ["001-image.png", "002-image.png"]
-    assert studio("--text", "b", "--quiet") == 0
-    assert set(studio.files) == {"000-image.png"}
+        stop_at(1, error, context)
+        code = studio("--text", "b", "--num", "2", "--batch", "1")
+    assert code == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert set(studio.files) == {"000-image.png", "notes.md"}
+    assert studio.files["000-image.png"] != before["000-image.png"]
+    table = studio.manifest
+    assert not table["complete"]
+    assert [sample["number"] for sample in table["samples"]] == [0]
+    assert table["left_over"] == []
+    told = capsys.readouterr().err
+    assert "removed what an earlier run made: 001-image.png, 002-image.png" in told
+    assert f"incomplete: 1 of 2 samples are finished, in {studio.out}" in told.splitlines()
+
+
+def test_an_earlier_run_is_whole_until_the_last_sample_is_finished(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert studio("--text", "a", "--num", "2", "--quiet") == 0
+    before, save, seen = studio.files, media.save_image, []
+
+    def looking(path: Path, item: Image.Image) -> None:
+        save(path, item)
+        seen.append({p.name: p.read_bytes() for p in studio.out.glob("*.png")})
+
+    monkeypatch.setattr(media, "save_image", looking)
+    assert studio("--text", "b", "--num", "3", "--batch", "1", "--quiet") == 0
+    assert seen == [before] * 3
+    assert set(studio.files) == {f"00{number}-image.png" for number in range(3)}
+    assert not set(studio.files.items()) & set(before.items())
+
+
+def test_samples_of_a_first_run_are_there_batch_by_batch(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, seen = media.save_image, []
+
+    def looking(path: Path, item: Image.Image) -> None:
+        save(path, item)
+        seen.append(len(list(studio.out.glob("*.png"))))
+
+    monkeypatch.setattr(media, "save_image", looking)
+    assert studio("--text", "b", "--num", "3", "--batch", "1", "--quiet") == 0
+    assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

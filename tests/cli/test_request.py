@@ -92,6 +92,25 @@ def test_kept_words_are_read_from_a_file_where_there_is_one(tmp_path: Path) -> N
     assert request("--keep", f"text={many}", "--to", "audio").keep == {"text": many}
 
 
+@pytest.mark.parametrize("words", ["nosuch.txt", "my/notes", "notes.markdown"])
+def test_a_kept_file_that_is_not_there_is_no_words(words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        request("--keep", f"text={words}", "--to", "audio")
+    assert f"--keep text={words}: no such file" in str(error.value)
+    assert str(error.value).endswith(f'put a space behind them: --keep "text={words} "')
+    assert request("--keep", f"text={words} ", "--to", "audio").keep == {"text": f"{words} "}
+
+
+@pytest.mark.parametrize("words", ["ball", "2.5", "stop.", "a ball in my/notes.txt"])
+def test_kept_words_that_look_like_no_file_are_words(words: str) -> None:
+    assert request("--keep", f"text={words}", "--to", "audio").keep == {"text": words}
+
+
+def test_weights_may_be_larger_together_than_any_number() -> None:
+    asked = request(*X, *X, "--to", "image", "--weights", "1e308", "1e308")
+    assert asked.weights == (1.0, 1.0)
+
+
 def test_a_registered_modality_has_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = Modality("depth", "a map of distances", "png", "codi.modalities.image:ImageMedia")
     known = dict.fromkeys(names())

@@ -105,13 +105,15 @@ def test_off_a_terminal_progress_is_told_in_lines(capsys: pytest.CaptureFixture[
     with Display() as display:
         shown = ShownStages(display, every_s=0.0)
         for step in shown.steps(dataclasses.replace(STAGE, steps=4), range(1, 4)):
-            shown.report({"loss/words": step / 8})
+            norms = {"gradient": 2.5, "gradient/a": 2.5, "update/a": 3.0, "update/b": 4.0}
+            shown.report({"loss/words": step / 8, **norms})
     lines = [
         line.rsplit(", ", 2) for line in capsys.readouterr().err.splitlines() if "step" in line
     ]
     assert [line[0] for line in lines] == ["words: step 2 of 4", "words: step 3 of 4"]
     assert [line[1].endswith(" left") for line in lines] == [True, True]
-    assert [line[2] for line in lines] == ["words 0.125", "words 0.25"]
+    told = "gradient 2.5 moved 5"
+    assert [line[2] for line in lines] == [f"words 0.125 {told}", f"words 0.25 {told}"]
 
 
 RECIPES = sorted(path.stem for path in PRESETS.glob("recipe-*.toml"))

@@ -40,6 +40,17 @@ def test_pixels_shrink_by_the_factor(patch: int, multipliers: tuple[int, ...]) -
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_the_networks_may_have_other_channels_than_the_latent() -> None:
+    codec = _codec(inner_channels=3, quant_convolutions=True)
+    x = torch.randn(1, 3, 1, 8, 8)
+    z = codec.encode(x)
+    assert z.shape == (1, 2, 1, 4, 4)
+    assert codec.decode(z).shape == x.shape
+    with pytest.raises(ConfigError, match="inner_channels = 3 needs quant_convolutions"):
+        _codec(inner_channels=3)
+
+
 def test_a_clip_is_its_frames() -> None:
     codec, clip = awake(_codec()), torch.randn(2, 3, 5, 16, 16)
     frame = clip[:, :, 2:3]

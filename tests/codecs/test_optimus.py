@@ -62,6 +62,16 @@ def test_what_is_written_is_the_likeliest_by_the_scores_of_all() -> None:
         assert set(row[end + 1 :]) <= {codec.pad}
 
 
+@torch.no_grad()
+def test_the_halves_may_have_sizes_of_their_own() -> None:
+    codec, raw = _codec(writing="greedy", decoder_width=24, decoder_heads=3), torch.randn(3, 6)
+    assert codec.decoder.tokens.weight.shape == (40, 24)
+    assert codec.decoder.layers[0].heads == 3
+    assert codec.encoder.tokens.weight.shape[1] == 16
+    ids = codec.write(raw)
+    assert torch.equal(codec.logits(raw, ids).argmax(-1)[:, 0], ids[:, 1])
+
+
 @pytest.mark.parametrize("writing", ["greedy", "multinomial"])
 @torch.no_grad()
 def test_a_sentence_does_not_depend_on_its_batch(writing: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.nn.functional import conv1d, leaky_relu
 
 from codi.codecs.vocoder import VocoderConfig, spectral_loss
+from codi.config import ConfigError
 
 PAPER = VocoderConfig(bins=8, channels=64, upsample=(5, 4, 2, 2, 2))
 FOURIER = VocoderConfig(
@@ -35,6 +39,49 @@ def test_an_odd_excess_hangs_over_where_asked() -> None:
         bins=4, channels=8, upsample=(5, 2), upsample_kernels=(16, 4), overhang=True
     )
     assert config.build()(torch.randn(1, 1, 12, 4)).shape == (1, (12 * 5 + 1) * 2)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@torch.no_grad()
+def test_the_residual_blocks_are_those_of_hifi_gan(paired: bool) -> None:
+    """Its two kinds (Kong et al. 2020, A.1, and its code), each kernel with its own dilations."""
+    dilations = ((1, 3), (2,))
+    config = VocoderConfig(
+        bins=4,
+        channels=8,
+        upsample=(2,),
+        upsample_kernels=(4,),
+        kernels=(3, 5),
+        dilations=dilations,
+        paired=paired,
+    )
+    blocks: Any = config.build().blocks[0]
+    x = torch.randn(1, 4, 30)
+    for block, kernel, own in zip(blocks, config.kernels, dilations, strict=True):
+        expected = x
+        for i, dilation in enumerate(own):
+            first = block.dilated[i]
+            hidden = conv1d(
+                leaky_relu(expected, 0.1),
+                first.weight,
+                first.bias,
+                padding=dilation * (kernel - 1) // 2,
+                dilation=dilation,
+            )
+            if paired:
+                second = block.plain[i]
+                hidden = conv1d(
+                    leaky_relu(hidden, 0.1), second.weight, second.bias, padding=kernel // 2
+                )
+            expected = expected + hidden
+        torch.testing.assert_close(block(x), expected)
+        assert len(block.plain) == paired * len(own)
+
+
+@pytest.mark.parametrize("dilations", [((1, 3), (1, 3)), ((1,), 3, (5,))])
+def test_dilations_of_other_kernels_are_refused(dilations: tuple[object, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"dilations = .*one list for each of the 3 kernels"):
+        VocoderConfig(dilations=dilations)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from codi.convert.check_encoders import CHECKS
+from codi.config import ConfigError
+from codi.convert.check_encoders import CHECKS, clip_text_config, clip_vision_config
 from codi.convert.golden import Golden
 from codi.convert.verifying import verify
 from tests.released import GOLDENS, needs_goldens
@@ -53,6 +54,53 @@ def test_one_tower_of_clip_is_checked_alone(without: tuple[str, ...], made: set[
     lines = list(verify(golden, CHECKS))
     assert {line.tensor for line in lines if line.verdict == "pass"} == made
     assert {line.verdict for line in lines} == {"pass", "not checked"}
+
+
+@needs_goldens
+def test_the_activation_of_clip_is_the_one_that_is_told() -> None:
+    golden = Golden(GOLDENS / "j_clip.json")
+    assert _verdicts(golden) == {"pass"}
+    for about in (golden.about, golden.about["text_config"]):  # of both towers, or of one
+        about["hidden_act"] = "gelu"
+        assert clip_text_config(golden.about).activation == "gelu"
+        assert clip_vision_config(golden.about).activation == "gelu"
+        assert "fail" in _verdicts(golden)
+    golden.about["text_config"]["hidden_act"] = "quick_gelu"
+    assert clip_text_config(golden.about).activation == "quick_gelu"
+    golden.about["hidden_act"] = "relu"
+    with pytest.raises(ConfigError, match="hidden_act = 'relu'; CLIP here has quick_gelu or gelu"):
+        clip_vision_config(golden.about)
+
+
+def _verdicts(golden: Golden) -> set[str]:
+    return {line.verdict for line in verify(golden, CHECKS)}
+
+
+@needs_goldens
+def test_the_stations_of_clap_say_how_much_of_them_is_kept() -> None:
+    golden = Golden(GOLDENS / "j2_clap_audio.json")
+    tensors, resampled = golden.tensors, "resampled48k_first4000"
+    tensors["resampled48k_first1500"] = tensors.pop(resampled)[:, :1500]
+    tensors["logmel_first32frames"] = tensors["logmel_first64frames"][:, :, :32]
+    golden.about["tensors"] = {}
+    assert _verdicts(golden) == {"pass"}
+    tensors["logmel"] = tensors["logmel_first64frames"]  # whole, by its name
+    lines = {line.tensor: line for line in verify(golden, CHECKS)}
+    assert "shape" in lines["logmel"].note
+
+
+@needs_goldens
+def test_the_sounds_of_clap_say_their_rate() -> None:
+    golden = Golden(GOLDENS / "j2_clap_audio.json")
+    golden.tensors["wav8k"] = golden.tensors.pop("wav16k")
+    (check,) = [check for check in CHECKS if check.recognises(golden.about)]
+    slower = check.run(golden)["resampled48k_first4000"]
+    assert isinstance(slower, torch.Tensor)
+    expected = golden.expected("resampled48k_first4000")
+    assert not torch.allclose(slower, expected, atol=1e-2)
+    del golden.tensors["wav8k"]
+    with pytest.raises(ConfigError, match="has no waveforms; name them by their rate"):
+        check.run(golden)
 
 
 @pytest.mark.parametrize("about", [{}, {"config": {}}, {"text_config": {}}])

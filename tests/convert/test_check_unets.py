@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from codi.config import ConfigError
-from codi.convert.check_unets import CHECKS, diffuser_config, environment_config
+from codi.convert.check_unets import (
+    CHECKS,
+    diffuser_config,
+    environment_config,
+    filled_diffuser,
+    stated_config,
+)
 from codi.convert.golden import Check, Golden
+from codi.convert.verifying import verify
 from tests.released import GOLDENS, needs_goldens
 
 COVERED = {
@@ -22,8 +30,6 @@ COVERED = {
     "e_joint_video_audio",
     "e2_joint_image_text_audio",
     "e3_joint_paper_wiring",
-    "i_ddim10_cfg_image",
-    "i2_schedule",
 }
 
 
@@ -107,3 +113,87 @@ def test_the_released_defaults_hold_where_a_golden_is_silent() -> None:
 def test_a_text_diffuser_has_as_many_positions_on_every_level() -> None:
     with pytest.raises(ConfigError, match="equally many positions"):
         diffuser_config(BASE | {"second_dim": [4, 2]})
+
+
+# --- other names, sizes and switches ---
+
+
+def _verdicts(golden: Golden) -> dict[str, str]:
+    return {line.tensor: line.verdict for line in verify(golden, CHECKS)}
+
+
+def _copy(folder: Path, *names: str) -> Golden:
+    """Copy goldens to a folder, and return the first."""
+    for name in names:
+        for path in GOLDENS.glob(f"{name}.*"):
+            shutil.copyfile(path, folder / path.name)
+    return Golden(folder / f"{names[0]}.json")
+
+
+@needs_goldens
+@pytest.mark.parametrize("wiring", ["official", "unaliased"])
+def test_an_output_of_a_step_may_say_nothing_of_its_wiring(wiring: str, tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "a_image_unet_step")
+    golden.about["tensors"] = {"x": [], "t": [], "context": [], "out": []}
+    golden.tensors["out"] = golden.tensors[f"out_{wiring}"]
+    del golden.tensors["out_official"], golden.tensors["out_unaliased"]
+    assert _verdicts(golden) == {"out": "pass"}
+    golden.tensors["out"] = golden.tensors["out"] + 0.01
+    assert _verdicts(golden) == {"out": "fail"}
+
+
+@needs_goldens
+@pytest.mark.parametrize("cls", ["UNetModel0D_MultiDim", ""])
+def test_a_text_diffuser_has_the_released_positions_where_none_are_told(
+    cls: str, tmp_path: Path
+) -> None:
+    golden = _copy(tmp_path, "d_text_unet_step")
+    for key in [key for key in golden.about["config"] if key.startswith("second_dim")]:
+        del golden.about["config"][key]
+    golden.about["cls"] = cls  # its latents are vectors, which says the same
+    assert set(_verdicts(golden).values()) == {"pass"}
+
+
+@needs_goldens
+def test_a_temporal_block_has_the_sizes_of_its_weights(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "b2_temporal_block")
+    golden.about["config"] = {"dim": 32}
+    assert set(_verdicts(golden).values()) == {"pass"}
+
+
+@needs_goldens
+def test_wirings_are_known_without_those_of_the_paper(tmp_path: Path) -> None:
+    base = ("e_joint_video_audio", "e_joint_weights_image")
+    golden = _copy(tmp_path, "e3_joint_paper_wiring", *base)
+    for name in [name for name in golden.tensors if "swapped" in name]:
+        del golden.tensors[name]
+    golden.about["tensors"] = list(golden.tensors)
+    assert _verdicts(golden) == dict.fromkeys(golden.tensors, "pass")
+    assert len(golden.tensors) == 2
+
+
+@needs_goldens
+def test_the_weights_of_a_step_may_lie_elsewhere(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "b_video_unet_step", "a_image_unet_step")
+    for name in [name for name in golden.tensors if name.startswith("w.")]:
+        del golden.tensors[name]
+    assert set(_verdicts(golden).values()) == {"pass"}  # "same weights as golden a"
+    golden.about["what"] = "video UNet step"
+    [line] = verify(golden, CHECKS)
+    assert "names no file with weights w.*" in line.note
+
+
+@needs_goldens
+@torch.no_grad()
+def test_a_clip_of_one_frame_is_a_clip_and_no_picture() -> None:
+    """The released code tells them by the number of axes: a clip always meets its blocks."""
+    golden = Golden(GOLDENS / "b_video_unet_step.json")
+    picture, t, context = golden["x"][:, :, 0], golden["t"] + 1, golden["context"]
+    made = {}
+    for name, latent in {"picture": picture, "clip": picture[:, :, None]}.items():
+        config = diffuser_config(stated_config(golden.about["config"], latent))
+        diffuser = filled_diffuser(golden, config, golden.weights())
+        made[name] = diffuser(picture[:, :, None], t, context)
+        longer = diffuser(golden["x"], t, context)
+        torch.testing.assert_close(longer, golden["out_official"], atol=1e-4, rtol=0)
+    assert (made["clip"] - made["picture"]).abs().max() > 0.1

@@ -36,7 +36,7 @@ def _with(folder: Path, to: Path, **tables: dict[str, Any]) -> Path:
     (to / "model.safetensors").symlink_to(folder / "model.safetensors")
     files = {"config": json.loads((folder / "config.json").read_text())}
     for name, table in tables.items():
-        if name.startswith("preprocessor"):
+        if name.startswith(("preprocessor", "processor")):
             files[name] = table
         else:
             files["config"][name] = files["config"][name] | table
@@ -225,6 +225,36 @@ def test_pictures_are_prepared_as_the_file_beside_the_weights_says(
     one = _with(folder, tmp_path / "one", preprocessor_config={"image_std": 0.5})
     config = prepare([str(one)], tmp_path / "to").plan.parts["encoders.vision"].config
     assert config.pixel_deviation == (0.5, 0.5, 0.5)
+
+
+def test_the_library_also_says_it_in_the_file_of_a_whole_processor(
+    folder: Path, tmp_path: Path
+) -> None:
+    told = {"image_processor": HALF | {"size": {"shortest_edge": 8}}, "processor_class": "Any"}
+    source = _with(folder, tmp_path / "source", processor_config=told)
+    config = prepare([str(source)], tmp_path / "to").plan.parts["encoders.vision"].config
+    assert config.pixel_deviation == (0.25, 0.5, 0.5)
+    mute = _with(folder, tmp_path / "mute", processor_config={"processor_class": "Any"})
+    assert prepare([str(mute)], tmp_path / "to").plan.parts["encoders.vision"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"size": {"shortest_edge": 9}}, r"size = \{'shortest_edge': 9\} \(in preprocessor_config"),
+        ({"size": {"height": 8, "width": 8}}, "scales the shorter edge to 8"),
+        ({"crop_size": 6}, "crop_size = 6"),
+        ({"do_center_crop": False}, "remove do_center_crop there if the difference is meant"),
+    ],
+)
+def test_pictures_that_are_cut_otherwise_are_refused(
+    own: bool, table: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    convert(prepare([str(folder)], tmp_path / "model"))
+    other = _with(folder, tmp_path / "other", preprocessor_config=table)
+    with pytest.raises(ConfigError, match=message):
+        prepare([str(other)], tmp_path / "to", model=None if own else str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("own", [True, False])

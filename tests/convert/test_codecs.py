@@ -31,8 +31,9 @@ from codi.convert.codecs import (
     optimus_decoder,
     optimus_encoder,
     vocoder,
+    vocoder_config,
 )
-from codi.convert.rules import Table
+from codi.convert.rules import SAME, Table
 from tests.released import LAYOUT, needs_goldens
 
 IMAGE = AutoencoderKLConfig(
@@ -69,6 +70,7 @@ PLAIN = replace(SMALL, middle_attention=False, quant_convolutions=False)
 SMALL_VOCODER = VocoderConfig(
     bins=4, channels=16, upsample=(5, 2), upsample_kernels=(16, 4), overhang=True
 )
+UNPAIRED = replace(SMALL_VOCODER, paired=False, dilations=((1, 2), (2, 6), (3, 12)))
 SMALL_AUDIO = replace(
     AUDIO,
     autoencoder=replace(SMALL, in_channels=1, latent_channels=8),
@@ -163,6 +165,7 @@ def test_the_counts_are_the_releases(
         (SMALL_AUDIO, mel_codec_autoencoder(SMALL_AUDIO)),
         (SMALL_AUDIO, mel_codec_vocoder(SMALL_AUDIO)),
         (SMALL_VOCODER, vocoder(SMALL_VOCODER)),
+        (UNPAIRED, vocoder(UNPAIRED)),
         (TEXT, optimus(TEXT)),
         (TEXT, optimus_encoder(TEXT)),
         (TEXT, optimus_decoder(TEXT)),
@@ -180,6 +183,12 @@ def test_exporting_undoes_converting(config: Any, table: Table) -> None:
         assert table.ours(foreign) == (name, layout)
         assert table.why_unused(foreign) is None
     assert len(foreign_names) > 10
+
+
+def test_the_second_kind_of_residual_block_has_one_list_of_convolutions() -> None:
+    table = vocoder(UNPAIRED)
+    assert table.foreign("blocks.1.2.dilated.0.weight") == ("resblocks.5.convs.0.weight", SAME)
+    assert table.foreign("blocks.1.2.plain.0.weight") is None
 
 
 def test_the_halves_of_optimus_are_the_whole() -> None:
@@ -233,10 +242,12 @@ def test_the_autoencoder_is_diffusers(channels: int) -> None:
     torch.testing.assert_close(decoded, theirs.decode(z).sample, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dilations", [(1, 3, 5), ((1,), (1, 3), (2, 6))])
 @torch.no_grad()
-def test_the_vocoder_is_transformers() -> None:
+def test_the_vocoder_is_transformers(dilations: Any) -> None:
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
-    c = SMALL_VOCODER
+    c = replace(SMALL_VOCODER, dilations=dilations)
+    audio = replace(SMALL_AUDIO, vocoder=c)
     theirs = transformers.SpeechT5HifiGan(
         transformers.SpeechT5HifiGanConfig(
             model_in_dim=c.bins,
@@ -244,12 +255,12 @@ def test_the_vocoder_is_transformers() -> None:
             upsample_rates=list(c.upsample),
             upsample_kernel_sizes=list(c.upsample_kernels),
             resblock_kernel_sizes=list(c.kernels),
-            resblock_dilation_sizes=[list(c.dilations)] * len(c.kernels),
+            resblock_dilation_sizes=vocoder_config(c)["resblock_dilation_sizes"],
             normalize_before=False,
         )
     ).eval()
-    codec = SMALL_AUDIO.build().eval()
-    table = mel_codec_vocoder(SMALL_AUDIO)
+    codec = audio.build().eval()
+    table = mel_codec_vocoder(audio)
     ours = nn.ModuleDict({"vocoder": codec.vocoder})
     _copied(theirs, ours, [table])
     mel = torch.randn(2, 9, c.bins)

@@ -31,8 +31,42 @@ def test_it_is_read_when_asked_for(golden: Golden) -> None:
     assert golden["out"].shape == (2,)
     assert golden.weights("n.")["a"].dtype == torch.float32
     assert golden.beside("y").path.name == "y.json"
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):  # run in one, compared in its own
+        golden.tensors["in"] = torch.ones(1, dtype=dtype)
+        assert (golden["in"].dtype, golden.expected("in").dtype) == (torch.float32, dtype)
+    golden.tensors["in"] = torch.ones(1, dtype=torch.int32)
+    assert golden["in"].dtype == torch.int32
+    del golden.tensors["in"]
     with pytest.raises(ConfigError, match=r"x\.safetensors: no tensor 'in'"):
         golden["in"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"what": "a step, weights in x.safetensors"},
+        {"what": "a step", "weights": "x"},
+        {"what": "same weights as golden x"},
+    ],
+)
+def test_weights_may_lie_in_a_golden_that_the_text_names(
+    said: dict[str, str], golden: Golden
+) -> None:
+    path = golden.path.with_name("y.json")
+    path.write_text(json.dumps(said))
+    assert Golden(path).weights("n.")["a"].tolist() == [1.0, 1.0]
+    for other in ("next", "x_of_another"):
+        path.write_text(json.dumps({"what": f"weights in {other}"}))
+        with pytest.raises(ConfigError, match=r"y\.json: names no file with weights w\.n\.\*"):
+            Golden(path).weights("n.")
+
+
+def test_a_golden_is_named_by_its_letter_too_but_by_its_name_first(tmp_path: Path) -> None:
+    for name in ("a_step", "a_step_wide", "b"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    (tmp_path / "c.json").write_text(json.dumps({"what": "like b and golden a"}))
+    found = [other.name for other in Golden(tmp_path / "c.json").named()]
+    assert found == ["b", "a_step_wide", "a_step"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\xff"])
@@ -70,3 +104,9 @@ def test_weights_of_another_form_are_an_error(
     tensors = {name: torch.zeros(size) for name, size in weights.items()}
     with pytest.raises(ConfigError, match=rf"x\.json: .*{message}"):
         golden.filled(nn.Linear(1, 1), TABLE, tensors)
+
+
+def test_only_the_first_of_many_lacking_weights_are_named(golden: Golden) -> None:
+    part = nn.Sequential(*(nn.Linear(1, 1) for _ in range(9)))
+    with pytest.raises(ConfigError, match=r"no weight for (\S+, ){4}\S+ and 13 more$"):
+        golden.filled(part, Table(()), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from codi.convert import converting, layouts
 from codi.convert.golden import Golden
 from codi.convert.planning import Plan, default_preset, make_plan, recognised
 from codi.convert.reading import Checkpoint, Stored
+from codi.convert.sources import ForeignLayout
 from codi.convert.verifying import goldens_of
 from tests.released import GOLDENS, LAYOUT, needs_goldens
 
@@ -153,6 +155,120 @@ def test_the_released_codi_says_which_tokenizers_are_absent_and_where_to_put_the
     assert not again.wanting
     assert list(again.fetched) == ["bert-base-cased"]
     assert again.plan.model.codecs["text"]["decoder_tokenizer"] == "./gpt2"
+
+
+# --- the same parts in other files ---
+
+
+def _placed(name: str, found: dict[str, Stored]) -> Checkpoint:
+    return Checkpoint(Path(name), found)
+
+
+def _versatile() -> dict[str, Stored]:
+    """Return Versatile Diffusion's text diffuser, which is CoDi's without what joins streams."""
+    released = _checkpoint("CoDi_text_diffuser").stored
+    return {name: stored for name, stored in released.items() if "connecters" not in name}
+
+
+def _parts(plan: Plan) -> set[str]:
+    return {part.part for part in plan.parts.values() if part.drawn}
+
+
+@needs_layout
+def test_versatile_diffusion_is_known_with_and_without_what_lies_beside_its_text() -> None:
+    encoders = _checkpoint("CoDi_encoders").stored
+    image = {
+        name.replace("unet_text", "unet_image"): Stored((1,), torch.float32, _unread)
+        for name in _versatile()
+    }
+    beside = {
+        name: stored
+        for name, stored in encoders.items()
+        if name.startswith(("autokl.", "optimus.", "clip.")) and "temporal" not in name
+    }
+    scale = {"clip.model.logit_scale": encoders["clip.model.logit_scale"]}
+    for more, parts in (
+        ({}, {"diffusers.text"}),
+        (image, {"diffusers.text"}),
+        (image | scale, {"diffusers.text"}),
+        (
+            image | beside,
+            {"diffusers.text", "codecs.image", "codecs.text", "encoders.text", "encoders.vision"},
+        ),
+    ):
+        [source] = recognised([_placed("vd.pth", _versatile() | more)], layouts.LAYOUTS)
+        assert source.layout is layouts.VERSATILE
+        plan = make_plan([source], load_config("release"))
+        assert _parts(plan) == parts
+        assert all(source.unused.values())
+        assert all("image diffuser" in source.unused[name] for name in more if "unet_image" in name)
+
+
+@needs_layout
+def test_the_released_codi_is_told_from_versatile_diffusion() -> None:
+    encoders = _checkpoint("CoDi_encoders").stored
+    for starts in (("clip.",), ("autokl.", "optimus."), ("optimus.", "clip.")):
+        some = {name: stored for name, stored in encoders.items() if name.startswith(starts)}
+        [source] = recognised([_placed("some.pth", some)], layouts.LAYOUTS)
+        assert source.layout is layouts.RELEASED
+
+
+@needs_layout
+def test_optimus_is_known_whole_and_by_halves() -> None:
+    whole = {
+        name.removeprefix("optimus."): stored
+        for name, stored in _checkpoint("CoDi_encoders").stored.items()
+        if name.startswith("optimus.")
+    }
+    halves = {
+        half: _placed(
+            f"{half}.bin",
+            {n.removeprefix(f"{half}."): s for n, s in whole.items() if n.startswith(half)},
+        )
+        for half in ("encoder", "decoder")
+    }
+    config = load_config("release")
+    for files in ([_placed("whole.pth", whole)], list(halves.values())):
+        plan = make_plan(recognised(files, layouts.LAYOUTS), config)
+        assert _parts(plan) == {"codecs.text"}
+    for half, other in (("encoder", "decoder"), ("decoder", "encoder")):
+        message = rf"{half}\.bin\), which {other}/pytorch_model of OPTIMUS in two files holds: give"
+        with pytest.raises(ConfigError, match=message):
+            make_plan(recognised([halves[half]], layouts.LAYOUTS), config)
+    cut = dict(halves["encoder"].stored)
+    del cut["pooler.dense.bias"]
+    with pytest.raises(
+        ConfigError, match=r"lacks encoder.pooler.bias \(in cut.bin, decoder.bin\);"
+    ):
+        make_plan(recognised([_placed("cut.bin", cut), halves["decoder"]], layouts.LAYOUTS), config)
+
+
+@pytest.mark.parametrize(
+    ("layout", "part", "switch"),
+    [
+        (layouts.SD_DIFFUSERS, "codecs.image", {"inner_channels": 3}),
+        (layouts.AUDIOLDM_DIFFUSERS, "codecs.audio", {"vocoder.paired": False}),
+        (layouts.AUDIOLDM_DIFFUSERS, "codecs.audio", {"autoencoder.inner_channels": 3}),
+    ],
+)
+def test_what_a_library_cannot_compute_has_no_place_in_its_folders(
+    layout: ForeignLayout, part: str, switch: dict[str, object]
+) -> None:
+    model = load_config(layout.preset)
+    role, name = part.split(".", 1)
+    tables = copy.deepcopy(getattr(model, role))
+    for key, value in switch.items():
+        *above, last = key.split(".")
+        table = tables[name]
+        for step in above:
+            table = table[step]
+        table[last] = value
+    changed = replace(model, **{role: tables})
+    known, left = (
+        {module.file for module in layout.modules if part in module.parts(m)}
+        for m in (model, changed)
+    )
+    assert len(left) == len(known) - 1
 
 
 @needs_layout

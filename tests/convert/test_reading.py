@@ -123,6 +123,20 @@ def test_a_malicious_file_runs_nothing(zipped: bool, tmp_path: Path) -> None:
     assert ran.exists()
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_that_is_no_checkpoint_is_refused_in_one_line(
+    protocol: int, tmp_path: Path
+) -> None:
+    ran, file = tmp_path / "ran", tmp_path / "x.pth"
+    file.write_bytes(pickle.dumps(_Malicious(ran), protocol))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(ConfigError, match="refused"):
+            open_checkpoint(file)
+    assert not warned  # torch speaks of protocols other than 2
+    assert not ran.exists()
+
+
 def test_objects_of_training_libraries_are_read_as_nothing(tmp_path: Path) -> None:
     module = type(pickle)("pytorch_lightning")
     module.Callback = type("Callback", (), {"__module__": "pytorch_lightning"})  # type: ignore[attr-defined]

@@ -140,13 +140,13 @@ def test_the_schedule_has_the_buffers_of_latent_diffusion() -> None:
     assert {name: tuple(x.shape) for name, x in buffers.items()} == _published(
         "ddpm_schedule_buffers"
     )
-    assert all(x.dtype == torch.float32 and x.isfinite().all() for x in buffers.values())
+    assert all(x.dtype == torch.float64 and x.isfinite().all() for x in buffers.values())
 
 
 def test_the_buffers_make_the_posterior() -> None:
     """Ho et al. 2020, Eq. 6 and 7: data and noise that agree are a fixed point of the mean."""
     b = schedule_buffers(NoiseSchedule.build())
-    z0, t = torch.tensor(1.5), 500
+    z0, t = torch.tensor(1.5, dtype=torch.float64), 500
     z_t = b["sqrt_alphas_cumprod"][t] * z0
     mean = b["posterior_mean_coef1"][t] * z0 + b["posterior_mean_coef2"][t] * z_t
     torch.testing.assert_close(mean, b["alphas_cumprod_prev"][t].sqrt() * z0)

@@ -48,11 +48,15 @@ def test_what_is_met_passes_and_what_is_off_fails(tmp_path: Path) -> None:
     assert line.exit_code == 1
 
 
-@pytest.mark.parametrize("more", ["out_more", "buffer"])
-def test_a_tensor_that_no_check_makes_or_reads_fails(more: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "verdict", "code"), [("out_more", "unmade", 1), ("buffer", "not checked", 0)]
+)
+def test_an_output_that_no_check_makes_fails_and_other_tensors_are_told(
+    more: str, verdict: str, code: int, tmp_path: Path
+) -> None:
     g = golden(tmp_path, "a", {"factor": 2}, x=X, out=2 * X, w_layer=X, **{more: X})
-    assert verdicts(g, doubled()) == [("out", "pass"), (more, "unmade")]
-    assert max(line.exit_code for line in verify(g, [doubled()])) == 1
+    assert verdicts(g, doubled()) == [("out", "pass"), (more, verdict)]
+    assert max(line.exit_code for line in verify(g, [doubled()])) == code
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,8 @@ def test_goldens_without_a_check_are_named_unless_they_only_go_with_others(tmp_p
         "a": (golden(tmp_path, "a", {"what": "new"}, x=X), "unknown", 1),
         "b": (golden(tmp_path, "b", {}, w_layer=X), "companion", 0),
         "facts": (golden(tmp_path, "facts", {"seen": 1.0}), "companion", 0),
-        "words": (golden(tmp_path, "words", {"cases": []}), "unknown", 1),
+        "seen": (golden(tmp_path, "seen", {"max difference": 0.5}), "companion", 0),
+        "network": (golden(tmp_path, "network", {"text_config": {}}), "unknown", 1),
     }
     for g, verdict, code in cases.values():
         [line] = verify(g, [doubled()])
@@ -101,6 +106,10 @@ def test_cases_in_words_pass_or_are_not_checked_for_a_reason(tmp_path: Path) -> 
     assert (met.tensor, met.verdict, met.exit_code) == ("cases", "pass", 0)
     assert (other.tensor, other.verdict, other.exit_code) == ("others", "not checked", 0)
     assert other.note == "needs a file"
+    off = {"cases": Words(differing="'a': expected 1, got 2"), "others": Words()}
+    failed, passed = verify(g, [Check(lambda about: "cases" in about, lambda g: off)])
+    assert (failed.verdict, failed.exit_code, passed.verdict) == ("fail", 1, "pass")
+    assert failed.note == "'a': expected 1, got 2"
     [nothing] = verify(g, [Check(lambda about: "cases" in about, lambda g: {})])
     assert (nothing.verdict, nothing.exit_code) == ("unusable", 2)
 

@@ -16,12 +16,16 @@ from PIL import Image
 
 from codi import media
 from codi.config import ConfigError
+from codi.data.shards import ItemError
 from codi.data.source import (
     ShardsConfig,
     ShardSource,
     WorldConfig,
     WorldSource,
+    beside_set,
     data_root,
+    data_roots,
+    find_files,
     source_config,
 )
 from codi.data.store import open_store
@@ -236,13 +240,14 @@ def test_members_with_bare_endings_are_told_by_them(tmp_path: Path) -> None:
         ("json", b"[]", r"its record is damaged \(not a JSON object\)"),
         ("cls", b"cat", "its record is damaged"),
         ("txt", b"\xff\xfe", "its record is damaged"),
+        ("json", b'{"captions_of": 3}', "its record does not say what its media are"),
     ],
 )
 def test_a_damaged_member_is_an_error_that_names_its_item(
     tmp_path: Path, member: str, data: bytes, message: str
 ) -> None:
     _tar(tmp_path / "broken.tar", {f"a.{member}": data})
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ItemError, match=message):
         _shards(tmp_path).read(0)
 
 
@@ -334,6 +339,29 @@ def test_a_folder_of_data_that_is_not_there_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setenv("CODI_DATA", "/nowhere")
     with pytest.raises(ConfigError, match="CODI_DATA=/nowhere: there is no such folder"):
         data_root()
+
+
+def test_of_several_folders_the_first_that_has_files_gives_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CODI_DATA", raising=False)
+    assert data_roots() == ()
+    roots = tuple(tmp_path / name for name in "abc")
+    for root in roots:
+        root.mkdir()
+    for root in roots[1:]:
+        (root / "x.tar").touch()
+    assert data_roots([str(root) for root in roots]) == roots
+    assert data_roots(str(roots[0])) == roots[:1]
+    assert find_files("*.tar", roots) == [roots[1] / "x.tar"]
+    assert beside_set(roots[0]) == roots[:1]
+    monkeypatch.setenv("CODI_DATA", str(roots[2]))
+    assert data_roots() == roots[2:]
+    assert data_roots([str(roots[0])]) == roots[:1]
+    assert beside_set(roots[0]) == (roots[0], roots[2])
+    assert beside_set(roots) == roots
+    with pytest.raises(ConfigError, match=r"no shards match \*.gz below .*/a or .*/b; give the"):
+        ShardsConfig(("*.gz",)).build(CONFIG, roots[:2])
 
 
 # --- layouts of real data ---

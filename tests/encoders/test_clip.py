@@ -13,7 +13,7 @@ from PIL import Image
 
 from codi.config import ConfigError
 from codi.encoders.clip import ClipText, ClipTextConfig, ClipVision, ClipVisionConfig
-from codi.encoders.clip_temporal import TimeNorm
+from codi.encoders.clip_temporal import ClipTemporalBlock
 from tests.small import SENTENCE, awake
 
 pytest.importorskip("transformers", reason="needs codi[external]")
@@ -248,11 +248,11 @@ def test_temporal_blocks_see_clips_and_leave_pictures_alone() -> None:
 
 @torch.no_grad()
 def test_frames_of_a_clip_are_normalised_over_time() -> None:
-    norm = TimeNorm(5)
-    x = 3.0 * torch.randn(2, 7, 6, 5) + 4.0
-    assert torch.allclose(norm(x).mean(-2), torch.zeros(2, 7, 5), atol=1e-5)
-    assert torch.allclose(norm(x).var(-2, correction=0), torch.ones(2, 7, 5), atol=1e-4)
-    still = torch.randn(2, 7, 1, 5).expand(-1, -1, 6, -1)
+    norm = ClipTemporalBlock(6, heads=2).norm
+    x = 3.0 * torch.randn(2, 7, 5, 6) + 4.0
+    assert torch.allclose(norm(x).mean(-2), torch.zeros(2, 7, 6), atol=1e-5)
+    assert torch.allclose(norm(x).var(-2, correction=0), torch.ones(2, 7, 6), atol=1e-4)
+    still = torch.randn(2, 7, 1, 6).expand(-1, -1, 5, -1)
     assert torch.allclose(norm(still), torch.zeros_like(still), atol=1e-4)
 
 

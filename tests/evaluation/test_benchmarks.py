@@ -18,8 +18,10 @@ from codi.config import ConfigError
 from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.extractors.catalogue import Extractors
+from codi.evaluation.extractors.offsets import OffsetExtractor
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.embeddings import cosines
+from codi.evaluation.metrics.synchrony import desync_s
 from codi.evaluation.protocols import InputRow, Protocol, TaskRow, load_protocol
 from codi.evaluation.runner import Run, evaluate
 from codi.evaluation.scoring import Cell
@@ -228,6 +230,66 @@ def test_the_window_of_av_align_is_a_frame_of_the_models_clips(
     assert f"events within {1000 * suite.frame_s:.4g} ms" in (tmp_path / "table11.md").read_text()
 
 
+class Judge(torch.nn.Module):
+    """One whose offset depends on the clip and on its sound, so that none other will do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offsets_s", torch.arange(-3, 4) / 10.0)
+
+    def forward(self, clips: Tensor, waveforms: Tensor) -> Tensor:
+        seen = 10.0 * clips.std((1, 2, 3, 4)) + 1000.0 * waveforms.std(1)
+        return torch.nn.functional.one_hot(seen.long() % 7, 7).float()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_learned_judge_looks_at_clips_with_their_own_sounds(folder: Path, tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Judge()), str(tmp_path / "desync.pt"))
+    (tmp_path / "mine.toml").write_text(
+        'title = "Mine"\ndata = "bounce"\nsplit = "trained"\nsamples = 5\n[[tasks]]\n'
+        'inputs = []\noutputs = ["audio", "video"]\npath = "true"\n'
+        'metrics = [{ metric = "desync", extractor = "desync" }]\n'
+    )
+    given = {"desync": str(tmp_path)}
+    (cell,) = evaluate(
+        folder, str(tmp_path / "mine.toml"), out=tmp_path / "out", batch=2, extractors=given
+    )
+    assert (cell.fact, cell.better, cell.n) == ("video+audio desync", "lower", 5)
+    judge, suite = OffsetExtractor(str(tmp_path)), claim(folder, "coherence")
+    clips, sounds = (
+        [suite.medium("trained", i, name) for i in range(5)] for name in ("video", "audio")
+    )
+    pairs = zip(clips, sounds, strict=True)
+    wanted = desync_s(judge, [(c.frames, c.fps, s.samples, s.sample_rate_hz) for c, s in pairs])
+    assert cell.value == pytest.approx(wanted.mean())
+    assert len(set(wanted)) > 1
+    report = (tmp_path / "out/mine.md").read_text()
+    assert "desync: desync from" in report
+    assert "(desync) ↓" in report
+    without = tmp_path / "without"
+    with pytest.raises(ConfigError, match=r"--extractors desync=PATH, the file desync\.pt: a clas"):
+        evaluate(folder, str(tmp_path / "mine.toml"), out=without)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_parts_that_a_suite_names_stand_in_the_result(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    class Panns(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 50.0 * x[:, :6]
+
+    torch.jit.save(torch.jit.script(Panns()), str(tmp_path / "panns_cnn14.pt"))
+    given = {"panns": str(tmp_path)}
+    cells = measured(folder, "table5", data, tmp_path, extractors=given)
+    assert "inception_score" not in {cell.fact for cell in cells}  # 3 samples have no ten parts
+    settings = json.loads((tmp_path / "table5.json").read_text())["settings"]
+    assert settings["score_splits"] == {"text-to-audio inception_score": 10}
+    report = (tmp_path / "table5.md").read_text()
+    assert "text-to-audio inception_score: the mean over 10 parts of the samples." in report
+    assert "inception_score: 3 samples in 10 parts; give a sample for every part." in report
+
+
 def test_bridging_is_measured_on_true_scenes(folder: Path, tmp_path: Path) -> None:
     names = ["true-image+audio", "true-text+image"]
     cells = evaluate(folder, "bridging", samples=12, out=tmp_path, tasks=names, batch=6)
@@ -276,6 +338,16 @@ def test_claims_are_measured_on_held_out_scenes_too(folder: Path, tmp_path: Path
         Cell("1text+0other-image-to-image", "image", "x", s, 1.0, 1, 0.5, None) for s in splits
     ]
     assert "image-to-image, held-out" in (suite.plot(found) or "")
+
+
+def test_clips_are_as_consistent_as_their_frames_are_alike(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    cells = measured(folder, "temporal", data, tmp_path, samples=2)
+    found = {c.task: c for c in cells if c.fact == "frame_consistency"}
+    assert list(found) == ["true-video", "codec-video", "text-to-video"]
+    assert all(c.extractor == "codi_frames" and c.value is not None for c in found.values())
+    assert "text-to-video" in {c.task for c in cells if c.fact == "tempo"}
 
 
 def test_claims_draw_what_they_name(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from codi.evaluation.comparing import METRICS, Number
 from codi.evaluation.metrics import java
+from codi.evaluation.metrics.classes import inception_score
 from codi.evaluation.statistics import wilson_interval
 
 
@@ -20,10 +21,12 @@ class Known:
     n: int = 1
     programs: Path | None = None
     frame_s: float = 0.1
+    splits: int | None = None
     held: dict[str, np.ndarray] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     people: list[list[str]] = field(default_factory=list)
     when: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
+    alone: Known | None = None
 
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
         return self.held[f"true {modality}" if true else modality]
@@ -38,7 +41,7 @@ class Known:
         return self.when[modality]
 
     def apart(self) -> Known:
-        return self
+        return self.alone or self
 
 
 def measured(name: str, found: Known, *of: str) -> Number:
@@ -72,6 +75,47 @@ def test_shares_that_are_all_the_same_are_not_certain() -> None:
     for name in ("bleu_4", "rouge_l", "meteor_stem"):
         assert measured(name, words, "text").ci95 == wilson_interval(0, 2)
     assert (measured("cider_d", words, "text").ci95 or (0.0, 0.0))[1] > 1.0
+
+
+def test_a_score_is_the_mean_over_as_many_parts_as_a_row_names() -> None:
+    scores = 3.0 * drawn(20, 5)
+    whole, halves = (
+        measured("inception_score", Known(20, splits=splits, held={"audio": scores}), "audio")
+        for splits in (None, 2)
+    )
+    assert whole.value == pytest.approx(inception_score(scores))
+    parts = [inception_score(scores[:10]), inception_score(scores[10:])]
+    assert halves.value == pytest.approx(np.mean(parts))
+    assert halves.value < whole.value
+    with pytest.raises(ValueError, match="20 samples in 30 parts"):
+        measured("inception_score", Known(20, splits=30, held={"audio": scores}), "audio")
+
+
+def test_a_gain_in_synchrony_is_paired() -> None:
+    when = [(0.2, 0.8), (0.5,), (0.3,)]
+    alone = Known(3, when={"audio": [(0.2, 0.8), (0.9,), (0.3,)], "video": when})
+    together = Known(3, when={"audio": when, "video": when}, alone=alone)
+    assert measured("av_align_gain", together).value == pytest.approx(1 / 3)
+    assert measured("av_align_gain", alone).value == 0.0
+
+
+def test_frames_that_stay_are_consistent_and_frames_that_turn_are_not() -> None:
+    angle = np.linspace(0.0, 2.0, 5)[:, None]
+    turning = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    still = np.repeat(turning[:1], 5, axis=0)
+    held = {"video": np.stack([still, 3.0 * turning])}  # lengths do not matter
+    found = measured("frame_consistency", Known(2, held=held), "video")
+    assert found.value == pytest.approx((1.0 + np.cos(0.5)) / 2)
+    with pytest.raises(ValueError, match="extractor of the frames of clips"):
+        measured("frame_consistency", Known(2, held={"video": drawn(2, 4)}), "video")
+
+
+def test_desync_is_how_far_the_likeliest_offset_is_from_none() -> None:
+    held = {"video": np.array([[0.2], [-0.4], [0.0]])}
+    found = measured("desync", Known(3, held=held), "video", "audio")
+    assert found.value == pytest.approx(0.2)
+    assert found.ci95 is not None
+    assert METRICS["desync"].better == "lower"
 
 
 @pytest.mark.parametrize(("frame_s", "value"), [(1 / 8, 1.0), (1 / 25, 0.0)])

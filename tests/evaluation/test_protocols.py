@@ -10,7 +10,7 @@ import pytest
 from codi.config import ConfigError, build
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.comparing import METRICS
-from codi.evaluation.extractors.catalogue import EXTRACTORS, OWN
+from codi.evaluation.extractors.catalogue import EXTRACTORS, OWNS
 from codi.evaluation.items import WORLD
 from codi.evaluation.protocols import (
     InputRow,
@@ -44,7 +44,7 @@ PRINTED = {
 
 
 def test_every_table_is_a_suite() -> None:
-    claims = ["bridging", "coherence", "conditions", "unseen", "weights"]
+    claims = ["bridging", "coherence", "conditions", "temporal", "unseen", "weights"]
     assert sorted(protocol_names()) == sorted([*PRINTED, *claims])
     assert set(protocol_names()) < set(SUITES)
 
@@ -54,7 +54,7 @@ def test_claims_on_the_bounce_world_need_no_data() -> None:
         protocol = load_protocol(name)
         rows = [row for task in protocol.tasks for row in task.metrics]
         assert protocol.data == WORLD
-        assert {row.extractor for row in rows} <= {OWN, ""}
+        assert {row.extractor for row in rows} <= {*OWNS, ""}
         assert all(row.metric in METRICS for row in rows)
         assert all(measure in MEASURES for task in protocol.tasks for measure in task.measures)
         assert len({task.task.name for task in protocol.tasks}) == len(protocol.tasks)
@@ -69,13 +69,18 @@ def test_tables_hold_what_the_paper_prints(name: str) -> None:
     for row in rows:
         metric = METRICS[row.metric]
         assert bool(metric.kinds) == bool(row.extractor)
-        assert row.extractor in ("", OWN, *EXTRACTORS)
+        assert row.extractor in ("", *OWNS, *EXTRACTORS)
     assert len({task.task.name for task in protocol.tasks}) == len(protocol.tasks)
     assert (protocol.sampling.sampler, protocol.sampling.steps, protocol.sampling.eta) == (
         "ddim",
         50,
         1.0,
     )
+
+
+def test_table_5_cuts_its_samples_as_audioldms_evaluation_does() -> None:
+    rows = [row for task in load_protocol("table5").tasks for row in task.metrics]
+    assert {row.metric: row.splits for row in rows if row.splits} == {"inception_score": 10}
 
 
 @pytest.mark.parametrize("name", ["table11", "coherence", "unseen"])
@@ -109,6 +114,8 @@ def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message
     [
         (lambda: MetricRow("kidd", "codi"), "did you mean 'kid'"),
         (lambda: MetricRow("bleu_4", "clip"), "bleu_4 reads no extractor"),
+        (lambda: MetricRow("fid", "inception", splits=10), "fid is no mean over parts; leave out"),
+        (lambda: MetricRow("inception_score", "c3d", splits=0), "splits is 0; give 1 or more"),
         (lambda: MetricRow("sim", "codi", ("image", "txt")), "did you mean 'text'"),
         (lambda: InputRow("image", tells=("colour",)), "of written prompts, not of image"),
         (lambda: InputRow("text", shown_by="clip"), "unknown modality 'clip'"),
@@ -142,6 +149,14 @@ def test_names_are_checked_when_a_protocol_is_read(make: Callable[[], Any], mess
         (
             {"metric": "cider", "extractor": "", "outputs": ["image"], "of": ["text"]},
             "cider compares captions that are made, not text",
+        ),
+        (
+            {"metric": "desync", "extractor": "desync"},
+            "desync compares video with audio; add video to the outputs, or leave it out",
+        ),
+        (
+            {"metric": "desync", "extractor": "desync", "of": ["audio"]},
+            "desync is about video and audio; leave out of",
         ),
         ({"metric": "gain", "apart": True}, "gain compares several outputs made together"),
         ({"metric": "gain", "outputs": ["image"], "of": ["image", "text"]}, "leave it out of this"),

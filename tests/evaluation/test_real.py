@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +32,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(folder: Path, data: Path, out: Path, *tasks: str) -> list[Cell]:
-    return evaluate(folder, "real", samples=4, out=out, tasks=tasks, steps=1, data=str(data))
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CODI_DATA", raising=False)
+
+
+def measured(
+    folder: Path, data: Path | list[Path], out: Path, *tasks: str, **settings: Any
+) -> list[Cell]:
+    given = [str(one) for one in data] if isinstance(data, list) else str(data)
+    return evaluate(
+        folder, "real", samples=4, out=out, tasks=tasks, steps=1, data=given, **settings
+    )
+
+
+def settings_of(out: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((out / "real.json").read_text())["settings"]
+    return settings
+
+
+def change(shard: Path, name: str, data: bytes | None) -> None:
+    """Put other bytes in a member's place, or nothing."""
+    with tarfile.open(shard) as tar:
+        members = [(i, b"" if (f := tar.extractfile(i)) is None else f.read()) for i in tar]
+    with tarfile.open(shard, "w") as tar:
+        for info, content in members:
+            found = data if info.name == name else content
+            if found is not None:
+                info.size = len(found)
+                tar.addfile(info, BytesIO(found))
 
 
 def test_a_part_without_training_shards_is_judged_by_retrieval(
@@ -43,9 +73,122 @@ def test_a_part_without_training_shards_is_judged_by_retrieval(
         f"{pair} recall_at_{k}" for pair in ("text+audio", "audio+text") for k in (1, 5, 10)
     }
     assert all(cell.n == 4 and cell.chance is not None and cell.ci95 for cell in cells)
-    settings = json.loads((tmp_path / "out/real.json").read_text())["settings"]
+    settings = settings_of(tmp_path / "out")
     assert "esc: test, 6 items, retrieval alone, as there are no shards" in settings["note"]
     assert "no digits-test*.tar" in settings["left_out"]["digits"]
+    said = settings["left_out"]["facts of esc"]
+    assert f"no esc-train*.tar below {tmp_path} for judges" in said
+    assert "--data TEST TRAINING, or set CODI_DATA" in said
+
+
+def test_test_shards_may_lie_in_a_folder_of_their_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test, training = tmp_path / "test", tmp_path / "training"
+    for place, splits in ((test, ["test"]), (training, ["train", "val"])):
+        place.mkdir()
+        for split in splits:
+            write_real_shard(place, "esc", split, 6)
+    write_real_shard(training, "noto", "val", 2)
+    both = measured(folder, [test, training], tmp_path / "both", "esc-true-text")
+    assert {(cell.fact, cell.split) for cell in both} >= {("class", "test")}
+    assert "noto: val, 2 items" in settings_of(tmp_path / "both")["note"]
+    monkeypatch.setenv("CODI_DATA", str(training))
+    assert measured(folder, test, tmp_path / "set", "esc-true-text") == both
+    settings = settings_of(tmp_path / "set")
+    assert settings["note"] == "esc: test, 6 items, facts (class) and retrieval."
+    assert "noto" in settings["left_out"]  # what is measured is what --data has
+    monkeypatch.setenv("CODI_DATA", "/nowhere")  # nobody asked for it
+    assert measured(folder, [test, training], tmp_path / "both", "esc-true-text") == both
+
+
+def test_a_damaged_item_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    shard = write_real_shard(tmp_path, "notostill", "val", 4)
+    with tarfile.open(shard) as tar:
+        whole = tar.extractfile("0001.image.webp")
+        assert whole is not None
+        change(shard, "0001.image.webp", whole.read()[:200])
+    tasks = ("notostill-true-image", "notostill-text-to-image")
+    cells = measured(folder, tmp_path, tmp_path / "out", *tasks)
+    assert {cell.task for cell in cells} == set(tasks)
+    assert {cell.n for cell in cells} == {3}
+    said = settings_of(tmp_path / "out")["left_out"]["items of notostill that cannot be used"]
+    assert said.startswith(f"1, such as {shard}: item '0001': ")
+    change(shard, "0003.json", b'{"captions": []}')
+    change(shard, "0002.image.webp", None)
+    cells = measured(folder, tmp_path, tmp_path / "out", *tasks)
+    assert {cell.n for cell in cells} == {1}
+    left_out = settings_of(tmp_path / "out")["left_out"]
+    assert left_out["items of notostill that cannot be used"].startswith("3, such as ")
+
+
+def test_an_item_that_is_damaged_later_does_not_count_any_more(
+    folder: Path, tmp_path: Path
+) -> None:
+    shard = write_real_shard(tmp_path, "notostill", "val", 4)
+    task = "notostill-text-to-image"
+    measured(folder, tmp_path, tmp_path / "out", task)
+    with tarfile.open(shard) as tar:
+        size = tar.getmember("0001.image.webp").size
+    change(shard, "0001.image.webp", bytes(size))  # as large a file: the records stay valid
+    assert {cell.n for cell in measured(folder, tmp_path, tmp_path / "out", task)} == {3}
+
+
+def test_judges_learn_from_what_can_be_used(tmp_path: Path) -> None:
+    for split, count in (("train", 6), ("val", 2)):
+        shard = write_real_shard(tmp_path, "esc", split, count)
+        change(shard, "0001.audio.flac", b"none")
+    train = tmp_path / "esc-train.tar"
+    change(train, "0002.json", b"{")
+    change(train, "0003.audio.flac", None)
+    part = PARTS["esc"]
+    suite = PartSuite(part, small_config(), tmp_path, found_shards(part, tmp_path), tmp_path)
+    suite.steps = 1
+    usable = [i for i in range(2) if not suite.broken("val", i)]
+    assert len(usable) == 1
+    assert suite.read("audio", [suite.medium("val", usable[0], "audio")])[0].facts
+    assert suite.left_out["training items of esc that cannot be used"].startswith("3, such as ")
+    for i in range(6):
+        change(train, f"{i:04d}.audio.flac", b"none")
+    again = PartSuite(part, small_config(), tmp_path, found_shards(part, tmp_path), tmp_path / "2")
+    with pytest.raises(ConfigError, match=r"esc-train.tar: item '0002': its record is damaged"):
+        again.read("audio", [suite.medium("val", usable[0], "audio")])
+
+
+def test_judges_are_named_with_their_hash(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("val", 2)):
+        write_real_shard(tmp_path, "esc", split, count)
+    part = PARTS["esc"]
+
+    def opened() -> PartSuite:
+        return PartSuite(
+            part, small_config(), tmp_path, found_shards(part, tmp_path), tmp_path / "c", steps=1
+        )
+
+    suite = opened()
+    assert suite.described == {"extractors": {}}  # none was needed yet
+    suite.read("audio", [suite.medium("val", 0, "audio")])
+    (judge,) = suite.described["extractors"].values()
+    assert suite.described["extractors"].keys() == {"esc-class-sound"}
+    assert judge["name"] == "SoundClassifier"
+    assert judge["source"] == "4 items of esc-train.tar"
+    assert len(judge["sha256"]) == 64
+    assert judge["trained_on"].startswith("esc-train-")
+    assert opened().described == suite.described  # kept on disk
+
+
+def test_a_report_names_what_looked_at_media_and_a_page_of_pieces_does_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    for name in ("esc", "noto"):
+        write_real_shard(tmp_path, name, "val", 4)
+    page = tmp_path / "results.md"
+    for task in ("esc-true-audio", "noto-true-image"):
+        measured(folder, tmp_path, tmp_path / "out", task, results=page)
+    encoders = settings_of(tmp_path / "out")["extractors"]["codi"]
+    assert len(encoders["sha256"]) == 64
+    assert encoders["sha256"][:16] in (tmp_path / "out/real.md").read_text()
+    assert encoders["sha256"][:16] not in page.read_text()
 
 
 def test_captions_tell_facts_and_rights_are_counted(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from codi import media
-from codi.evaluation.report import markdown, said, write_report, write_samples
+from codi.evaluation.page import html
+from codi.evaluation.report import markdown, remove_samples, said, write_report, write_samples
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Input, Task
 from tests.small import small_config
@@ -74,3 +75,29 @@ def test_a_sheet_shows_prompts_beside_outputs(tmp_path: Path) -> None:
     wav = tmp_path / f"{task.name}-trained-0.wav"
     played, _ = media.load_audio(wav, sample_rate_hz=16_000, duration_s=2.0)
     assert len(played.samples) == 32_000
+
+
+def test_prompts_are_played_before_what_came_out(tmp_path: Path) -> None:
+    sound = media.Audio(np.zeros(32_000, dtype=np.float32), 16_000)
+    clip = media.Video(np.zeros((16, 64, 64, 3), dtype=np.uint8), 8.0)
+    task = Task((Input("image"), Input("audio"), Input("video")), ("audio", "video"))
+    picture = Image.fromarray(clip.frames[0])
+    prompts: list[tuple[str, list[Any]]] = [
+        ("image", [picture] * 2),
+        ("audio", [sound] * 2),
+        ("video", [clip] * 2),
+    ]
+    outputs: dict[str, list[Any]] = {"audio": [sound] * 2, "video": [clip] * 2}
+    folder = tmp_path / "samples" / "mine" / "part"  # as the suite of several parts has it
+    write_samples(folder, small_config(), task, "val", prompts, outputs)
+    own = [".prompt2.wav", ".prompt3.mp4", ".mp4", ".wav"]
+    names = [f"{task.name}-val-{i}{end}" for i in range(2) for end in own]
+    assert {path.name for path in folder.iterdir()} == {*names, f"{task.name}-val.png"}
+    page = html("mine", [], [["task"]], tmp_path)
+    places = [page.index(f'title="{name}"') for name in names]
+    assert places == sorted(places)
+    assert page.index(f"{task.name}-val.png") < places[0]
+    assert page.count("<figcaption>1: prompt</figcaption>") == 2
+    assert page.count("<figcaption>2: output</figcaption>") == 2
+    remove_samples(folder, task, "val")
+    assert not list(folder.iterdir())

@@ -63,9 +63,14 @@ def write_clip(
     audio_from_s: float = 0.0,
     container_options: dict[str, str] | None = None,
     aspect: Fraction | None = None,
+    container_format: str | None = None,
 ) -> Path:
-    """Write a container file; `times_s` gives each frame its own instant."""
-    with av.open(path, "w", options=container_options or {}) as container:
+    """Write a container file; `times_s` gives each frame its own instant.
+
+    The ending of `path` chooses the container, where no `container_format` does.
+    """
+    options = container_options or {}
+    with av.open(path, "w", format=container_format, options=options) as container:
         packets: list[av.Packet] = []
         if frames is not None:
             video: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))

@@ -186,6 +186,15 @@ def test_a_kind_in_the_place_of_another(tmp_path: Path, make: Any) -> None:
             assert (f"use --{kind}" in line) != takes, line
 
 
+def test_a_video_that_begins_like_a_text_is_named(tmp_path: Path, make: Any) -> None:
+    path = make.clip(tmp_path / "raw.y4m", noise_frames(), codec="wrapped_avframe")
+    for kind in ("image", "text"):
+        line = complaint(LOADERS[kind], path)
+        assert "is a YUV4MPEG2 video" in line
+        assert line.endswith("; use --video")
+    assert "is a video without a sound track" in complaint(LOADERS["audio"], path)
+
+
 def test_codecs_that_nobody_knows(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "new.mkv"
     save_clip(path, make)

@@ -169,6 +169,15 @@ def test_new_file_has_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_a_file_put_in_its_place_has_ordinary_permissions(tmp_path: Path) -> None:
+    """Some libraries write beside the file that they are given, and move that there."""
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "atomic") as temporary:
+        (tmp_path / "other").touch(0o600)
+        (tmp_path / "other").replace(temporary)
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_longest_file_name_works(tmp_path: Path) -> None:
     atomic_write_bytes(tmp_path / ("a" * 255), b"x")
     with pytest.raises(MediaError, match="the name is too long for this file system; choose a"):

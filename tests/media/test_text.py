@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codi.media import MediaError, load_text, save_text
+from codi.media.text import MAX_BYTES
 
 
 def test_text_is_itself() -> None:
@@ -79,11 +80,11 @@ def test_what_is_no_text(text: str, words: str) -> None:
     ("data", "words"),
     [
         (b"caf\xe9 au lait", "byte 0xe9 at position 3 is not UTF-8; save it with the encoding"),
+        (b"\xef\xbb\xbfcaf\xe9 au lait", "byte 0xe9 at position 6 is not UTF-8"),
         ("hello".encode("utf-16"), "is UTF-16 text, not UTF-8"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(40), "is a PNG picture, .*; use --image"),
         (b"", "is empty"),
         (b"\n\n", "the text is empty"),
-        (b"word " * 300_000, "is longer than 1 MB"),
     ],
 )
 def test_files_that_are_no_prompt(tmp_path: Path, data: bytes, words: str) -> None:
@@ -91,6 +92,28 @@ def test_files_that_are_no_prompt(tmp_path: Path, data: bytes, words: str) -> No
     path.write_bytes(data)
     with pytest.raises(MediaError, match=rf"prompt\.txt: {words}"):
         load_text(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("word " * 300_000, "word " * 200_000),
+        ("a" + "\u00fc" * 600_000, "a" + "\u00fc" * 499_999),  # the cut goes through a character
+        ("a" * 1_000_000 + "\0" * 9, "a" * 1_000_000),  # what is not read is not judged
+    ],
+)
+def test_a_long_file_is_read_from_its_beginning(tmp_path: Path, text: str, kept: str) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text(text, encoding="utf-8")
+    read, notes = load_text(path)
+    assert read == kept.strip()
+    cut = f"prompt.txt: used the first 1,000,000 of {path.stat().st_size:,} bytes"
+    assert [note.removesuffix(", white space collapsed") for note in notes] == [cut]
+
+
+def test_a_text_as_long_as_what_is_read_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_bytes(b"x" * MAX_BYTES)
+    assert load_text(tmp_path / "prompt.txt") == ("x" * MAX_BYTES, [])
 
 
 def test_missing_file_is_no_prompt() -> None:

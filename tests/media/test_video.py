@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -41,20 +42,49 @@ CONTAINERS = [
     ("clip.webm", {"codec": "libvpx-vp9"}),
     ("clip.avi", {"codec": "mpeg4"}),
     ("clip.ts", {"codec": "libx264"}),
+    ("clip.y4m", {"codec": "wrapped_avframe"}),
+    ("clip.mxf", {"codec": "mpeg2video", "fps": 25}),
+    ("clip.wtv", {"codec": "mpeg2video", "fps": 25}),
+    ("clip.swf", {"codec": "flv"}),
+    ("clip.h264", {"codec": "libx264", "fps": 25}),
+    ("clip.hevc", {"codec": "libx265", "fps": 25}),
+    ("clip.m1v", {"codec": "mpeg1video", "fps": 25}),
+    ("clip.m2v", {"codec": "mpeg2video", "fps": 25}),
+    ("clip.m4v", {"codec": "mpeg4", "fps": 25, "container_format": "m4v"}),
+    ("clip.obu", {"codec": "libsvtav1", "fps": 25}),
+]
+
+# Containers that take a few sizes alone, and by how many frames their clock may begin late.
+SIZED = [
+    ("clip.dv", 720, 576, "dvvideo", 0),
+    ("clip.gxf", 720, 576, "mpeg2video", 1),
+    ("clip.rm", 176, 144, "rv10", 0),
 ]
 
 
 @pytest.mark.parametrize(("name", "options"), CONTAINERS)
 def test_every_container_gives_the_same_frames(
-    tmp_path: Path, make: Any, name: str, options: dict[str, str]
+    tmp_path: Path, make: Any, name: str, options: dict[str, Any]
 ) -> None:
     source = make.ramp(16)
     path = make.clip(tmp_path / name, source, **options)
-    video, notes = load_video(path, frames=16, fps=8, size_px=64)
+    video, notes = load_video(path, frames=16, fps=options.get("fps", 8), size_px=64)
     assert video.frames.shape == (16, 64, 64, 3)
     assert video.frames.dtype == np.uint8
     assert np.abs(levels(video) - source.mean(axis=(1, 2, 3))).max() < TOLERANCE
     assert notes == []
+
+
+@pytest.mark.parametrize(("name", "width", "height", "codec", "late"), SIZED)
+def test_containers_of_few_sizes_give_the_same_frames(
+    tmp_path: Path, make: Any, name: str, width: int, height: int, codec: str, late: int
+) -> None:
+    source = make.ramp(8, width, height)
+    path = make.clip(tmp_path / name, source, fps=25, codec=codec)
+    video, notes = load_video(path, frames=8, fps=12.5, size_px=64)
+    expected = source.mean(axis=(1, 2, 3))[[max(0, 2 * i - late) for i in range(4)]]
+    assert np.abs(levels(video)[:4] - expected).max() < TOLERANCE
+    assert re.search(r"25\)? -> 12\.5 fps", notes[0])
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
@@ -183,6 +213,7 @@ def test_mp4_takes_any_sampling_rate(tmp_path: Path, make: Any, rate_hz: int) ->
 @pytest.mark.parametrize(
     ("name", "codecs", "slack_s"),
     [
+        ("clip.mxf", {"codec": "mpeg2video", "audio_codec": "pcm_s16le"}, 0.010),
         ("clip.mp4", {"audio_codec": "aac"}, 0.010),
         ("clip.mkv", {"audio_codec": "flac"}, 0.010),
         ("clip.mkv", {"audio_codec": "aac"}, 0.010),
@@ -333,6 +364,9 @@ def test_single_pictures_are_sent_to_the_image_option(tmp_path: Path, make: Any)
 def test_video_knows_its_length_and_shows_itself(make: Any) -> None:
     video = Video(make.ramp(16), 8.0, Audio(np.zeros(32000, np.float32), RATE_HZ))
     assert video.duration_s == 2.0
+    audio = "Audio(32000 samples at 16000 Hz, 2.0 s)"
+    assert repr(video) == f"Video(16 frames of 64x64 at 8 fps, 2.0 s, with {audio})"
+    assert repr(Video(make.ramp(3, 48, 32), 12.5)).endswith("48x32 at 12.5 fps, 0.24 s, silent)")
     assert 'src="data:video/mp4;base64,' in video._repr_html_()
 
 

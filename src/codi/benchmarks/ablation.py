@@ -8,19 +8,21 @@ machines or progress: whoever calls it says how a recipe is run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codi.build import PRESETS
+from codi.build import PRESETS, load_config
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
 from codi.evaluation import results_page
-from codi.evaluation.report import drawn, table, write_report
+from codi.evaluation.fingerprints import WeightDigests
+from codi.evaluation.report import drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scoring import Cell
 from codi.locking import Progress
 from codi.training.recipe import Recipe, read_recipe
+from codi.weights import find_model
 
 PLANS = PRESETS / "ablations"
 """Folder of the plans that ship."""
@@ -160,6 +162,7 @@ def run_ablation(
     if results is not None:
         results_page.require(results, block)
     cells: list[Cell] = []
+    sampled: list[Mapping[str, Any]] = []
     for arm in chosen:
         say(f"{arm.name}: {arm.note}" if arm.note else arm.name)
         recipe, folder = plan.recipe_of(arm), out / arm.name
@@ -177,6 +180,7 @@ def run_ablation(
                 data=data,
                 progress=progress,
             )
+            sampled.append(settings_of(folder / "measured", Path(measure.suite).stem))
             several = len(measure.splits) > 1
             cells += [
                 dataclasses.replace(
@@ -185,7 +189,8 @@ def run_ablation(
                 for cell in found
             ]
     columns = list(dict.fromkeys(cell.split for cell in cells))
-    settings = {"note": _said(plan, chosen), "samples": samples}
+    note = _said(plan, chosen)
+    settings = {**_begun(plan, chosen), **_shared(sampled), "note": note, "samples": samples}
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     if results is not None:
         of_all = {**settings, "note": _said(plan, plan.arm)}
@@ -215,6 +220,29 @@ def _refuse_another(folder: Path, recipe: Recipe) -> None:
         raise ConfigError(
             f"{folder} holds a run of another recipe ({kept}); take it away, or give another --out"
         )
+
+
+_SAMPLING = ("sampler", "steps", "spacing", "eta", "reuse", "dtype", "seed")
+"""Settings of a report that say how all of its numbers were sampled."""
+
+
+def _begun(plan: Ablation, arms: Sequence[Arm]) -> dict[str, Any]:
+    """Return what all arms begin with: the model, and the digest of its weights."""
+    start = plan.recipe_of(arms[0]).starts_from
+    if start is None:
+        return {"model": "none, trained from nothing"}
+    folder = find_model(start)
+    return {"model": folder.name, "weights": WeightDigests(folder, load_config(folder)).whole()}
+
+
+def _shared(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings in which all measurements agree."""
+    first = measured[0]
+    return {
+        name: first[name]
+        for name in _SAMPLING
+        if name in first and all(one.get(name) == first[name] for one in measured)
+    }
 
 
 def _said(plan: Ablation, arms: Sequence[Arm]) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codi.cli.options import Formatter, add_results
+from codi.cli.options import Formatter, add_device, add_results, resolve_device
+from codi.cli.plugins import OPTION
 from codi.config import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ _DESCRIPTION = """\
 Count what each modality adds to the training of the ones before it: stages, pairs that are trained,
 parameters and operations. A stage belongs to the newest modality that its largest objective is
 about. Several recipes are read as one training, such as a trained model's and that of a further
-modality. Nothing is trained.
+modality. Nothing is trained; with --estimate a few steps of every stage are taken, to say how many
+hours all of them take on this machine.
 
 examples:
   codi bench growth recipe-tiny --order text image audio video
+  codi bench growth recipe-tiny-cpu --estimate --results docs/results.md
   codi bench growth recipe-tiny examples/depth.toml --plugin examples/depth.py --plot growth.svg
 """
 
@@ -52,6 +55,13 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--order", nargs="+", metavar="M", help="of the modalities (default: that of the model)"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the table as an SVG too")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="take a few steps of every stage, and add the hours of all of them",
+    )
+    parser.add_argument("--bf16", action="store_true", help="take them in bfloat16")
+    add_device(parser)
     add_results(parser)
     parser.set_defaults(run=run)
 
@@ -64,6 +74,7 @@ class Growth:
         stages: of training; pairs: of modalities that are trained together.
         parameters: of the parts that no earlier modality has.
         flops: operations of its stages.
+        seconds: that its stages take, where a step of each was measured.
     """
 
     modality: str
@@ -71,6 +82,7 @@ class Growth:
     pairs: int
     parameters: int
     flops: float
+    seconds: float | None = None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,7 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.results:
         require(arguments.results, _BLOCK)
-    grown = growth([load_recipe(recipe) for recipe in arguments.recipes], arguments.order)
+    if arguments.bf16 and not arguments.estimate:
+        raise ConfigError("--bf16 belongs to --estimate; give both or neither")
+    recipes = [load_recipe(recipe) for recipe in arguments.recipes]
+    times, on = _measured(recipes, arguments) if arguments.estimate else (None, "")
+    grown = growth(recipes, arguments.order, times)
     head, *body = _table(grown)
     table = Table(*head, title="in all, after each modality")
     for column in table.columns[2:]:
@@ -95,35 +111,89 @@ def run(arguments: argparse.Namespace) -> int:
     for added in grown:
         print_line(
             f"{added.modality} adds {added.stages} stages, {added.pairs} pairs, "
-            f"{added.parameters:,} parameters and {added.flops / 1e15:,.1f} PFLOP"
+            f"{added.parameters:,} parameters, {added.flops / 1e15:,.1f} PFLOP"
+            + ("" if added.seconds is None else f" and {added.seconds / 3600:.2f} h")
         )
+    if on:
+        print_line(f"hours: {on}")
     plot = _drawn(body)
     if arguments.plot:
         atomic_write_text(arguments.plot, plot)
     if arguments.results:
-        words = [*arguments.recipes, *(["--order", *arguments.order] if arguments.order else [])]
-        command = f"codi bench growth {' '.join(words)}"
-        said = f"`{command}`, counted, not timed: in all, after each modality."
+        said = f"`{_command(arguments)}`: in all, after each modality; "
+        said += (
+            f"hours measured on few steps of every stage, {on}." if on else "counted, not timed."
+        )
         put(arguments.results, _BLOCK, [said], [head, *body], plot)
     return 0
 
 
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the words that make this table again."""
+    words = [*arguments.recipes]
+    words += [word for plugin in arguments.plugins for word in (OPTION, plugin)]
+    words += ["--order", *arguments.order] if arguments.order else []
+    words += ["--estimate"] if arguments.estimate else []
+    words += ["--bf16"] if arguments.bf16 else []
+    return f"codi bench growth {' '.join(words)}"
+
+
+def _measured(
+    recipes: Iterable[Recipe], arguments: argparse.Namespace
+) -> tuple[list[dict[str, float]], str]:
+    """Return the seconds of a step of every stage of the recipes, and what they were taken on.
+
+    Raises:
+        ConfigError: a stage that cannot be measured here: without it hours would not be comparable.
+    """
+    import torch
+
+    from codi.cli.bench_report import machine
+    from codi.cli.plan import measured
+    from codi.cli.progress import Display
+
+    device = resolve_device(arguments.device)
+    with Display() as display:
+        times = [measured(recipe, None, device, arguments.bf16, display) for recipe in recipes]
+    for recipe, found in zip(recipes, times, strict=True):
+        for stage in recipe.stage:
+            if stage.name not in found:
+                raise ConfigError(
+                    f"--estimate: {recipe.name}, stage {stage.name} cannot be measured (see above);"
+                    " leave --estimate out"
+                )
+    return times, machine(torch.bfloat16 if arguments.bf16 else torch.float32, device)
+
+
 def _table(grown: Iterable[Growth]) -> list[list[str]]:
     """Return what there is in all after each modality, the names of columns first."""
-    rows = [["modalities", "added", *_DRAWN, "parameters", "PFLOP"]]
+    grown = list(grown)
+    timed = all(added.seconds is not None for added in grown)
+    rows = [["modalities", "added", *_DRAWN, "parameters", "PFLOP", *(["hours"] if timed else [])]]
     stages = pairs = parameters = 0
-    flops = 0.0
+    flops = seconds = 0.0
     for n, added in enumerate(grown, 1):
         stages, pairs = stages + added.stages, pairs + added.pairs
         parameters, flops = parameters + added.parameters, flops + added.flops
         every = n * (n - 1) // 2
         counts = [f"{n}", added.modality, f"{stages}", f"{pairs}", f"{every}"]
-        rows.append([*counts, f"{parameters:,}", f"{flops / 1e15:,.1f}"])
+        seconds += added.seconds or 0.0
+        hours = [f"{seconds / 3600:.2f}"] if timed else []
+        rows.append([*counts, f"{parameters:,}", f"{flops / 1e15:,.1f}", *hours])
     return rows
 
 
-def growth(recipes: Sequence[Recipe], order: Sequence[str] | None = None) -> list[Growth]:
-    """Return what every modality adds, in an order of modalities (that of the last model).
+def growth(
+    recipes: Sequence[Recipe],
+    order: Sequence[str] | None = None,
+    seconds_a_step: Sequence[Mapping[str, float]] | None = None,
+) -> list[Growth]:
+    """Return what every modality adds.
+
+    Args:
+        recipes: read as one training, that of the largest model last.
+        order: of the modalities; that of the last model by default.
+        seconds_a_step: of each recipe, how long a step of each of its stages takes.
 
     Raises:
         ConfigError: an order that leaves out a modality, repeats one or names an unknown one.
@@ -140,18 +210,26 @@ def growth(recipes: Sequence[Recipe], order: Sequence[str] | None = None) -> lis
                 )
     stages: dict[str, int] = defaultdict(int)
     flops: dict[str, float] = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
     pairs: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for recipe in recipes:
+    for recipe, times in zip(recipes, seconds_a_step or [{}] * len(recipes), strict=True):
         planner = Planner(recipe)
         for stage in recipe.stage:
             about = _about(recipe, stage)
             newest = max(about, key=names.index)
             stages[newest] += 1
             flops[newest] += planner.plan(stage).flops * stage.steps
+            seconds[newest] += times.get(stage.name, 0.0) * stage.steps
             met = {frozenset(pair) for pair in itertools.combinations(about, 2)}
             pairs[newest] |= met.difference(*pairs.values())
     parameters = _parameters(recipes[-1].model_config(), names)
-    return [Growth(n, stages[n], len(pairs[n]), parameters[n], flops[n]) for n in names]
+    return [
+        Growth(
+            n, stages[n], len(pairs[n]), parameters[n], flops[n],
+            None if seconds_a_step is None else seconds[n],
+        )
+        for n in names
+    ]  # fmt: skip
 
 
 def _ordered(config: ModelConfig, order: Sequence[str] | None) -> list[str]:

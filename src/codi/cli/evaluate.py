@@ -14,14 +14,17 @@ _DESCRIPTION = """\
 Generate samples for every task of a suite and measure them: do they say what was asked for, and do
 sound and picture agree? The suite `bounce` reads facts and impacts back out of the samples with
 plain signal processing; `digits` uses held-out recordings and pictures, `real` all parts of the
-real data that are in --data (PART-test*.tar, or else PART-val*.tar). `table2` to `table11`
+real data that are in --data (PART-test*.tar, or else PART-val*.tar). Their facts are read by
+classifiers that are trained on PART-train*.tar: give that folder to --data as well, or set
+CODI_DATA to it; without them, `real` measures retrieval alone, and says so. `table2` to `table11`
 measure what CoDi's paper measures, on the data sets that it names; `bridging`, `coherence`,
-`conditions`, `weights` and `unseen` test its claims on the bounce world. See
+`conditions`, `temporal`, `weights` and `unseen` test its claims on the bounce world. See
 docs/howto/evaluate.md.
 
 examples:
   codi evaluate --suite bounce --samples 200 --out eval
   codi evaluate --suite real --data DIR --samples 40 --out eval
+  codi evaluate --suite real --data TEST TRAINING --out eval
   codi evaluate --suite table5 --data DIR --extractors panns=FILE vggish=FILE --out eval
   codi evaluate --model runs/mine/model --suite bounce --samples 16 --tasks text-to-image --out eval
   codi evaluate --suite mine.toml --out eval
@@ -40,8 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--suite",
         default="bounce",
         metavar="S",
-        help="bounce, digits, real, a claim (bridging, coherence, conditions, weights, unseen), or "
-        "a table of the paper: table2 ... table11; or a file of your own (default: bounce)",
+        help="bounce, digits, real, a claim (bridging, coherence, conditions, temporal, weights, "
+        "unseen), or a table of the paper: table2 ... table11; or a file of your own "
+        "(default: bounce)",
     )
     parser.add_argument(
         "--samples",
@@ -78,7 +82,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="samples at once (default: 16)",
     )
     parser.add_argument(
-        "--data", metavar="DIR", help="folder of data sets (default: the variable CODI_DATA)"
+        "--data",
+        nargs="+",
+        metavar="DIR",
+        help="folders of data sets, of which the first that has a set or a split gives it "
+        "(default: the variable CODI_DATA, where PART-train*.tar are looked for in any case)",
     )
     parser.add_argument(
         "--extractors",

@@ -36,8 +36,9 @@ examples:
 _EPILOG = """\
 Every sample has a number: 000-image.png, 000-video.mp4 (with its sound, where there is one),
 000-audio.wav, 000-text.txt, and manifest.json tells how they were made. The same command makes the
-same files. A folder that holds an earlier run is replaced sample by sample, as each is finished;
-what is left of that run is removed at the end, and nothing that this one read.
+same files. A folder that holds an earlier run stays as it is until the new samples are finished;
+then these replace all of that run at once, but nothing that this one read, and no other file.
+Ctrl-C leaves the samples that are finished.
 """
 
 
@@ -207,9 +208,8 @@ def run(arguments: argparse.Namespace) -> int:
         offload=arguments.offload,
         compile=arguments.compile,
     )
-    folder = OutputFolder(arguments.out)
-    work = _Work(request, arguments, pipeline, folder, began_s)
-    with Display(arguments.quiet) as display:
+    with OutputFolder(arguments.out) as folder, Display(arguments.quiet) as display:
+        work = _Work(request, arguments, pipeline, folder, began_s)
         work.do(display)
     if arguments.json:
         import json
@@ -246,14 +246,11 @@ class _Work:
         """Make all samples; whatever stops it, the finished ones and a manifest of them remain."""
         try:
             self._make(display)
+            self.complete = True
+            self._publish(display)
         except BaseException as error:
             self._close_early(display, isinstance(error, KeyboardInterrupt))
             raise
-        if removed := self.folder.remove_left_over():
-            display.say(f"removed what an earlier run made: {_listed(removed)}")
-        self.complete = True
-        self.taken_s = time.perf_counter() - self.began_s
-        self.folder.write_manifest(self.manifest())
 
     def _make(self, display: Display) -> None:
         request, size = self.request, self.arguments.batch
@@ -285,6 +282,8 @@ class _Work:
             self._note(made.notes, display)
             self.settings = made.settings
             self._write(first, made)
+            if not self.folder.holds_earlier:  # what an earlier run made gives way once, at the end
+                self._publish(display)
 
     def _reserve(self) -> None:
         """Make sure that no file is replaced that this run reads."""
@@ -320,7 +319,7 @@ class _Work:
                 display.say(f"note: {note}")
 
     def _write(self, first: int, made: Generation) -> None:
-        """Write the samples of one batch, and the manifest of all that are finished."""
+        """Write the samples of one batch."""
         media = {name: self.pipeline.config.media(name) for name in made}
         for offset, seed in enumerate(self.request.seeds[first : first + self.arguments.batch]):
             number = first + offset
@@ -332,21 +331,22 @@ class _Work:
                 for name in self.request.to
                 if modality(name).is_caption
             ]
+
+    def _publish(self, display: Display) -> None:
+        """Bring all samples that are finished to their place, with their manifest."""
         self.taken_s = time.perf_counter() - self.began_s
-        self.folder.write_manifest(self.manifest())
+        if removed := self.folder.publish(self.manifest()):
+            display.say(f"removed what an earlier run made: {_listed(removed)}")
 
     def _close_early(self, display: Display, stopped: bool) -> None:
         """Leave the finished samples with their manifest, or the folder as it was."""
-        done, wanted = len(self.samples), len(self.request.seeds)
-        if done or (stopped and not self.folder.earlier):
-            self.folder.write_manifest(self.manifest())
-        else:
-            self.folder.forsake()
-        if done or stopped:
-            line = f"incomplete: {done} of {wanted} samples are finished, in {self.folder.path}"
-            if older := self.folder.left_over:
-                line += f"; still there from an earlier run: {_listed(older)}"
-            display.say(line)
+        done, wanted, folder = len(self.samples), len(self.request.seeds), self.folder.path
+        changes = done or (stopped and not self.folder.holds_earlier)
+        if changes:
+            self._publish(display)
+        if not self.complete and (done or stopped):
+            left = f"in {folder}" if changes else f"{folder} is as it was"
+            display.say(f"incomplete: {done} of {wanted} samples are finished, {left}")
 
     def manifest(self) -> dict[str, Any]:
         """Return what was made of what, and how."""

@@ -114,12 +114,6 @@ def resolve_device(name: str) -> str:
     Raises:
         ConfigError: there is no such device here.
     """
-    import torch
+    from codi.weights import find_device
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device {name!r} is not available here; use cpu") from error
-    return name
+    return str(find_device(name))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from codi.config import ConfigError
+
 SUMMARY = "list the models and recipes that come with the package"
 
 _DESCRIPTION = """\
 List what comes with the package: models (a preset is a TOML file; some have trained weights beside
-it) and recipes, which say how a model is trained. --describe counts the parameters of one, part by
-part, without memory for them, and how many of them are attention to the environment and temporal
-blocks.
+it) with their parameters, and recipes, which say how a model is trained. --describe counts the
+parameters of one, part by part, without memory for them, and how many of them are attention to the
+environment and temporal blocks.
 
 examples:
   codi presets
@@ -50,15 +52,33 @@ def _list() -> None:
     from rich.table import Table
 
     from codi.build import PRESETS
-    from codi.cli.progress import print_table
+    from codi.cli.progress import print_line, print_table
     from codi.weights import SHIPPED
 
-    table = Table("name", "what", "about")
-    for path in sorted(PRESETS.glob("*.toml"), key=lambda path: (_is_recipe(path.stem), path.stem)):
+    table = Table("name", "what", "parameters", "about")
+    table.columns[2].justify = "right"
+    presets = sorted(PRESETS.glob("*.toml"), key=lambda path: path.stem)
+    uncounted = []
+    for path in (path for path in presets if not _is_recipe(path.stem)):
         has_weights = (SHIPPED / path.stem / "config.toml").is_file()
-        model = "model with trained weights" if has_weights else "model without weights"
-        table.add_row(path.stem, "recipe" if _is_recipe(path.stem) else model, _about(path))
+        kind = "model with trained weights" if has_weights else "model without weights"
+        try:
+            parameters = _millions(path.stem)
+        except ConfigError as error:  # parts of it are another library's
+            parameters = "?"
+            uncounted.append(f"{path.stem}: not counted: {error}")
+        table.add_row(path.stem, kind, parameters, _about(path))
+    for path in (path for path in presets if _is_recipe(path.stem)):
+        table.add_row(path.stem, "recipe", "", _about(path))
     print_table(table)
+    for line in uncounted:
+        print_line(line)
+
+
+def _millions(name: str) -> str:
+    from codi.build import load_config, parameter_counts
+
+    return f"{sum(parameter_counts(load_config(name)).values()) / 1e6:,.0f} million"
 
 
 def _about(path: Path) -> str:

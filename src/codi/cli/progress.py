@@ -118,7 +118,9 @@ def duration(seconds: float) -> str:
 
 
 def print_line(line: str) -> None:
-    """Print a result on stdout, in whatever letters the terminal has."""
+    """Print a result on stdout, in whatever letters the terminal has, unless it is closed."""
+    if sys.stdout is None:
+        return
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 

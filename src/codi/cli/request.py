@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from codi.cli.sampling import read_guidance, read_interval
 from codi.config import ConfigError
+from codi.generation import shares
 from codi.modalities.base import Modality, modality, names
 
 Source = str | Path
@@ -100,8 +102,22 @@ def _read_keep(given: Sequence[str]) -> dict[str, Source]:
         if name in keep:
             raise ConfigError(f"--keep {name}= is given twice; a stream is kept once")
         is_words = modality(name).is_caption and not _is_file(source)
+        if is_words and _looks_like_file(source):
+            raise ConfigError(
+                f"--keep {text}: no such file; check the path, or, if these are the words, put a "
+                f'space behind them: --keep "{text} "'
+            )
         keep[name] = source if is_words else Path(source)
     return keep
+
+
+def _looks_like_file(text: str) -> bool:
+    """Say whether words are more likely the name of a file.
+
+    >>> [_looks_like_file(text) for text in ("notes.txt", "my/notes", "ball", "a red.txt", "2.5")]
+    [True, True, False, False, False]
+    """
+    return bool(re.fullmatch(r"\S*([/\\]\S*|\.[A-Za-z]\w{1,7})", text))
 
 
 def _is_file(text: str) -> bool:
@@ -125,7 +141,6 @@ def _read_weights(given: Sequence[float] | None, conditions: Sequence[Prompt]) -
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in given):
         raise ConfigError(f"--weights {shown}: expected numbers that are not negative")
-    total = sum(given)
-    if total == 0:
+    if not any(given):
         raise ConfigError(f"--weights {shown}: expected at least one number above 0")
-    return tuple(weight / total * len(given) for weight in given)
+    return tuple(share * len(given) for share in shares(given))

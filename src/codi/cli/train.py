@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -209,7 +210,11 @@ def workers_of(asked: int | None, device: str) -> int:
 
 
 class ShownStages:
-    """The bar of a stage, with its losses; off a terminal, such as in a file, a line a minute."""
+    """The bar of a stage, with losses and norms; off a terminal, as in a file, a line a minute.
+
+    Norms are those of all parts together: "gradient", and "moved", how far from where the stage
+    found them. `logs/` has them part by part.
+    """
 
     def __init__(self, display: Display, every_s: float = 60.0) -> None:
         self.display = display
@@ -242,9 +247,12 @@ class ShownStages:
             self.display.end(bar)
 
     def report(self, values: dict[str, float]) -> None:
-        """Keep the losses to be shown with the next step."""
-        losses = {k.removeprefix("loss/"): v for k, v in values.items() if k.startswith("loss/")}
-        self.losses = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        """Keep the losses and norms to be shown with the next step."""
+        shown = {k.removeprefix("loss/"): v for k, v in values.items() if k.startswith("loss/")}
+        shown |= {"gradient": values["gradient"]} if "gradient" in values else {}
+        moved = [value for name, value in values.items() if name.startswith("update/")]
+        shown |= {"moved": math.hypot(*moved)} if moved else {}
+        self.losses = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
 class TensorBoardLog:

@@ -39,6 +39,8 @@ class AutoencoderKLConfig:
             has besides: biases of the middle attention's queries, keys and values; zeros below and
             to the right only before strided convolutions; 1 x 1 convolutions of the moments and of
             the latent, left from its quantised ancestor.
+        inner_channels: of the maps on the other side of those 1 x 1 convolutions, where they are
+            not as many as the latent's (latent diffusion's z_channels beside its embed_dim).
         norm_eps, group_channels: of all norms but the attention's, whose eps is 1e-6; fewest
             channels of a group. 1e-6 and 1 in Stable Diffusion's.
         scale_factor: what raw latents are multiplied by, instead of a measured shift and scale.
@@ -65,6 +67,7 @@ class AutoencoderKLConfig:
     attention_bias: bool = False
     asymmetric_padding: bool = False
     quant_convolutions: bool = False
+    inner_channels: int | None = None
     norm_eps: float = 1e-5
     group_channels: int = 2
     scale_factor: float | None = None
@@ -73,15 +76,26 @@ class AutoencoderKLConfig:
     tile_overlap: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that tiles can be laid.
+        """Check that tiles can be laid, and that the networks fit the latent.
 
         Raises:
-            ConfigError: a tile smaller than one latent position, or nothing but overlap.
+            ConfigError: a tile smaller than one latent position, nothing but overlap, or channels
+                that nothing makes the latent's.
         """
+        if self.inner_channels is not None and not self.quant_convolutions:
+            raise ConfigError(
+                f"inner_channels = {self.inner_channels} needs quant_convolutions = true, which "
+                "stand between them and the latent; set it, or leave inner_channels out"
+            )
         if self.tile_px < self.factor:
             raise ConfigError(f"tile_px = {self.tile_px}; it must be at least {self.factor}")
         if self.tile_overlap is not None and not 0.0 <= self.tile_overlap <= 0.5:
             raise ConfigError(f"tile_overlap = {self.tile_overlap}; it must lie in 0 to 0.5")
+
+    @property
+    def coded_channels(self) -> int:
+        """How many channels the decoder reads; the encoder writes twice as many."""
+        return self.inner_channels or self.latent_channels
 
     @property
     def factor(self) -> int:
@@ -139,14 +153,14 @@ def _encoder(c: AutoencoderKLConfig) -> nn.Sequential:
         if level < len(widths) - 1:
             layers.append(Downsample(now, asymmetric=c.asymmetric_padding))
     layers += [_middle(now, c), _norm(now, c), nn.SiLU()]
-    layers.append(conv(now, 2 * c.latent_channels))
+    layers.append(conv(now, 2 * c.coded_channels))
     return nn.Sequential(*layers)
 
 
 def _decoder(c: AutoencoderKLConfig) -> nn.Sequential:
     widths = [c.channels * m for m in c.multipliers]
     now = widths[-1]
-    layers: list[nn.Module] = [conv(c.latent_channels, now), _middle(now, c)]
+    layers: list[nn.Module] = [conv(c.coded_channels, now), _middle(now, c)]
     for level in reversed(range(len(widths))):
         for _ in range(c.depth + 1):
             layers.append(_block(now, widths[level], c))
@@ -166,8 +180,8 @@ class AutoencoderKL(Codec):
         self.encoder = _encoder(c)
         self.decoder = _decoder(c)
         if c.quant_convolutions:
-            self.quant = nn.Conv2d(2 * c.latent_channels, 2 * c.latent_channels, 1)
-            self.post_quant = nn.Conv2d(c.latent_channels, c.latent_channels, 1)
+            self.quant = nn.Conv2d(2 * c.coded_channels, 2 * c.latent_channels, 1)
+            self.post_quant = nn.Conv2d(c.latent_channels, c.coded_channels, 1)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance (B, C', F, h, w) of q(z | x)."""

@@ -35,7 +35,9 @@ class OptimusConfig(TextObjective):
         encoder_tokenizer, decoder_tokenizer: folders or hub names of BERT's and GPT-2's tokenizer
             files. They are read when the first sentence is encoded or decoded.
         decoder_vocabulary: GPT-2's, and three special tokens at its end.
-        hidden: width inside the encoder's feed-forward layers; the decoder's is 4 x width.
+        width, heads: of the encoder, and of the decoder unless decoder_width and decoder_heads say
+            otherwise.
+        hidden: width inside the encoder's feed-forward layers; the decoder's is 4 x its width.
         scale_factor: what raw latents are multiplied by.
         length: most tokens of a written sentence, begin and end included.
         writing: whether the likeliest token follows, or one drawn by its probability at
@@ -57,6 +59,8 @@ class OptimusConfig(TextObjective):
     hidden: int = 3072
     encoder_layers: int = 12
     decoder_layers: int = 12
+    decoder_width: int | None = None
+    decoder_heads: int | None = None
     scale_factor: float = 4.3108
     length: int = 30
     writing: Literal["greedy", "multinomial"] = "multinomial"
@@ -82,11 +86,14 @@ class Optimus(SentenceAutoencoder):
             c.encoder_vocabulary, c.encoder_positions, c.width, c.heads, c.encoder_layers, c.hidden
         )
         self.to_moments = nn.Linear(c.width, 2 * c.latent_width, bias=False)
-        self.decoder = GPT2(
-            c.decoder_vocabulary, c.decoder_positions, c.width, c.heads, c.decoder_layers
+        width, heads, layers = (
+            c.decoder_width or c.width,
+            c.decoder_heads or c.heads,
+            c.decoder_layers,
         )
-        self.latent_offset = nn.Linear(c.latent_width, c.width, bias=False)
-        self.latent_memory = nn.Linear(c.latent_width, c.width * c.decoder_layers, bias=False)
+        self.decoder = GPT2(c.decoder_vocabulary, c.decoder_positions, width, heads, layers)
+        self.latent_offset = nn.Linear(c.latent_width, width, bias=False)
+        self.latent_memory = nn.Linear(c.latent_width, width * layers, bias=False)
 
     @property
     def word_pieces(self) -> WordPieces:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu
 
 from codi.audio import magnitudes
+from codi.config import ConfigError
 
 SLOPE = 0.1
 
@@ -24,6 +26,10 @@ class VocoderConfig:
     """Shape of the generator; the product of `upsample` (and of the last hop) is the mel's hop.
 
     Attributes:
+        kernels, dilations: of the residual blocks after each upsampling, one block a kernel; the
+            dilations are the same for all of them, or given kernel by kernel.
+        paired: whether a plain convolution follows each dilated one, as in HiFi-GAN's first kind of
+            residual block; its second kind has the dilated ones alone.
         overhang: whether an upsampling whose kernel and factor differ by an odd number keeps the
             one sample more that HiFi-GAN's own padding leaves, as its published weights expect;
             without, it makes exactly `factor` samples of one.
@@ -34,10 +40,31 @@ class VocoderConfig:
     upsample: tuple[int, ...] = (5, 4, 2, 2, 2)
     upsample_kernels: tuple[int, ...] = (16, 16, 8, 4, 4)
     kernels: tuple[int, ...] = (3, 7, 11)
-    dilations: tuple[int, ...] = (1, 3, 5)
+    dilations: tuple[int, ...] | tuple[tuple[int, ...], ...] = (1, 3, 5)
+    paired: bool = True
     istft_window: int | None = None
     istft_hop: int = 1
     overhang: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that every kernel has its dilations.
+
+        Raises:
+            ConfigError: dilations of more or fewer kernels, or some alike for all and some not.
+        """
+        nested = [isinstance(each, tuple) for each in self.dilations]
+        if any(nested) and (not all(nested) or len(nested) != len(self.kernels)):
+            raise ConfigError(
+                f"dilations = {list(self.dilations)}; give those of all kernels once, or one list "
+                f"for each of the {len(self.kernels)} kernels"
+            )
+
+    @property
+    def dilations_by_kernel(self) -> tuple[tuple[int, ...], ...]:
+        """Return the dilations of each kernel's residual blocks."""
+        nested = tuple(each for each in self.dilations if isinstance(each, tuple))
+        alike = tuple(each for each in self.dilations if isinstance(each, int))
+        return nested or (alike,) * len(self.kernels)
 
     @property
     def hop(self) -> int:
@@ -50,22 +77,30 @@ class VocoderConfig:
 
 
 class DilatedResBlock(nn.Module):
-    """Residual pairs of a dilated and a plain 1-D convolution (HiFi-GAN's first residual block)."""
+    """Residual dilated 1-D convolutions, each `paired` with a plain one or alone (HiFi-GAN, A.1).
 
-    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+    Those are the two kinds of residual blocks that HiFi-GAN has.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int, dilations: tuple[int, ...], paired: bool = True
+    ) -> None:
         super().__init__()
         self.dilated = nn.ModuleList(
             nn.Conv1d(channels, channels, kernel, dilation=d, padding=d * (kernel - 1) // 2)
             for d in dilations
         )
         self.plain = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations
+            nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2)
+            for _ in dilations
+            if paired
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, S)."""
-        for dilated, plain in zip(self.dilated, self.plain, strict=True):
-            x = x + plain(leaky_relu(dilated(leaky_relu(x, SLOPE)), SLOPE))
+        for dilated, plain in zip_longest(self.dilated, self.plain):
+            hidden = dilated(leaky_relu(x, SLOPE))
+            x = x + (hidden if plain is None else plain(leaky_relu(hidden, SLOPE)))
         return x
 
 
@@ -94,7 +129,10 @@ class Vocoder(nn.Module):
             )
             now //= 2
             self.blocks.append(
-                nn.ModuleList(DilatedResBlock(now, k, c.dilations) for k in c.kernels)
+                nn.ModuleList(
+                    DilatedResBlock(now, kernel, dilations, c.paired)
+                    for kernel, dilations in zip(c.kernels, c.dilations_by_kernel, strict=True)
+                )
             )
         outputs = c.istft_window + 2 if c.istft_window else 1
         self.conv_out = nn.Conv1d(now, outputs, 7, padding=3)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import re
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from codi.audio import mel_filters
+from codi.config import ConfigError
 from codi.convert.encoders import clap_audio, clip_text, clip_vision
 from codi.convert.golden import Check, Golden
 from codi.encoders.clap import RESAMPLERS, ClapAudioConfig
@@ -26,6 +28,7 @@ def clip_text_config(about: dict[str, Any]) -> ClipTextConfig:
         heads=c["num_attention_heads"],
         layers=c["num_hidden_layers"],
         hidden_width=c["intermediate_size"],
+        activation=_activation(about, c),
         unit_context=True,
     )
 
@@ -42,17 +45,45 @@ def clip_vision_config(about: dict[str, Any]) -> ClipVisionConfig:
         layers=c["num_hidden_layers"],
         hidden_width=c["intermediate_size"],
         temporal_blocks=True,
+        activation=_activation(about, c),
         unit_context=True,
     )
 
 
-def clap_config(about: dict[str, Any], weights: dict[str, Tensor]) -> ClapAudioConfig:
-    """Return our configuration of a golden's CLAP, by the names of its authors' code."""
+_ACTIVATIONS: dict[str, Literal["quick_gelu", "gelu"]] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+}
+
+
+def _activation(about: dict[str, Any], tower: dict[str, Any]) -> Literal["quick_gelu", "gelu"]:
+    """Return the activation of a tower, which is told for both or for each.
+
+    Raises:
+        ConfigError: one that no tower here has.
+    """
+    told = tower.get("hidden_act", about.get("hidden_act", "quick_gelu"))
+    if told not in _ACTIVATIONS:
+        raise ConfigError(f"hidden_act = {told!r}; CLIP here has {' or '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[told]
+
+
+def clap_config(
+    about: dict[str, Any], weights: dict[str, Tensor], sample_rate_hz: int = 16_000
+) -> ClapAudioConfig:
+    """Return our configuration of a golden's CLAP, by the names of its authors' code.
+
+    Args:
+        about: the golden's JSON.
+        weights: its weights, whose shapes say how wide the context is.
+        sample_rate_hz: of the sounds that it is given.
+    """
     audio, tower = about["audio_cfg"], about["htsat"]
     mel = {"sample_rate_hz": audio["sample_rate"], "window": audio["window_size"]}
     mel |= {"hop": audio["hop_size"], "bins": audio["mel_bins"]}
     return ClapAudioConfig(
         context_width=weights["audio_projection.2.weight"].shape[0],
+        sample_rate_hz=sample_rate_hz,
         mel=dataclasses.replace(
             ClapAudioConfig().mel, **mel, low_hz=audio["fmin"], high_hz=audio["fmax"]
         ),
@@ -62,6 +93,8 @@ def clap_config(about: dict[str, Any], weights: dict[str, Tensor]) -> ClapAudioC
         depths=tuple(tower["depths"]),
         heads=tuple(tower["num_heads"]),
         window=tower["window_size"],
+        patch=tower.get("patch_size", 4),
+        picture=tower.get("spec_size", 256),
         unit_context=True,
     )
 
@@ -99,19 +132,46 @@ def run_clip(golden: Golden) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def run_clap(golden: Golden) -> dict[str, Tensor]:
-    """Return the context of sounds, and the stations on the way to it."""
+    """Return the context of sounds, and the stations on the way to it.
+
+    The names of a golden's stations say how much of them it keeps, "resampled48k_first4000".
+    """
     weights = golden.weights("model.")
-    config = clap_config(golden.about, weights)
+    name, rate_hz = _sounds(golden)
+    config = clap_config(golden.about, weights, rate_hz)
     encoder = config.build().eval()
     golden.filled(encoder, clap_audio(config), weights)
-    sounds = golden["wav16k"]
+    sounds = golden[name]
     rates = (config.sample_rate_hz, config.mel.sample_rate_hz)
-    return {
-        "resampled48k_first4000": RESAMPLERS[config.resampling](sounds, *rates)[:, :4000],
-        "melW": mel_filters(config.mel).T,
-        "logmel_first64frames": encoder.spectrogram(sounds)[:, :, :64],
-        "out_embed": encoder(sounds),
+    stations = {
+        "resampled": (RESAMPLERS[config.resampling](sounds, *rates), 1),
+        "logmel": (encoder.spectrogram(sounds), 2),
     }
+    made = {"melW": mel_filters(config.mel).T, "out_embed": encoder(sounds)}
+    for name in golden.tensors:
+        found = _EXCERPT.fullmatch(name)
+        if found is not None:
+            station, along = stations[found["station"]]
+            kept = int(found["kept"] or station.shape[along])
+            made[name] = station.narrow(along, 0, min(kept, station.shape[along]))
+    return made
+
+
+_SOUNDS = re.compile(r"wav(?P<rate_khz>\d+)k")
+_EXCERPT = re.compile(r"(?P<station>resampled|logmel)[^_]*(_first(?P<kept>\d+)(frames)?)?")
+
+
+def _sounds(golden: Golden) -> tuple[str, int]:
+    """Return the name of a golden's waveforms and their rate in Hz, which it says.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    for name in golden.tensors:
+        found = _SOUNDS.fullmatch(name)
+        if found is not None:
+            return name, 1000 * int(found["rate_khz"])
+    raise ConfigError(f"{golden.path}: has no waveforms; name them by their rate, such as wav16k")
 
 
 def _below(weights: dict[str, Tensor], starts: tuple[str, ...]) -> dict[str, Tensor]:

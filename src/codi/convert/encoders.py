@@ -272,6 +272,7 @@ def clip_model(about: Mapping[str, Any]) -> dict[str, Any]:
     if "text" in found:
         modalities["text"] = {"latent": [], "encoder": "text", "media": {}}
     if "vision" in found:
+        _require_crop(found["vision"].image_size, about)
         encoders["vision"] |= _prepared(about)
         media = {"size_px": found["vision"].image_size}
         modalities["image"] = {"latent": [], "encoder": "vision", "media": media}
@@ -325,6 +326,32 @@ def _prepared(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _require_crop(side: int, about: Mapping[str, Any]) -> None:
+    """Check that pictures are prepared as ours are: shorter edge to `side`, middle cut out.
+
+    Raises:
+        ConfigError: they are scaled to another size, squashed, or not cut.
+    """
+    told = about.get(PREPARATION, {})
+    found = {
+        "size": told.get("size", side),
+        "crop_size": told.get("crop_size", side),
+        "do_center_crop": told.get("do_center_crop", True),
+    }
+    right: dict[str, Any] = {
+        "size": (side, {"shortest_edge": side}),
+        "crop_size": (side, {"height": side, "width": side}),
+        "do_center_crop": (True,),
+    }
+    for key, value in found.items():
+        if value not in right[key]:
+            raise ConfigError(
+                f"prepares pictures with {key} = {value} (in {PREPARATION}.json), and the encoder "
+                f"here scales the shorter edge to {side} and cuts out the middle; take weights "
+                f"that want this, or remove {key} there if the difference is meant"
+            )
+
+
 def clip_contradiction(
     config: ClipTextConfig | ClipVisionConfig, about: Mapping[str, Any]
 ) -> str | None:
@@ -342,6 +369,7 @@ def clip_contradiction(
     _require_norms(name, tower)
     said = _difference(config, {ours: getattr(tower, theirs) for theirs, ours in _UNSEEN})
     if said is None and name == "vision":
+        _require_crop(tower.image_size, about)
         return _difference(config, _prepared(about), f" (in {PREPARATION}.json)")
     return said
 

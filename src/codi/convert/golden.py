@@ -2,14 +2,15 @@
 
 A golden is `NAME.json`, which says what it is and with which configuration, beside
 `NAME.safetensors` with inputs, weights ("w.<foreign key>") and outputs ("out..."). Weights may
-lie in another golden of the folder. How a golden is run is a matter of the checks, one module a
-family.
+lie in another golden of the folder, which the JSON names. How a golden is run is a matter of the
+checks, one module a family.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codi.config import ConfigError
+from codi.convert.planning import listed
 from codi.convert.rules import Table
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -28,9 +30,15 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Words:
-    """Cases in words, which a check compares itself: they are met, or `unchecked` says why not."""
+    """Cases in words, which a check compares itself; they are met where it says nothing.
+
+    Attributes:
+        unchecked: why they could not be compared.
+        differing: which came out otherwise.
+    """
 
     unchecked: str = ""
+    differing: str = ""
 
 
 Made = Tensor | Words
@@ -84,7 +92,16 @@ class Golden:
             raise ConfigError(f"{path}: damaged or unreadable ({error})") from error
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return an input or an expected output.
+        """Return an input; numbers that are no counts in float32, in which goldens are run.
+
+        Raises:
+            ConfigError: it is not in the file.
+        """
+        value = self.expected(name)
+        return value.to(torch.float32) if value.is_floating_point() else value
+
+    def expected(self, name: str) -> Tensor:
+        """Return an expected output, in the precision that it is stored in.
 
         Raises:
             ConfigError: it is not in the file.
@@ -95,13 +112,36 @@ class Golden:
         return self.tensors[name]
 
     def weights(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return the weights below a foreign prefix, without it, in float32."""
+        """Return the weights below a foreign prefix, without it, in float32.
+
+        Raises:
+            ConfigError: neither this golden has any, nor one that it names.
+        """
         start = f"w.{prefix}"
-        return {
-            key.removeprefix(start): value.to(torch.float32) if value.is_floating_point() else value
-            for key, value in self.tensors.items()
-            if key.startswith(start)
-        }
+        for source in (self, *self.named()):
+            found = {
+                key.removeprefix(start): value.to(torch.float32)
+                if value.is_floating_point()
+                else value
+                for key, value in source.tensors.items()
+                if key.startswith(start)
+            }
+            if found:
+                return found
+        raise ConfigError(f"{self.path}: names no file with weights {start}*; name one in `what`")
+
+    def named(self) -> Iterator[Golden]:
+        """Yield the goldens of the folder that this one's texts name, the longest name first.
+
+        They name one by its whole name, or, as the goldens of the released CoDi do, by what that
+        begins with: "golden a" is a_image_unet_step.
+        """
+        said = " ".join(text for text in self.about.values() if isinstance(text, str))
+        others = sorted(self.path.parent.glob("*.json"), key=lambda path: -len(path.stem))
+        for called in (_by_name, _by_letter):
+            for path in others:
+                if path != self.path and re.search(called(path.stem), said):
+                    yield Golden(path)
 
     def has(self, name: str) -> bool:
         """Say whether it holds a tensor."""
@@ -134,18 +174,40 @@ class Golden:
             for name in own.keys() - state.keys()
             if table.why_fresh(name) or name.startswith(idle_names)
         }
-        try:
-            module.load_state_dict(fresh | state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"{self.path}: its weights do not fit its config ({reason})"
-            ) from error
+        wrong = "; ".join(_misfits(own, fresh | state))
+        if wrong:
+            raise ConfigError(f"{self.path}: its weights do not fit its config: {wrong}")
+        module.load_state_dict(fresh | state)
         return module.eval()
 
     def beside(self, name: str) -> Golden:
         """Return another golden of the same folder."""
         return Golden(self.path.with_name(f"{name}.json"))
+
+
+def _by_name(stem: str) -> str:
+    return rf"(?<!\w){re.escape(stem)}(?!\w)"
+
+
+def _by_letter(stem: str) -> str:
+    return rf"\bgolden {re.escape(stem.partition('_')[0])}\b"
+
+
+def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield what keeps tensors from being those of a module, whose own are `own`."""
+    lacking = [name for name in own if name not in given]
+    if lacking:
+        yield f"no weight for {listed(lacking)}"
+    strange = [name for name in given if name not in own]
+    if strange:
+        yield f"no place for {listed(strange)}"
+    sizes = [
+        f"{name} {tuple(given[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    if sizes:
+        yield f"size mismatch for {listed(sizes)}"
 
 
 @dataclass(frozen=True)

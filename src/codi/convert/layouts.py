@@ -15,7 +15,15 @@ from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.mel import MelCodecConfig
 from codi.codecs.optimus import OptimusConfig
 from codi.codecs.vocoder import VocoderConfig
-from codi.convert import check_codecs, check_encoders, check_unets, codecs, encoders, unets
+from codi.convert import (
+    check_codecs,
+    check_encoders,
+    check_sampling,
+    check_unets,
+    codecs,
+    encoders,
+    unets,
+)
 from codi.convert.golden import Check
 from codi.convert.rules import Table
 from codi.convert.sources import (
@@ -210,9 +218,12 @@ RELEASED = ForeignLayout(
     unused=SCHEDULE,
 )
 
+_IN_CODI = {(module.prefix, module.of): module for module in RELEASED.modules}
+_VERSATILE_FILE = "versatile_diffusion"
+
 VERSATILE = ForeignLayout(
     "versatile-text",
-    "Versatile Diffusion's text diffuser",
+    "Versatile Diffusion's text diffuser, and what lies beside it",
     "release",
     (
         ForeignModule(
@@ -222,11 +233,26 @@ VERSATILE = ForeignLayout(
             kind=TextUNetConfig,
             table=lambda config: unets.versatile_text(config, ""),
             signs=_signs("time_embed.0.weight", absent=("connecters_out.0.0.weight",)),
-            file="text_diffuser",
+            file=_VERSATILE_FILE,
             begins=("environments",),
         ),
+        # The released CoDi has these codecs, and this CLIP with blocks across frames.
+        *(
+            replace(_IN_CODI[prefix, of], table=table, file=_VERSATILE_FILE)
+            for prefix, of, table in (
+                ("autokl.", VISION, codecs.autoencoder_kl),
+                ("optimus.", ("text",), codecs.optimus),
+                ("clip.model.", ("text",), encoders.clip_text_published),
+                ("clip.model.", VISION, encoders.clip_vision_published),
+            )
+        ),
     ),
-    unused=LATENT_DIFFUSION,
+    unused={
+        **LATENT_DIFFUSION,
+        f"{unets.MODEL}.unet_image.*": "Versatile Diffusion's image diffuser, which takes prompts "
+        "of many tokens; a vision diffuser begins from Stable Diffusion's",
+        "clip.model.logit_scale": "the temperature of contrastive training",
+    },
 )
 
 # --- Stable Diffusion 1 ---
@@ -303,8 +329,17 @@ def _autoencoder_folder(names: Any, query: str) -> ForeignModule:
         table=lambda config: codecs.autoencoder_kl(config, names=names),
         signs=_signs(f"encoder.mid_block.attentions.0.{query}.weight", encoder__conv_in__weight=3),
         file="vae/diffusion_pytorch_model",
+        fits=_has_one_width,
+        misfit=_WIDTHS,
         describe=codecs.autoencoder_kl_config,
     )
+
+
+_WIDTHS = "the library's autoencoder has as many channels before its latent as in it"
+
+
+def _has_one_width(config: Any) -> bool:
+    return getattr(config, "inner_channels", None) is None
 
 
 _UNET_FOLDER = ForeignModule(
@@ -408,6 +443,8 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             signs=_signs("encoder.mid_block.attentions.0.to_q.weight", encoder__conv_in__weight=1),
             file="vae/diffusion_pytorch_model",
             inside="autoencoder",
+            fits=lambda config: _has_one_width(getattr(config, "autoencoder", None)),
+            misfit=_WIDTHS,
             describe=codecs.autoencoder_kl_config,
         ),
         ForeignModule(
@@ -421,6 +458,8 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             signs=_signs("conv_pre.weight", "upsampler.0.weight"),
             file="vocoder/model",
             inside="vocoder",
+            fits=lambda config: getattr(getattr(config, "vocoder", None), "paired", True),
+            misfit="SpeechT5HifiGan has HiFi-GAN's first kind of residual block only",
             describe=codecs.vocoder_config,
         ),
     ),
@@ -523,6 +562,14 @@ OPTIMUS = ForeignLayout(
     ),
 )
 
+OPTIMUS_WHOLE = ForeignLayout(
+    "optimus-whole",
+    "OPTIMUS in one file",
+    "release",
+    (replace(_IN_CODI["optimus.", ("text",)], prefix="", file="optimus"),),
+)
+"""As its authors' training stores it, under `model_state_dict`."""
+
 LAYOUTS: tuple[ForeignLayout, ...] = (
     RELEASED,
     VERSATILE,
@@ -535,8 +582,14 @@ LAYOUTS: tuple[ForeignLayout, ...] = (
     CLIP,
     CLAP,
     OPTIMUS,
+    OPTIMUS_WHOLE,
 )
 """All layouts. Of two that recognise as many modules in a file, the first is taken."""
 
-CHECKS: tuple[Check, ...] = (*check_unets.CHECKS, *check_codecs.CHECKS, *check_encoders.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *check_unets.CHECKS,
+    *check_sampling.CHECKS,
+    *check_codecs.CHECKS,
+    *check_encoders.CHECKS,
+)
 """How goldens are run, for `codi verify`; the first that recognises one runs it."""

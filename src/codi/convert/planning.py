@@ -323,7 +323,7 @@ def setting_of(model: ModelConfig, part: str, key: str) -> str:
 
 def _require_complete(plan: Plan) -> None:
     lost = [
-        f"{part.part} lacks {listed(part.missing)} (in {_paths(part)})"
+        f"{part.part} lacks {listed(part.missing)} (in {_paths(part)}){_held_by(plan, part)}"
         for part in plan.parts.values()
         if part.missing
     ]
@@ -337,6 +337,19 @@ def _require_complete(plan: Plan) -> None:
             "; ".join([*lost, *unknown]) + "; is it another model (--model), a file that was cut, "
             "or is a file missing that belongs to it?"
         )
+
+
+def _held_by(plan: Plan, part: PartPlan) -> str:
+    """Say which files hold the rest of a part, where its layout has it in several."""
+    found = [module for s in plan.sources for module in s.layout.found(s.checkpoint)]
+    layouts = {s.layout for s in plan.sources if (s.layout.name, s.checkpoint.path) in part.origins}
+    others = [
+        f"{module.file} of {layout.summary}"
+        for layout in layouts
+        for module in layout.modules
+        if part.part in module.parts(plan.model) and module not in found
+    ]
+    return f", which {' and '.join(others)} holds: give them in one call" if others else ""
 
 
 def _paths(part: PartPlan) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,9 @@ INDEX = ".index.json"
 PREPARATION = "preprocessor_config"
 """The file, and the key in what is known about weights, of how pictures are prepared for them."""
 
+_PROCESSOR = "processor_config.json", "image_processor"
+"""The file where `transformers` 5 has the same, beside how words are, and its name there."""
+
 LEGACY_BYTES = 512 * 2**20
 """Largest file of torch's old format that is read: it cannot be mapped, so all of it is loaded."""
 
@@ -72,8 +76,8 @@ class Checkpoint:
     Attributes:
         path: the file, for messages; the index where there are pieces.
         stored: its tensors by name.
-        about: what a `config.json` beside it says; under `PREPARATION` the file of that name, where
-            there is one too.
+        about: what a `config.json` beside it says; under `PREPARATION` how pictures are prepared,
+            where a file beside it says that too.
         notes: what was chosen among several things in the file, a line each.
     """
 
@@ -214,7 +218,12 @@ def _about(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     about, prepared = read_json(beside), path.with_name(f"{PREPARATION}.json")
-    return about | {PREPARATION: read_json(prepared)} if prepared.is_file() else about
+    if prepared.is_file():
+        return about | {PREPARATION: read_json(prepared)}
+    file, name = _PROCESSOR
+    processor = path.with_name(file)
+    told = read_json(processor).get(name) if processor.is_file() else None
+    return about | {PREPARATION: told} if isinstance(told, dict) else about
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -267,7 +276,9 @@ def _open_torch(path: Path, mapped: bool) -> Checkpoint:
             if mapped:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             else:
-                with path.open("rb") as file:
+                with path.open("rb") as file, warnings.catch_warnings():
+                    # Of a pickle that is no checkpoint it warns before it refuses it.
+                    warnings.simplefilter("ignore", UserWarning)
                     content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may do anything that a pickle can
         damage = _damage(path) if mapped else ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from codi.convert.rules import POINTWISE_2D, Layout, Rule, Table, below
@@ -330,26 +329,43 @@ def _diffusers_level(ours: str, foreign: str, depth: int, attends: bool) -> Iter
 # --- the schedule -------------------------------------------------------------------------------
 
 
+SCHEDULE_BUFFERS = (
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+)
+"""What latent diffusion's files store of the noise schedule."""
+
+
 def schedule_buffers(schedule: NoiseSchedule) -> dict[str, Tensor]:
-    """Return what latent diffusion's files store of the noise schedule, each (T,) float32.
+    """Return `SCHEDULE_BUFFERS` by name, each (T,) float64; files hold them in float32.
 
     All of it follows from the schedule (Ho et al. 2020), so that nothing of it is ever read.
     """
     level, before = schedule.alpha_bar[1:], schedule.alpha_bar[:-1]
     betas = 1 - level / before
     variance = betas * (1 - before) / (1 - level)
-    buffers = {
-        "betas": betas,
-        "alphas_cumprod": level,
-        "alphas_cumprod_prev": before,
-        "sqrt_alphas_cumprod": level.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1 - level).sqrt(),
-        "log_one_minus_alphas_cumprod": (1 - level).log(),
-        "sqrt_recip_alphas_cumprod": level.rsqrt(),
-        "sqrt_recipm1_alphas_cumprod": (1 / level - 1).sqrt(),
-        "posterior_variance": variance,
-        "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
-        "posterior_mean_coef1": betas * before.sqrt() / (1 - level),
-        "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - level),
-    }
-    return {name: values.to(torch.float32) for name, values in buffers.items()}
+    values = (
+        betas,
+        level,
+        before,
+        level.sqrt(),
+        (1 - level).sqrt(),
+        (1 - level).log(),
+        level.rsqrt(),
+        (1 / level - 1).sqrt(),
+        variance,
+        variance.clamp(min=1e-20).log(),
+        betas * before.sqrt() / (1 - level),
+        (1 - before) * (1 - betas).sqrt() / (1 - level),
+    )
+    return dict(zip(SCHEDULE_BUFFERS, values, strict=True))

@@ -17,9 +17,6 @@ from codi.convert.golden import Check, Golden, Made, Words
 
 Verdict = Literal["pass", "fail", "not checked", "unmade", "unknown", "companion", "unusable"]
 
-_FACTS = "facts"
-"""Name of the golden that only says in words what was seen."""
-
 
 @dataclass(frozen=True)
 class Line:
@@ -28,9 +25,9 @@ class Line:
     Attributes:
         golden: name of the golden.
         tensor: name in it, "" where the line is about the whole of it.
-        verdict: "not checked" is what could not be compared, since something else is not there;
-            "unmade" a tensor that no check makes or reads; "unknown" a golden that no check
-            recognises; "companion" one with nothing to compare.
+        verdict: "not checked" is what could not be compared, since something else is not there or
+            the check has no use for it; "unmade" an output that the check does not make; "unknown"
+            a golden that no check recognises; "companion" one with nothing to compare.
         absolute, relative: largest error, and its share of the expected tensor's deviation.
         tolerance: largest share allowed.
         note: why, in words.
@@ -79,7 +76,14 @@ def verify(golden: Golden, checks: Sequence[Check] | None = None) -> Iterator[Li
         yield from _compared(golden, check)
     except ConfigError as error:
         yield Line(golden.name, "", "unusable", note=str(error))
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         # Files from elsewhere may lack what the check reads; the others are still run.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         yield Line(golden.name, "", "unusable", note=f"{golden.path}: cannot be run ({reason})")
@@ -93,12 +97,15 @@ def _compared(golden: Golden, check: Check) -> Iterator[Line]:
         if isinstance(value, Tensor):
             yield compare(golden, name, value, check.tolerance)
         else:
-            verdict: Verdict = "not checked" if value.unchecked else "pass"
-            yield Line(golden.name, name, verdict, note=value.unchecked)
+            yield _in_words(golden, name, value)
     for name in golden.tensors:
-        is_output = name.startswith("out")
-        if name not in made and (is_output or name not in golden.read | _weights(golden)):
-            yield Line(golden.name, name, "unmade", note="the check neither makes nor reads it")
+        if name in made:
+            continue
+        if name.startswith("out"):
+            yield Line(golden.name, name, "unmade", note="an output that the check does not make")
+        elif name not in golden.read and not name.startswith("w."):
+            note = "the check neither makes nor reads it"
+            yield Line(golden.name, name, "not checked", note=note)
     for name in _listed(golden):
         if not golden.has(name):
             note = f"listed in {golden.path.name}, and not in the file of tensors"
@@ -111,8 +118,11 @@ def _can_be_met(golden: Golden, name: str, value: Made) -> bool:
     return isinstance(value, Words) or golden.has(name)
 
 
-def _weights(golden: Golden) -> set[str]:
-    return {name for name in golden.tensors if name.startswith("w.")}
+def _in_words(golden: Golden, name: str, words: Words) -> Line:
+    if words.differing:
+        return Line(golden.name, name, "fail", note=words.differing)
+    verdict: Verdict = "not checked" if words.unchecked else "pass"
+    return Line(golden.name, name, verdict, note=words.unchecked)
 
 
 def _require_tensors(golden: Golden) -> None:
@@ -153,7 +163,8 @@ def _unrecognised(golden: Golden) -> Line:
     inputs = [name for name in golden.tensors if not name.startswith("w.")]
     if golden.tensors and not inputs:
         return Line(golden.name, "", "companion", note="weights for other goldens")
-    if not golden.tensors and golden.name == _FACTS:
+    spoken_of = golden.tensors or golden.about.get("tensors")
+    if not spoken_of and not any("config" in key for key in golden.about):
         return Line(golden.name, "", "companion", note="facts in words")
     what = str(golden.about.get("what", "")).partition(";")[0][:80]
     return Line(golden.name, "", "unknown", note=f"no check recognises it ({what or 'no `what`'})")
@@ -161,7 +172,7 @@ def _unrecognised(golden: Golden) -> Line:
 
 def compare(golden: Golden, name: str, made: Tensor, tolerance: float) -> Line:
     """Return the line of one tensor. Numbers that count something must be the same."""
-    wanted = golden[name]
+    wanted = golden.expected(name)
     if made.shape != wanted.shape:
         note = f"shape {tuple(made.shape)}, expected {tuple(wanted.shape)}"
         return Line(golden.name, name, "fail", note=note)

@@ -23,6 +23,10 @@ _META = re.compile(r"__[^/]*__(/|$)")
 _UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error)
 
 
+class ItemError(ConfigError):
+    """What is wrong with one item of a shard, while the others can be used."""
+
+
 @dataclass(frozen=True)
 class Member:
     """Bytes of a file: `size` of them from `offset`, or those `held` where it is compressed."""
@@ -70,7 +74,8 @@ class Item:
         """Return what the item's JSON says, with its `txt` as caption and its `cls` as class.
 
         Raises:
-            ConfigError: a damaged record.
+            ItemError: a damaged record.
+            ConfigError: a damaged shard.
         """
         try:
             table = json.loads(self.members["json"].read()) if "json" in self.members else {}
@@ -83,7 +88,7 @@ class Item:
         except ConfigError:
             raise
         except ValueError as error:
-            raise ConfigError(
+            raise ItemError(
                 f"{self.file}: item {self.key!r}: its record is damaged ({error}); mend or leave "
                 "out the item"
             ) from error

@@ -25,11 +25,14 @@ import numpy as np
 from codi import media, worlds
 from codi.build import ModelConfig
 from codi.config import ConfigError, build, unknown
-from codi.data.shards import Item, index_shard
+from codi.data.shards import Item, ItemError, index_shard
 from codi.data.variation import VARIATIONS
 from codi.modalities import modality
 
 Record = dict[str, Any]
+
+Roots = Path | Sequence[Path] | None
+"""A folder of data, or several, of which the first that has a file gives it; None: the current."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ class ShardsConfig:
             if not 0.0 <= strength <= 0.5:
                 raise ValueError(f"vary: {name} is {strength:g}; give 0 to 0.5")
 
-    def build(self, config: ModelConfig, root: Path | None) -> Source | None:
+    def build(self, config: ModelConfig, root: Roots) -> Source | None:
         """Return the source, or None for an optional one without files.
 
         Raises:
@@ -233,7 +236,7 @@ class ShardsConfig:
         if self.optional:
             return None
         raise ConfigError(
-            f"no shards match {', '.join(self.files)} below {root or 'the current folder'}; "
+            f"no shards match {', '.join(self.files)} below {places(root)}; "
             "give the folder with --data or CODI_DATA"
         )
 
@@ -251,12 +254,45 @@ def data_root(given: str | None = None) -> Path | None:
     return Path(chosen) if chosen else None
 
 
-def find_files(pattern: str, root: Path | None) -> list[Path]:
-    """Return the files that match a glob pattern, absolute or below `root`."""
+def data_roots(given: str | Sequence[str] | None = None) -> tuple[Path, ...]:
+    """Return the folders of data sets: those given, or that of the variable CODI_DATA, if any.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    named: Sequence[str | None] = [given] if isinstance(given, str) else given or [None]
+    return tuple(root for name in named if (root := data_root(name)) is not None)
+
+
+def beside_set(root: Roots) -> tuple[Path, ...]:
+    """Return folders of data with that of the variable CODI_DATA as the last.
+
+    For what is needed beside the data that were asked for. It need not be there.
+    """
+    chosen = os.environ.get("CODI_DATA")
+    return tuple(dict.fromkeys([*_each(root), *([Path(chosen)] if chosen else [])]))
+
+
+def _each(root: Roots) -> tuple[Path, ...]:
+    return (root,) if isinstance(root, Path) else tuple(root or (Path(),))
+
+
+def places(root: Roots) -> str:
+    """Return folders of data as words.
+
+    >>> places(None), places([Path("mine"), Path("yours")])
+    ('the current folder', 'mine or yours')
+    """
+    return " or ".join("the current folder" if r == Path() else str(r) for r in _each(root))
+
+
+def find_files(pattern: str, root: Roots) -> list[Path]:
+    """Return the files that match a glob pattern: absolute, or in the first folder with any."""
     path = Path(pattern)
     if path.is_absolute():
         return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    return sorted((root or Path()).glob(pattern))
+    found = (sorted(folder.glob(pattern)) for folder in _each(root))
+    return next((files for files in found if files), [])
 
 
 class ShardSource(Source):
@@ -286,6 +322,12 @@ class ShardSource(Source):
         return f"{self.files[0].stem}-{digest[:12]}"
 
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
+        """Return an item.
+
+        Raises:
+            ItemError: a damaged file or record; other items can be read.
+            ConfigError: a damaged shard.
+        """
         item = self.items[index]
         record = item.record()
         told = {"loop": self.config.loop} | record
@@ -296,11 +338,19 @@ class ShardSource(Source):
                 if member is not None and name in self.model.modalities:
                     arrays[name] = decode(member.read(), told, self.model.modality(name).media)
             arrays |= self._frames(item, record, arrays)
+            captions = captions_in(record)
         except media.MediaError as error:
-            raise ConfigError(f"{item.file}: item {item.key!r}: {error}") from error
+            raise ItemError(f"{item.file}: item {item.key!r}: {error}") from error
+        except ConfigError:  # of the shard
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ItemError(
+                f"{item.file}: item {item.key!r}: its record does not say what its media are "
+                f"({type(error).__name__}: {error}); mend or leave out the item"
+            ) from error
         labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
         of = record.get("captions_of") or {}
-        kept = {"captions": captions_in(record), "captions_of": of, "labels": labels}
+        kept = {"captions": captions, "captions_of": of, "labels": labels}
         return arrays, kept
 
     def _frames(

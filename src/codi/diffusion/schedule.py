@@ -157,7 +157,9 @@ class NoiseSchedule:
         """Choose `count` steps out of 1..T, decreasing, and append the last one, 0 mostly.
 
         The neighbours of the list are the moves of a sampler. Spacing "ldm" ends at t = 1: latent
-        diffusion takes the latent of the lowest noise level for the clean one.
+        diffusion takes the latent of the lowest noise level for the clean one. It makes `count`
+        moves as every spacing does, also where latent diffusion, asked for as many, makes more: see
+        `_leading`.
 
         Args:
             count: number of moves, 1..T.
@@ -196,8 +198,8 @@ def _leading(schedule: NoiseSchedule, count: int) -> list[int]:
 
     Where `count` divides T the steps are latent diffusion's. Elsewhere its stride, T // count, fits
     into T more than `count` times, and it takes all of those steps: asked for 30 of 1000 it moves
-    31 times, from 992. Here a user gets the moves that were asked for, so the noisiest of its steps
-    are left out: 30 moves, from 959.
+    31 times, from 992. Here a user gets the moves that were asked for, as from `diffusers`, so the
+    noisiest of its steps are left out: 30 moves, from 959. (`codi verify` takes all of them.)
     """
     stride = schedule.T // count
     start = min(2, schedule.T - (count - 1) * stride)

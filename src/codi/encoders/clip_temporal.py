@@ -12,32 +12,7 @@ from torch.nn.functional import gelu, silu
 
 from codi.nn.attention import attend
 from codi.nn.conv import zeroed
-
-
-def standardise(x: Tensor, dim: int) -> Tensor:
-    """Return `x` with mean 0 and variance 1 along `dim`.
-
-    The variance is bounded from below rather than shifted, as in the released CoDi.
-    """
-    least = 1e-5 if x.dtype == torch.float32 else 1e-3
-    variance, mean = torch.var_mean(x, dim=dim, correction=0, keepdim=True)
-    return (x - mean) * variance.clamp_min(least).rsqrt()
-
-
-class TimeNorm(nn.Module):
-    """Normalise every channel of (..., F, C) over the frames of a clip, with a gain.
-
-    Meant as a layer norm over the channels, it runs over time in the released CoDi, whose weights
-    expect that.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (..., F, C)."""
-        return standardise(x, -2) * self.gain
+from codi.nn.temporal import HIDDEN, ClampedNorm, frame_distances, standardise
 
 
 class FrameDistanceBias(nn.Module):
@@ -52,9 +27,8 @@ class FrameDistanceBias(nn.Module):
     def forward(self, frames: int) -> Tensor:
         """Return the bias (heads, F, F) of queries (rows) to keys."""
         weight = self.from_distance.weight
-        instants = torch.arange(frames, device=weight.device)
-        distance = (instants[:, None] - instants[None, :]).to(weight.dtype)
-        hidden = silu(self.from_distance((distance.sign() * distance.abs().log1p())[..., None]))
+        distances = frame_distances(frames, weight.device).to(weight.dtype)
+        hidden = silu(self.from_distance(distances[..., None]))
         return self.to_heads(silu(self.hidden(hidden))).permute(2, 0, 1)
 
 
@@ -73,9 +47,11 @@ class ClipTemporalBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, frames: int = 0) -> None:
         super().__init__()
-        inner = int(width * 8 / 3)
+        inner = int(width * HIDDEN)
         self.heads = heads
-        self.norm = TimeNorm(width)
+        # Over the frames, (..., F, C): meant as a layer norm over the channels, it runs over time
+        # in the released CoDi, whose weights expect that.
+        self.norm = ClampedNorm(width, axis=-2)
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(width, 2 * width, bias=False)
         self.to_out = zeroed(nn.Linear(width, width, bias=False))

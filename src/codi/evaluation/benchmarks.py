@@ -55,7 +55,7 @@ class _Row:
         row: as it is written.
         metric: what it names.
         of: the modalities that it is about.
-        made: those of them that the task makes.
+        made: those of them that the task makes, and whose features it reads.
         true: modalities of which it reads the same items' true media.
         sets: modalities of which it reads a set of true media, whichever items' they are.
     """
@@ -70,8 +70,10 @@ class _Row:
 
 def _resolved(task: Task, row: MetricRow) -> _Row:
     """Return a row with its metric and modalities; of what is not made the true media are read."""
-    metric, of = METRICS[row.metric], row.of or task.outputs
-    made = [name for name in of if name in task.outputs]
+    metric = METRICS[row.metric]
+    timed = tuple(name for name in task.outputs if name in metric.times)
+    of = metric.together or row.of or timed or task.outputs
+    made = [name for name in metric.together[:1] or of if name in task.outputs]
     true = [name for name in of if name not in task.outputs]
     if metric.beside == "true":
         true += of
@@ -242,7 +244,8 @@ class BenchmarkSuite(Suite):
             "extractors": self.networks,
             "words": "own" if self.programs is None else java.TOKENIZER_JAR,
             "media": self._prepared(self.tasks),
-            **({"av_align_window_s": self.frame_s} if "av_align" in self._metrics else {}),
+            **({"av_align_window_s": self.frame_s} if self._metrics & _ALIGNED else {}),
+            **({"score_splits": self._splits} if self._splits else {}),
         }
 
     def _counted(self) -> dict[str, Any]:
@@ -251,6 +254,16 @@ class BenchmarkSuite(Suite):
         if not isinstance(items, PublishedItems):
             return {"items": "as many as asked for"}
         return {"items": items.count, "missing": items.missing, "damaged": len(items.damaged)}
+
+    @property
+    def _splits(self) -> dict[str, int]:
+        """Return into how many parts samples are cut, by task and metric, where rows name it."""
+        return {
+            f"{task.name} {r.row.metric}": r.row.splits
+            for task, some in self.rows.items()
+            for r in some
+            if r.row.splits
+        }
 
     @property
     def _metrics(self) -> set[str]:
@@ -481,6 +494,11 @@ class _Evidence(Evidence):
         """Return the time from one frame of a clip to the next."""
         return self.suite.frame_s
 
+    @property
+    def splits(self) -> int | None:  # type: ignore[override]
+        """Return into how many parts the row says that samples are cut."""
+        return self.row.row.splits
+
     def words(self) -> list[str]:
         """Return the texts that were made."""
         return [record.readings[self.row.of[0]].words or "" for record in self._records()]
@@ -512,6 +530,7 @@ def _peaks(item: media.Video) -> tuple[float, ...]:
 
 
 _CLIP = "video"
+_ALIGNED = {"av_align", "av_align_gain"}
 _COUNTED = ("impacts", "precision", "recall", "parses", "adds")
 """What measures count beside facts."""
 

@@ -49,6 +49,8 @@ class Evidence(Protocol):
     programs: Path | None
     frame_s: float
     """Time from one frame of a clip to the next."""
+    splits: int | None
+    """Into how many parts a metric cuts the samples; None for the custom."""
 
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
         """Return rows (n, ...) of the metric's extractor; true ones where nothing was made."""
@@ -94,9 +96,12 @@ class Metric:
             media, the prompt's text, the same made apart, or nothing.
         better: which way is better.
         program: file of a Java program it cannot do without.
-        compares: how many modalities it is about; 0 where that is settled by `times`.
+        compares: how many modalities it is about; 0 where `times` or `together` settles that.
         times: the modalities of which it reads when things happen; a task has to make them all.
         tokens: whether it reads the words of captions, which a Java program may have to split.
+        cuts: whether it is a mean over parts of the samples, whose number a suite may name.
+        together: the modalities that its extractor looks at together, the first with the others
+            beside it; a task has to make them all.
     """
 
     compute: Compute
@@ -107,6 +112,8 @@ class Metric:
     compares: int = 1
     times: tuple[str, ...] = ()
     tokens: bool = False
+    cuts: bool = False
+    together: tuple[str, ...] = ()
 
 
 # --- distances between sets ---
@@ -124,8 +131,9 @@ def _kernel(found: Evidence, of: Sequence[str]) -> Number:
 
 
 def _inception(found: Evidence, of: Sequence[str]) -> Number:
+    """Return the score over parts in order: items come in random order, so that parts are too."""
     logits = np.asarray(found.rows(of[0], "logits"))
-    splits = 10 if len(logits) >= _SPLIT_FROM else 1
+    splits = found.splits or (10 if len(logits) >= _SPLIT_FROM else 1)
     value = inception_score(logits, splits)
     rng = np.random.default_rng(0)
     n = len(logits)
@@ -174,6 +182,18 @@ def _gain(found: Evidence, of: Sequence[str]) -> Number:
     return _mean(_pair_cosines(found, of) - _pair_cosines(found.apart(), of), -2.0, 2.0)
 
 
+def _frame_consistency(found: Evidence, of: Sequence[str]) -> Number:
+    """Return the cosine of each frame with the next, the mean over a clip, and over clips."""
+    frames = found.rows(of[0])
+    if frames.ndim != 3 or frames.shape[1] < 2:
+        raise ValueError(
+            "frame_consistency wants an extractor of the frames of clips of two or more"
+        )
+    pairs = (frames[:, :-1] * frames[:, 1:]).sum(axis=2)
+    lengths = np.linalg.norm(frames, axis=2)
+    return _mean((pairs / (lengths[:, :-1] * lengths[:, 1:])).mean(axis=1), *_COSINES)
+
+
 def _recall(k: int) -> Compute:
     def compute(found: Evidence, of: Sequence[str]) -> Number:
         (recall,) = retrieval(found.rows(of[0]), found.rows(of[1]), (k,))
@@ -195,6 +215,26 @@ def _av_align(found: Evidence, of: Sequence[str]) -> Number:
     ]
     chance = float(np.mean(crossed)) if crossed else None
     return dataclasses.replace(_mean(values, 0.0, 1.0), chance=chance)
+
+
+def _av_align_gain(found: Evidence, of: Sequence[str]) -> Number:
+    """Return how much better sounds fit their clips, item by item, than the same made apart."""
+    del of
+    together, apart = (
+        np.array(
+            [
+                av_align(a, v, found.frame_s)
+                for a, v in zip(one.times("audio"), one.times("video"), strict=True)
+            ]
+        )
+        for one in (found, found.apart())
+    )
+    return _mean(together - apart, -1.0, 1.0)
+
+
+def _desync(found: Evidence, of: Sequence[str]) -> Number:
+    """Return DeSync: how far from 0 the likeliest offset of every clip's sound is, in seconds."""
+    return _mean(np.abs(found.rows(of[0], "offset_s")[:, 0]), least=0.0)
 
 
 # --- captions ---
@@ -278,7 +318,7 @@ METRICS: dict[str, Metric] = {
     "fad": _distance(),
     "fd": _distance(),
     "kid": Metric(_kernel, ("features",), "set", "lower"),
-    "inception_score": Metric(_inception, ("logits",)),
+    "inception_score": Metric(_inception, ("logits",), cuts=True),
     "softmax_kl": Metric(_kl, ("logits",), "true", "lower"),
     "clipsim": Metric(_clipsim, ("features",), "prompt"),
     "clip_score": Metric(_prompt_cosine, ("features",), "prompt"),
@@ -286,7 +326,12 @@ METRICS: dict[str, Metric] = {
     "sim": _pair(_sim),
     "gain": _pair(_gain, beside="apart"),
     **{f"recall_at_{k}": _pair(_recall(k)) for k in (1, 5, 10)},
+    "frame_consistency": Metric(_frame_consistency, ("features",)),
     "av_align": Metric(_av_align, compares=0, times=("audio", "video")),
+    "av_align_gain": Metric(_av_align_gain, beside="apart", compares=0, times=("audio", "video")),
+    "desync": Metric(
+        _desync, ("offset_s",), better="lower", compares=0, together=("video", "audio")
+    ),
     "bleu_4": Metric(_bleu, tokens=True),
     "rouge_l": Metric(_each(rouge_l), tokens=True),
     "meteor_stem": Metric(_each(meteor_stem), tokens=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codi.build import ModelConfig
+from codi.data.source import Roots
 from codi.evaluation import parts
 from codi.evaluation.classifiers import CLASSES, Progress, quiet
 from codi.evaluation.real import TRAINED, PartSuite, shards_of
@@ -26,7 +27,7 @@ class DigitsSuite(PartSuite):
     def __init__(
         self,
         config: ModelConfig,
-        root: Path | None,
+        root: Roots,
         cache: Path,
         progress: Progress = quiet,
         steps: int | None = None,

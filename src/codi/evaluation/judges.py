@@ -22,6 +22,7 @@ from codi.evaluation.classifiers import (
     SoundClassifier,
     VoiceClassifier,
 )
+from codi.evaluation.extractors.base import tensors_digest
 
 _FRAMES = 4
 """Frames of each training clip that a judge of pictures sees: the same thing at several places."""
@@ -40,13 +41,37 @@ class JudgeKind:
         make: a fresh network for so many classes.
         learns: from the arrays of an item, by modality, to what is learned from it (k, ...).
         looks: for each modality it can read, from an object to what is looked at (v, ...).
+        sees: what of a medium its network gets, in words.
         steps: of training; some minutes at most on one core.
     """
 
     make: Callable[[int], Classifier]
     learns: Callable[[Arrays], Tensor]
     looks: Mapping[str, Callable[[Any], Tensor]]
+    sees: str
     steps: int = 900
+
+    def fresh(self, classes: int) -> Classifier:
+        """Return an untrained network, the same one every time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.make(classes)
+
+    def identity(self, classifier: Classifier, source: str, trained_on: str) -> dict[str, str]:
+        """Return what a result has to name of a judge, as of an extractor.
+
+        Args:
+            classifier: the judge.
+            source: what it was trained on, for people.
+            trained_on: the same, as a digest.
+        """
+        return {
+            "name": type(classifier).__name__,
+            "source": source,
+            "sha256": tensors_digest(classifier),
+            "preprocessing": self.sees,
+            "trained_on": trained_on,
+        }
 
     def read(self, classifier: Classifier, modality: str, items: Sequence[Any]) -> list[int]:
         """Return the class that most looks at each object see."""
@@ -84,17 +109,34 @@ def _recording(arrays: Arrays) -> Tensor:
 
 
 JUDGES: dict[str, JudgeKind] = {
-    "glyph": JudgeKind(lambda n: PictureClassifier(classes=n), _pictures, _LOOKS_AT_PICTURES),
+    "glyph": JudgeKind(
+        lambda n: PictureClassifier(classes=n),
+        _pictures,
+        _LOOKS_AT_PICTURES,
+        "the brightest channel, 32 px around the light",
+    ),
     "scene": JudgeKind(
-        lambda n: SceneClassifier(classes=n), _pictures, _LOOKS_AT_PICTURES, steps=500
+        lambda n: SceneClassifier(classes=n),
+        _pictures,
+        _LOOKS_AT_PICTURES,
+        "the whole picture at 32 px",
+        steps=500,
     ),
     "motion": JudgeKind(
         lambda n: MotionClassifier(classes=n),
         lambda arrays: _as_tensor(arrays["video"])[None],
         {"video": lambda clip: _as_tensor(clip.frames)[None]},
+        "the light of eight frames at 32 px",
         steps=500,
     ),
-    "voice": JudgeKind(lambda n: VoiceClassifier(classes=n), _recording, _LISTENS),
-    "sound": JudgeKind(lambda n: SoundClassifier(classes=n), _recording, _LISTENS),
+    "voice": JudgeKind(
+        lambda n: VoiceClassifier(classes=n),
+        _recording,
+        _LISTENS,
+        "log-mel of the loudest 1.5 s, 40 bands",
+    ),
+    "sound": JudgeKind(
+        lambda n: SoundClassifier(classes=n), _recording, _LISTENS, "log-mel, 48 bands"
+    ),
 }
 """Every kind of judge that a part of the data can name."""

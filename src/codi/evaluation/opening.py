@@ -9,6 +9,7 @@ from pathlib import Path
 
 from codi.build import ModelConfig
 from codi.config import ConfigError, unknown
+from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress
@@ -22,10 +23,19 @@ from codi.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class Opening:
-    """What a suite may need to open."""
+    """What a suite may need to open.
+
+    Attributes:
+        config: of the model.
+        roots: folders of data; none for the current one.
+        out: folder of the report.
+        seed: of the items.
+        progress: see `codi.evaluation.runner.evaluate`, like `extractors`.
+        pipeline: the model.
+    """
 
     config: ModelConfig
-    root: Path | None
+    roots: tuple[Path, ...]
     out: Path
     seed: int
     progress: Progress
@@ -52,24 +62,33 @@ def _open_bounce(opening: Opening) -> Opened:
 
 def _open_digits(opening: Opening) -> Opened:
     cache, seed = opening.out / "classifiers", opening.seed
-    suite = DigitsSuite(opening.config, opening.root, cache, opening.progress, seed=seed)
+    suite = DigitsSuite(opening.config, opening.roots, cache, opening.progress, seed=seed)
     return Opened((suite,))
 
 
 def _open_real(opening: Opening) -> Opened:
     cache, progress = opening.out / "classifiers", opening.progress
-    found, missing = open_real(opening.pipeline, opening.root, cache, opening.seed, progress)
+    found, missing = open_real(opening.pipeline, opening.roots, cache, opening.seed, progress)
     return Opened(tuple(found), missing)
 
 
 def _open_protocol(source: str, opening: Opening) -> Opened:
     extractors = Extractors(opening.extractors, opening.pipeline)
     protocol = load_protocol(source)
-    name = Path(source).stem
-    progress = opening.progress
-    return Opened(
-        (BenchmarkSuite(name, protocol, extractors, opening.root, opening.seed, progress),)
-    )
+    name, root = Path(source).stem, _holding(protocol.data, opening.roots)
+    suite = BenchmarkSuite(name, protocol, extractors, root, opening.seed, opening.progress)
+    return Opened((suite,))
+
+
+def _holding(data: str, roots: tuple[Path, ...]) -> Path | None:
+    """Return the first folder that holds a published data set; the first of all where none does."""
+    for root in roots if data in BENCHMARKS else ():
+        try:
+            BENCHMARKS[data].folder(root)
+        except ConfigError:
+            continue
+        return root
+    return roots[0] if roots else None
 
 
 SUITES: dict[str, Callable[[Opening], Opened]] = {

@@ -32,22 +32,30 @@ class MetricRow:
         extractor: whose features it compares; none for metrics of texts and times.
         of: the modalities that it is about; the task's only output by default.
         paper: the paper's figure.
+        splits: into how many parts the samples are cut, of which the metric is the mean; as is the
+            custom by default.
 
     Raises:
-        ConfigError: an unknown metric or modality, or an extractor that the metric does not read.
+        ConfigError: an unknown metric or modality, an extractor that the metric does not read, or
+            parts that it does not cut or that are none.
     """
 
     metric: str
     extractor: str = ""
     of: tuple[str, ...] = ()
     paper: float | None = None
+    splits: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that do not exist."""
+        """Refuse names that do not exist, and what would be ignored."""
         if self.metric not in METRICS:
             raise ConfigError(unknown("metric", self.metric, METRICS))
         if self.extractor and not METRICS[self.metric].kinds:
             raise ConfigError(f"{self.metric} reads no extractor; leave out {self.extractor!r}")
+        if self.splits is not None and not METRICS[self.metric].cuts:
+            raise ConfigError(f"{self.metric} is no mean over parts; leave out splits")
+        if self.splits is not None and self.splits < 1:
+            raise ConfigError(f"{self.metric}: splits is {self.splits}; give 1 or more")
         _require_modalities(self.of)
 
 
@@ -158,17 +166,18 @@ class TaskRow:
                 f"{where} is about {metric.compares} of the modalities, not {len(of)} "
                 f"({', '.join(of)}); say which with of"
             )
+        settled = metric.times or metric.together
         if row.of and not metric.compares:
-            raise ConfigError(f"{where} is about {' and '.join(metric.times)}; leave out of")
+            raise ConfigError(f"{where} is about {' and '.join(settled)}; leave out of")
         if metric.tokens and not (of[0] in self.outputs and _is_caption(of[0])):
             raise ConfigError(
                 f"{where} compares captions that are made, not {of[0]}; name a written output "
                 "with of, or leave it out"
             )
-        absent = [name for name in metric.times if name not in self.outputs]
+        absent = [name for name in settled if name not in self.outputs]
         if absent:
             raise ConfigError(
-                f"{where} compares {' with '.join(metric.times)}; add {', '.join(absent)} to the "
+                f"{where} compares {' with '.join(settled)}; add {', '.join(absent)} to the "
                 "outputs, or leave it out"
             )
         if metric.beside == "apart" and (self.apart or len(self.outputs) < 2):

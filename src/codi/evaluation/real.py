@@ -1,8 +1,9 @@
 """The suite "real": recordings, drawings, photographs and animations of shards, part by part.
 
-Facts are read by judges trained on the part's own training shards; where there are none, retrieval
-with the model's prompt encoders is all that is measured. What belongs together by class alone is
-judged by class alone: nothing here asks when something happens.
+Facts are read by judges trained on the part's own training shards, which may lie elsewhere than
+the items; where there are none, retrieval with the model's prompt encoders is all that is measured.
+What belongs together by class alone is judged by class alone: nothing here asks when something
+happens.
 """
 
 from __future__ import annotations
@@ -15,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from codi import media
 from codi.build import ModelConfig
 from codi.config import ConfigError
-from codi.data.shards import Item
+from codi.data.shards import Item, ItemError
 from codi.data.source import Record as ItemRecord
-from codi.data.source import ShardsConfig, ShardSource, find_files
+from codi.data.source import Roots, ShardsConfig, ShardSource, beside_set, find_files, places
 from codi.evaluation.classifiers import Classifier, Progress, fit_classifier, prepared, quiet
 from codi.evaluation.extractors.base import Extractor
 from codi.evaluation.extractors.own import OwnExtractor
@@ -62,8 +60,9 @@ class PartSuite(Suite):
     Args:
         part: what they are.
         config: of the model, whose sizes and rates media get.
-        root: folder of the shards.
-        shards: of every split; those of `TRAINED` teach the judges.
+        root: folder of the shards, or several.
+        shards: of every split; those of `TRAINED` teach the judges, and may lie where CODI_DATA
+            says instead.
         cache: folder of trained judges.
         progress: shows their training.
         steps: of it; those of each kind of judge by default.
@@ -74,7 +73,7 @@ class PartSuite(Suite):
         self,
         part: Part,
         config: ModelConfig,
-        root: Path | None,
+        root: Roots,
         shards: Mapping[str, ShardsConfig],
         cache: Path,
         progress: Progress = quiet,
@@ -88,6 +87,9 @@ class PartSuite(Suite):
         self._items: dict[tuple[str, int], tuple[dict[str, np.ndarray], ItemRecord]] = {}
         self._judges: dict[tuple[str, str], Classifier] = {}
         self._lessons: tuple[str, Tensor, list[int]] | None = None
+        self._faults: dict[tuple[str, int], str | None] = {}
+        self._unread: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
 
     # --- facts ---
 
@@ -103,21 +105,26 @@ class PartSuite(Suite):
 
     def _learned(self, fact: Fact) -> dict[str, str]:
         """Return the words of every value that training records have."""
-        found = {
-            str(self._says(item, fact, fact.at)): str(self._says(item, fact, fact.said_at)).lower()
-            for item in self.source(TRAINED).items
-        }
+        found = {}
+        for item in self.source(TRAINED).items:
+            try:
+                value, words = self._says(item, fact, fact.at), self._says(item, fact, fact.said_at)
+            except ItemError as error:
+                self._pass_over(item, error)
+            else:
+                found[str(value)] = str(words).lower()
+        self._refuse_nothing(len(found))
         return dict(sorted(found.items()))
 
     def _says(self, item: Item, fact: Fact, path: str) -> Any:
         """Return what an item's record has at a path.
 
         Raises:
-            ConfigError: nothing.
+            ItemError: nothing.
         """
         value = looked_up(item.record(), path)
         if value is None:
-            raise ConfigError(
+            raise ItemError(
                 f"{item.file}: item {item.key!r}: its record has no {path!r}, the {fact.name} of "
                 f"{self.part.name}; mend or leave out the item"
             )
@@ -141,7 +148,8 @@ class PartSuite(Suite):
             ConfigError: there are none.
         """
         if split not in self._open:
-            source = self.shards[split].build(self.config, self.root)
+            root = beside_set(self.root) if split == TRAINED else self.root
+            source = self.shards[split].build(self.config, root)
             assert isinstance(source, ShardSource)
             self._open[split] = source
         return self._open[split]
@@ -171,6 +179,29 @@ class PartSuite(Suite):
         """Return how many items the shards of a split hold."""
         return len(self.source(split))
 
+    def broken(self, split: str, index: int) -> str | None:
+        """Return what is wrong with an item's record or media; None where all can be read.
+
+        How many such items there are is said in `left_out`.
+        """
+        if (split, index) not in self._faults:
+            self._faults[split, index] = self._fault(split, index)
+            found = [why for why in self._faults.values() if why is not None]
+            if found:
+                what = f"items of {self.part.name} that cannot be used"
+                self.left_out[what] = f"{len(found)}, such as {found[0].rstrip('.')}"
+        return self._faults[split, index]
+
+    def _fault(self, split: str, index: int) -> str | None:
+        try:
+            self.truth(split, index)
+            for name in self.part.modalities:
+                if name in self.config.modalities:
+                    self.medium(split, index, name)
+        except ItemError as error:
+            return str(error)
+        return None
+
     def truth(self, split: str, index: int) -> Truth:
         """Return the facts of an item; a value that no judge knows stays as its record has it."""
         item = self.source(split).items[self._at(split, index)]
@@ -178,27 +209,35 @@ class PartSuite(Suite):
         return Truth({name: self.words[name].get(value, value) for name, value in found.items()})
 
     def caption(self, split: str, index: int, given: Input) -> str:
-        """Return one of the item's captions that describe what `given` is shown by."""
+        """Return one of the item's captions that describe what `given` is shown by.
+
+        Raises:
+            ItemError: it has none.
+        """
         rng = np.random.default_rng((index, *given.shows.encode()))
         _, record = self.item(split, index)
-        return self.source(split).caption(record, given.shows, rng).text
+        text = self.source(split).caption(record, given.shows, rng).text
+        if not text.strip():
+            raise self._lacks(split, index, "caption")
+        return text
 
     def medium(self, split: str, index: int, modality: str) -> Any:
         """Return a picture, a clip, a sound, or a caption.
 
         Raises:
-            ConfigError: the item has none.
+            ItemError: the item has none, or a damaged one.
         """
         if modality_entry(modality).is_caption:
             return self.caption(split, index, Input(modality))
         arrays, _ = self.item(split, index)
         if modality not in arrays:
-            item = self.source(split).items[self._at(split, index)]
-            raise ConfigError(
-                f"{item.file}: item {item.key!r} has no {modality}; leave out tasks with it"
-            )
-        found: Any = _OBJECTS[modality](arrays[modality], self.config)
-        return found
+            raise self._lacks(split, index, modality)
+        kind = self.config.media(modality)
+        return kind.from_tensor(kind.to_tensor([arrays[modality]]))[0]
+
+    def _lacks(self, split: str, index: int, what: str) -> ItemError:
+        item = self.source(split).items[self._at(split, index)]
+        return ItemError(f"{item.file}: item {item.key!r} has no {what}; add it or leave it out")
 
     # --- reading ---
 
@@ -232,27 +271,53 @@ class PartSuite(Suite):
         return self._judges[name, kind]
 
     def _opened(self, name: str, kind: str) -> Classifier:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same judge every time
-            classifier = JUDGES[kind].make(len(self.words[name]))
+        kept = self._kept(name, kind)
+        if kept is not None:
+            return kept
+        classifier = JUDGES[kind].fresh(len(self.words[name]))
+        inputs, labels = self._lesson(name, kind, classifier)
+        what = f"training the judge of {self.part.name}: {name} ({kind})"
+        fit_classifier(
+            classifier,
+            inputs,
+            labels,
+            steps=JUDGES[kind].steps if self.steps is None else self.steps,
+            what=what,
+            progress=self.progress,
+        )
+        save_part(classifier, *self._place(name, kind))
+        return classifier.eval()
+
+    def _kept(self, name: str, kind: str) -> Classifier | None:
+        """Return a judge that was trained before; None where there is none, or of another shape."""
+        classifier = JUDGES[kind].fresh(len(self.words[name]))
+        try:
+            load_part(classifier, *self._place(name, kind))
+        except ConfigError:  # mended by training
+            return None
+        return classifier.eval()
+
+    def _place(self, name: str, kind: str) -> tuple[Path, str]:
+        """Return the folder that keeps a judge, and what it is called in it."""
         judge = f"{self.part.name}-{name}-{kind}"
         depends = f"{self.source(TRAINED).fingerprint} {_code()}"
-        folder = self.cache / f"{judge}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}"
-        try:
-            load_part(classifier, folder, f"classifiers.{judge}")
-        except ConfigError:  # not there yet, or of another shape: both are mended by training
-            inputs, labels = self._lesson(name, kind, classifier)
-            what = f"training the judge of {self.part.name}: {name} ({kind})"
-            fit_classifier(
-                classifier,
-                inputs,
-                labels,
-                steps=JUDGES[kind].steps if self.steps is None else self.steps,
-                what=what,
-                progress=self.progress,
-            )
-            save_part(classifier, folder, f"classifiers.{judge}")
-        return classifier.eval()
+        digest = hashlib.sha256(depends.encode()).hexdigest()[:12]
+        return self.cache / f"{judge}-{digest}", f"classifiers.{judge}"
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Return the judges that there are by now: they are trained as tasks need them."""
+        found = {}
+        for name, fact in self.facts.items():
+            source = self.source(TRAINED)
+            items = f"{len(source)} items of {', '.join(file.name for file in source.files)}"
+            for kind in sorted({*fact.judges.values()}):
+                judge = self._judges.get((name, kind)) or self._kept(name, kind)
+                if judge is not None:
+                    self._judges[name, kind] = judge
+                    about = JUDGES[kind].identity(judge, items, source.fingerprint)
+                    found[f"{self.part.name}-{name}-{kind}"] = about
+        return {"extractors": found}
 
     def _lesson(self, name: str, kind: str, classifier: Classifier) -> tuple[Tensor, list[int]]:
         """Return what a judge learns from (n, ...), and the number of its fact's value."""
@@ -264,20 +329,45 @@ class PartSuite(Suite):
         _, inputs, places = self._lessons
         numbers = {value: number for number, value in enumerate(self.words[name])}
         fact = self.facts[name]
-        said_of = [
-            numbers.get(str(self._says(item, fact, fact.at))) for item in self.source(TRAINED).items
-        ]
+        said_of: list[int | None] = []
+        for item in self.source(TRAINED).items:
+            try:
+                said_of.append(numbers.get(str(self._says(item, fact, fact.at))))
+            except ItemError as error:
+                self._pass_over(item, error)
+                said_of.append(None)
         labels = [(row, said_of[place]) for row, place in enumerate(places)]
         known = [(row, label) for row, label in labels if label is not None]
+        self._refuse_nothing(len(known))
         return inputs[[row for row, _ in known]], [label for _, label in known]
 
     def _learned_from(self, kind: str, places: list[int]) -> Iterator[Tensor]:
         """Yield what training items teach; `places` gets the item of every row."""
         source = self.source(TRAINED)
         for index in self.progress(f"reading {self.part.name} for its judges", len(source)):
-            seen = JUDGES[kind].learns(source.read(index)[0])
-            places += [index] * len(seen)
-            yield seen
+            item = source.items[index]
+            try:
+                seen = JUDGES[kind].learns(source.read(index)[0])
+            except ItemError as error:
+                self._pass_over(item, error)
+            except KeyError as error:
+                self._pass_over(item, f"{item.file}: item {item.key!r} has no {error}")
+            else:
+                places += [index] * len(seen)
+                yield seen
+        self._refuse_nothing(len(places))
+
+    def _pass_over(self, item: Item, why: object) -> None:
+        """Leave out a training item."""
+        self._unread.setdefault(item.key, str(why))
+        what = f"training items of {self.part.name} that cannot be used"
+        first = next(iter(self._unread.values()))
+        self.left_out[what] = f"{len(self._unread)}, such as {first.rstrip('.')}"
+
+    def _refuse_nothing(self, count: int) -> None:
+        """Raise ItemError when all training items were passed over: the first one says why."""
+        if not count and self._unread:
+            raise ItemError(next(iter(self._unread.values())))
 
 
 class RealPart(PartSuite):
@@ -294,7 +384,7 @@ class RealPart(PartSuite):
         self,
         part: Part,
         config: ModelConfig,
-        root: Path | None,
+        root: Roots,
         shards: Mapping[str, ShardsConfig],
         cache: Path,
         *,
@@ -314,17 +404,30 @@ class RealPart(PartSuite):
             part.name, part.modalities, ("facts", "captions") if self.facts else ()
         )
         how = f"facts ({', '.join(self.facts)}) and retrieval" if self.facts else "retrieval alone"
-        taught = part.facts and TRAINED not in shards
-        why = f", as there are no shards {part.name}-{_TAUGHT} to train judges on" if taught else ""
+        untaught = part.facts and TRAINED not in shards
+        pattern = f"{part.name}-{_TAUGHT}"
+        why = f", as there are no shards {pattern} to train judges on" if untaught else ""
         self.note = (
             f"{part.name}: {self.splits[0]}, {self.count(self.splits[0])} items, {how}{why}."
         )
-        self._embedded: dict[tuple[str, Input, int], np.ndarray] = {}
+        if untaught:
+            self.left_out[f"facts of {part.name}"] = (
+                f"there is no {pattern}*.tar below {places(beside_set(root))} for judges to learn "
+                "from; give the folder of the training shards too, as in --data TEST TRAINING, or "
+                "set CODI_DATA to it"
+            )
+        self._embedded: dict[tuple[str, Input, tuple[int, ...]], np.ndarray] = {}
 
     @cached_property
     def fingerprint(self) -> str:
         """Return a digest of the items, the judges and the encoders."""
         return f"{super().fingerprint}-{self.encoders.digest[:12]}"
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Return the judges, and the encoders that retrieval is by."""
+        own = {**self.encoders.identity, "trained_on": "what the model was trained on"}
+        return {"extractors": {self.encoders.name: own, **super().described["extractors"]}}
 
     def features(self, task: Task, modality: str, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return embeddings (n, D) by the model's own prompt encoder of the modality."""
@@ -346,9 +449,14 @@ class RealPart(PartSuite):
         itself = task.path == "true" and made == given.modality
         if itself or not {made, given.modality} <= {*self.encodable}:
             return
-        asked = self._asked(split, given, count)
-        found = ledger_of(task).rows(_KIND.format(made), count)
-        matches = self._matches(split, given, count)
+        ledger = ledger_of(task)
+        # A damaged item has no record, or one from before it was damaged.
+        rows = [i for i in range(count) if i in ledger.records and not self.broken(split, i)]
+        if not rows:
+            return
+        asked = self._asked(split, given, rows)
+        found = ledger.rows(_KIND.format(made), rows[-1] + 1)[rows]
+        matches = self._matches(split, given, rows)
         pairs = [((given.modality, made), asked, found, matches)]
         if not task.inputs and made != given.modality:
             pairs.append(((made, given.modality), found, asked, matches.T))
@@ -361,19 +469,19 @@ class RealPart(PartSuite):
                     fact=f"{'+'.join(names)} recall_at_{k}",
                     split=split,
                     value=float(hit.mean()),
-                    n=count,
+                    n=len(rows),
                     chance=chance,
-                    ci95=wilson_interval(float(hit.sum()), count),
+                    ci95=wilson_interval(float(hit.sum()), len(rows)),
                     extractor=self.encoders.name,
                 )
 
-    def _asked(self, split: str, given: Input, count: int) -> np.ndarray:
-        """Return the embeddings (n, D) of the prompts that `given` makes of the first items."""
-        key = (split, given, count)
+    def _asked(self, split: str, given: Input, indices: Sequence[int]) -> np.ndarray:
+        """Return the embeddings (n, D) of the prompts that `given` makes of some items."""
+        key = (split, given, tuple(indices))
         if key not in self._embedded:
             rows = [
                 self.encoders(given.modality, [self._prompt(split, i, given) for i in some])
-                for some in np.array_split(np.arange(count), max(count // 32, 1))
+                for some in np.array_split(np.array(indices), max(len(indices) // 32, 1))
             ]
             self._embedded[key] = np.concatenate([found["features"] for found in rows])
         return self._embedded[key]
@@ -383,23 +491,27 @@ class RealPart(PartSuite):
             return self.caption(split, int(index), given)
         return self.medium(split, int(index), given.modality)
 
-    def _matches(self, split: str, given: Input, count: int) -> np.ndarray:
+    def _matches(self, split: str, given: Input, indices: Sequence[int]) -> np.ndarray:
         """Return bool (n, n): whether prompt i is true of item j, by the captions of both."""
-        known = [set(self.item(split, index)[1]["captions"]) for index in range(count)]
+        known = [set(self.item(split, index)[1]["captions"]) for index in indices]
         told = known
         if modality_entry(given.modality).is_caption:
-            told = [{self.caption(split, index, given)} for index in range(count)]
-        return np.array([[not some.isdisjoint(others) for others in known] for some in told])
+            told = [{self.caption(split, index, given)} for index in indices]
+        found = np.array([[not some.isdisjoint(others) for others in known] for some in told])
+        return found | np.eye(len(indices), dtype=bool)
 
 
-def found_shards(part: Part, root: Path | None) -> dict[str, ShardsConfig]:
+def found_shards(part: Part, root: Roots) -> dict[str, ShardsConfig]:
     """Return the shards of a part that are there, those by which it is judged first.
 
     Without a split to judge by, a share of the training items is held out, by a hash of their keys.
+    Judges learn from the training shards where CODI_DATA says, if there are none beside the others.
     """
     patterns = {split: f"{part.name}-{split}*.tar" for split in (*_JUDGED, _TAUGHT)}
     there = {split: p for split, p in patterns.items() if find_files(p, root)}
     taught = there.pop(_TAUGHT, None)
+    if there and find_files(patterns[_TAUGHT], beside_set(root)):
+        taught = patterns[_TAUGHT]
     if there or taught is None:
         named = {**there, **({} if taught is None else {TRAINED: taught})}
         return {split: shards_of(part, pattern) for split, pattern in named.items()}
@@ -416,7 +528,7 @@ def shards_of(part: Part, *patterns: str) -> ShardsConfig:
 
 
 def open_real(
-    pipeline: Pipeline, root: Path | None, cache: Path, seed: int, progress: Progress = quiet
+    pipeline: Pipeline, root: Roots, cache: Path, seed: int, progress: Progress = quiet
 ) -> tuple[list[RealPart], dict[str, str]]:
     """Return the parts whose shards are below `root`, and what is missing of the others.
 
@@ -450,10 +562,10 @@ def open_real(
             )
         else:
             names = ", ".join(f"{part.name}-{split}*.tar" for split in (*_JUDGED, _TAUGHT))
-            missing[part.name] = f"no {names} below {root or 'the current folder'}"
+            missing[part.name] = f"no {names} below {places(root)}"
     if not opened:
         raise ConfigError(
-            f"{root or 'the current folder'}: no shards of real data; they are called "
+            f"{places(root)}: no shards of real data; they are called "
             f"PART-SPLIT*.tar, PART one of {', '.join(PARTS)}, SPLIT one of "
             f"{', '.join((*_JUDGED, _TAUGHT))}; give their folder with --data or CODI_DATA"
         )
@@ -467,25 +579,5 @@ def _code() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in own)).hexdigest()[:12]
 
 
-def _picture(array: np.ndarray, config: ModelConfig) -> Image.Image:
-    del config
-    return Image.fromarray(array[0])
-
-
-def _clip(array: np.ndarray, config: ModelConfig) -> media.Video:
-    return media.Video(array, config.modality("video").media["fps"])
-
-
-def _sound(array: np.ndarray, config: ModelConfig) -> media.Audio:
-    samples = array.astype(np.float32) / 32767.0
-    return media.Audio(samples, config.modality("audio").media["sample_rate_hz"])
-
-
 _KIND = "{}.codi.features"
 """Under which name a ledger keeps the embeddings of a modality."""
-
-_OBJECTS: dict[str, Callable[[np.ndarray, ModelConfig], Any]] = {
-    "image": _picture,
-    "video": _clip,
-    "audio": _sound,
-}

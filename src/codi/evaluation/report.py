@@ -27,7 +27,7 @@ SHOWN = 8
 """Samples of a task on its sheet."""
 
 SAVED = 3
-"""Samples of a task that are written as files, where a sheet cannot play them."""
+"""Samples of a task that are written as files, what went in as well, where no sheet can play it."""
 
 _SHEET = "png"
 _PAPER, _GAP_PX, _WIDEST_PX = 255, 6, 1024
@@ -52,6 +52,12 @@ def write_report(
     atomic_write_text(out / f"{suite}.md", markdown(suite, settings, cells, splits))
     page = html(suite, said(settings), table(cells, splits), out, drawn if plot else None)
     atomic_write_text(out / f"{suite}.html", page)
+
+
+def settings_of(out: Path, suite: str) -> dict[str, Any]:
+    """Return the settings of the report on a suite that `write_report` left below `out`."""
+    found: dict[str, Any] = json.loads((out / f"{suite}.json").read_text(encoding="utf-8"))
+    return found["settings"]
 
 
 def markdown(
@@ -116,6 +122,10 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     if settings.get("av_align_window_s"):
         window_ms = 1000.0 * settings["av_align_window_s"]
         lines.append(f"av_align: events within {window_ms:.4g} ms, a frame of the clips.")
+    parts = settings.get("score_splits") or {}
+    lines += [
+        f"{what}: the mean over {count} parts of the samples." for what, count in parts.items()
+    ]
     left = settings.get("left_out") or {}
     lines += [f"Left out: {what}: {why}." for what, why in left.items()]
     return [part for line in lines for part in (line, "")][:-1]
@@ -209,7 +219,9 @@ def write_samples(
     prompts: Sequence[tuple[str, Sequence[Any]]],
     outputs: Mapping[str, Sequence[Any]],
 ) -> None:
-    """Write a sheet of what went in (left) and came out (right), and some of it as files.
+    """Write a sheet of what went in (left) and came out (right), and sounds and clips as files.
+
+    Sample 0 came out as `TASK-SPLIT-0.wav`, and its second prompt is `TASK-SPLIT-0.prompt2.wav`.
 
     Args:
         folder: where; made if missing.
@@ -231,14 +243,25 @@ def write_samples(
         rows.append(_beside(sides))
     for i in range(min(SAVED, count)):
         beside = {name: items[i] for name, items in (*prompts, *outputs.items())}
-        for name in outputs:
-            entry = modality(name)
-            if entry.suffix != _SHEET and not entry.is_caption:
-                path = folder / f"{task.name}-{split}-{i}.{entry.suffix}"
+        stem = f"{task.name}-{split}-{i}"
+        for number, (name, items) in enumerate(prompts, 1):
+            if _played(name):
                 media = config.media(name)
+                heard, _ = media.load(items[i])  # as the model gets it: without others
+                media.save(heard, folder / f"{stem}.prompt{number}.{modality(name).suffix}")
+        for name in outputs:
+            if _played(name):
+                media = config.media(name)
+                path = folder / f"{stem}.{modality(name).suffix}"
                 media.save(media.with_others(outputs[name][i], beside), path)
     # Last: where the sheet is, everything is.
     save_image(folder / sheet_name(task, split), Image.fromarray(_stack(rows)))
+
+
+def _played(name: str) -> bool:
+    """Return whether media of a modality are files of their own: a sheet shows pictures whole."""
+    entry = modality(name)
+    return entry.suffix != _SHEET and not entry.is_caption
 
 
 def sheet_name(task: Task, split: str) -> str:

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import numpy as np
 
 from codi.build import ModelConfig
 from codi.config import ConfigError, unknown
-from codi.data.source import data_root
+from codi.data.source import data_roots
 from codi.encoders.mixing import interpolated
 from codi.evaluation import results_page
 from codi.evaluation.classifiers import Progress, quiet
-from codi.evaluation.extractors.base import file_digest
+from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.opening import SUITES, Opening, opener_of
 from codi.evaluation.records import Ledger, Record
 from codi.evaluation.report import (
@@ -37,7 +38,7 @@ from codi.evaluation.suites import Input, Suite, Task, partner
 from codi.modalities import modality
 from codi.pipeline import Pipeline, SamplingSettings, load
 from codi.types import Latents
-from codi.weights import missing_parts, part_files
+from codi.weights import missing_parts
 
 __all__ = ["SUITES", "Run", "choose", "evaluate", "report"]
 
@@ -60,7 +61,7 @@ def evaluate(
     batch: int = 16,
     device: str = "auto",
     dtype: str = "auto",
-    data: str | None = None,
+    data: str | Sequence[str] | None = None,
     seed: int = 0,
     extractors: Mapping[str, str] | None = None,
     results: str | Path | None = None,
@@ -89,7 +90,8 @@ def evaluate(
         batch: samples made at once.
         device: where to compute; "auto" takes a GPU where there is one.
         dtype: as in `codi.load`.
-        data: folder of data sets, instead of the variable CODI_DATA.
+        data: folder of data sets, instead of the variable CODI_DATA; of several, the first that
+            has a set, or the shards of a part and split, gives them.
         extractors: file, folder or hub name of networks that metrics need, by their names.
         results: a Markdown page to bring the table and the plot into; see `results_page`.
         seed: of the items; the noise of item i has the seed i + 1 000 000 * seed.
@@ -101,8 +103,8 @@ def evaluate(
     pipeline = load(model, device=device, dtype=dtype)
     folder = Path(out)
     opener = opener_of(suite)
-    root = data_root(data)
-    opening = Opening(pipeline.config, root, folder, seed, progress, extractors or {}, pipeline)
+    roots = data_roots(data)
+    opening = Opening(pipeline.config, roots, folder, seed, progress, extractors or {}, pipeline)
     opened = opener(opening)
     asked: dict[str, Any] = {
         "sampler": sampler,
@@ -128,7 +130,7 @@ def evaluate(
     chosen, left_out = choose(runs, name, tasks)
     said = {
         "model": Path(model).name,
-        "weights": runs[0].weights,
+        "weights": runs[0].digests.whole(),
         "seed": seed,
         "left_out": {**opened.left_out, **left_out},
     }
@@ -143,7 +145,7 @@ def evaluate(
             Path(results),
             name,
             f"codi evaluate --suite {suite}",
-            described(runs, name, splits, samples, said),
+            _lasting(described(runs, name, splits, samples, said)),
             cells,
             order=[task.name for run in runs for task in run.suite.tasks],
             draw=lambda whole: _drawn(runs, whole),
@@ -229,13 +231,26 @@ def described(
     own: dict[str, Any] = {"suite": name, "note": " ".join(run.suite.note for run in runs)}
     left_out = dict(said["left_out"])
     for run in runs:
+        networks = own.get("extractors", {})
         own |= run.suite.described
+        if networks:
+            own["extractors"] = {**networks, **own["extractors"]}
         left_out |= run.suite.left_out
     columns = list(dict.fromkeys(split for run in runs for split in run.splits(splits)))
     counted = [run.used(split, samples) for run in runs for split in run.splits(splits)]
     own["samples"] = max(run.sampled for run in runs) or max(counted, default=0)
     own["samples_of_suite"] = max(run.suite.samples for run in runs)
     return {**own, **sampling, **said, "splits": columns, "left_out": left_out}
+
+
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as a page says them that is brought together of pieces.
+
+    Judges come with the tasks that they are trained for; a report of its own names them.
+    """
+    networks = settings.get("extractors", {})
+    kept = {name: network for name, network in networks.items() if "trained_on" not in network}
+    return {**settings, "extractors": kept}
 
 
 def _drawn(runs: Sequence[Run], cells: Sequence[Cell]) -> str | None:
@@ -265,8 +280,6 @@ class Run:
     settings: SamplingSettings
     out: Path
     seed: int
-    digests: dict[Path, str] = field(default_factory=dict)
-    """Of the weights' files, taken once: a model in training may change while it is measured."""
     scores: dict[tuple[str, str, int], list[Cell]] = field(default_factory=dict)
     sampled: int = 0
     """How many samples of a task the scores come from, at most."""
@@ -330,37 +343,22 @@ class Run:
 
         All that they depend on is in its name.
         """
-        folder = self.pipeline.folder
-        assert folder is not None
-        files = [path for part in self._parts(task) for path in part_files(folder, part)]
         depends = [
             self.suite.fingerprint,
             task.key,
             self.suite.depends(task),
             self.seed,
-            {str(path.relative_to(folder)): self._digest(path) for path in files},
+            self.digests.of(self._parts(task)),
             self._sampling(task),
         ]
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
         return self.out / "partial" / self.suite.name / f"{task.name}-{split}-{key}"
 
-    @property
-    def weights(self) -> str:
-        """Return a digest of all of the model's weights."""
-        folder = self.pipeline.folder
-        assert folder is not None
-        config = self.pipeline.config
-        absent = missing_parts(folder, config)
-        files = [
-            f for part in config.parts() if part not in absent for f in part_files(folder, part)
-        ]
-        digests = {str(path.relative_to(folder)): self._digest(path) for path in files}
-        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-    def _digest(self, path: Path) -> str:
-        if path not in self.digests:
-            self.digests[path] = file_digest(path)[:16]
-        return self.digests[path]
+    @cached_property
+    def digests(self) -> WeightDigests:
+        """Return the digests of the model's files."""
+        assert self.pipeline.folder is not None
+        return WeightDigests(self.pipeline.folder, self.pipeline.config)
 
     def _sampling(self, task: Task) -> dict[str, Any]:
         """Return the resolved settings that the numbers of a task depend on."""
@@ -444,7 +442,12 @@ class Run:
             for i, (index, truth) in enumerate(zip(indices, truths, strict=True))
         ]
         features: dict[str, np.ndarray] = {}
-        for name, items in outputs.items():
+        samples = [
+            dict(zip(outputs, one, strict=True)) for one in zip(*outputs.values(), strict=True)
+        ]
+        for name in outputs:
+            kind = self.pipeline.config.media(name)  # a clip is looked at with its sound
+            items = [kind.with_others(sample[name], sample) for sample in samples]
             features |= self.suite.features(task, name, items)
         return records, features
 

@@ -18,8 +18,8 @@ from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.sniff import head_of, sniff, unreadable
 from codi.media.soundfiles import knows_sound, read_with_soundfile
 
-# Outside these, a file is no recording: resampling it would take for ever or mean nothing.
-_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 1_000_000
+# Above, a file is no recording: the beginning alone would fill the memory. The resampler takes all.
+_HIGHEST_RATE_HZ = 1_000_000
 _MOST_CHANNELS = 64
 # Read beyond what is used, so that the resampler knows how the sound goes on.
 _RESAMPLER_TAIL_S = 0.1
@@ -57,6 +57,10 @@ class Audio:
     @property
     def duration_s(self) -> float:
         return len(self.samples) / self.sample_rate_hz
+
+    def __repr__(self) -> str:
+        rate_hz, count = self.sample_rate_hz, len(self.samples)
+        return f"Audio({count} samples at {rate_hz} Hz, {seconds(self.duration_s)})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a 16 bit WAV (or FLAC) file; see `save_audio`."""
@@ -200,7 +204,7 @@ def _read(handle: BinaryIO, source: str | os.PathLike[str], need_s: float | None
     rate, channels = sound.sample_rate_hz, sound.samples.shape[1]
     if len(sound.samples) == 0:
         raise fault(source, "holds no sound (0 samples)", "record or export it again")
-    if not _LOWEST_RATE_HZ <= rate <= _HIGHEST_RATE_HZ or channels > _MOST_CHANNELS:
+    if not 1 <= rate <= _HIGHEST_RATE_HZ or channels > _MOST_CHANNELS:
         problem = f"has {channels} channels at {rate} Hz, which is no recording"
         raise fault(source, problem, "export it again, for example as a 44100 Hz WAV file")
     return sound

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 MAX_FRAME_PIXELS = 64_000_000
 """The largest video frame that is decoded (8K has 33 million pixels)."""
 
-# Only these are opened: playlists and the like would make the library read other files.
+# Only these are opened, which hold all of their data themselves: playlists and the like would make
+# the library read other files.
 _READABLE_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,yuv4mpegpipe,"
-    "mp3,aac,flac,wav,w64,aiff,caf,amr,ac3,eac3,au,nut,ivf"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,yuv4mpegpipe,nut,ivf,"
+    "mxf,wtv,gxf,dv,rm,swf,h264,hevc,mpegvideo,m4v,obu,"
+    "mp3,aac,flac,wav,w64,aiff,caf,amr,ac3,eac3,au,wv,tta"
 )
 # Containers whose header declares a length that can be held against what is there.
 _DECLARES_LENGTH = ("mp4", "matroska", "avi", "flac")
@@ -125,7 +127,9 @@ def read_reel(
     _require_decoder(stream, source)
     _require_sane_size(stream, source)
     stream.codec_context.thread_type = "NONE"
-    rate = Fraction(stream.average_rate or _UNTOLD_FPS)
+    # The average of DV and GXF files is the tick of their clock, which is finer than their frames.
+    told = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rate = Fraction(min(told, default=_UNTOLD_FPS))
     return Reel(
         frames=_timed_frames(container, stream, 1 / rate, source),
         fps=float(rate),
@@ -142,9 +146,14 @@ def _timed_frames(
     step_s: Fraction,
     source: str | os.PathLike[str],
 ) -> Iterator[TimedFrame]:
+    from av.format import Flags
+
     zero_s, end_s = _start_s(container), Fraction(0)
+    # A raw stream has no clock, whatever the library counts for it.
+    clockless: Any = Flags.no_timestamps  # which the library's stubs call another kind of thing
+    has_clock = not container.format.flags & clockless.value
     for frame in _picture_frames(container, stream, source):
-        if frame.pts is None or frame.time_base is None:
+        if not has_clock or frame.pts is None or frame.time_base is None:
             start_s = end_s
             end_s = start_s + step_s
         else:

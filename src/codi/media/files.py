@@ -66,7 +66,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Readers see the old file or the whole new one, never a part. When the block fails, by
     `KeyboardInterrupt` too, the temporary file is removed and the old file stays. A link is
-    followed: the file that it points to is replaced.
+    followed: the file that it points to is replaced. The new file has the permissions of any new
+    file here, even where the block puts a file of its own in the place of the temporary one.
 
     Raises:
         MediaError: the folder is missing or not writable, `path` is a folder, the disk is full.
@@ -76,6 +77,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.is_dir():
             raise fault(path, "is a folder", "add a file name to it")
         temporary = _create_beside(target)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
     except OSError as error:
         raise write_fault(path, error) from error
     except ValueError as error:
@@ -84,6 +86,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise fault(path, "is not a possible file name", "check the path") from error
     try:
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         _flush_to_disk(temporary)
         temporary.replace(target)
     except OSError as error:

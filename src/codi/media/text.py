@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import unicodedata
 from pathlib import Path
@@ -11,7 +12,7 @@ from codi.media.files import atomic_write_text, open_media
 from codi.media.sniff import HEAD_BYTES, sniff, unreadable
 
 MAX_BYTES = 1_000_000
-"""The largest text file that is read as a prompt."""
+"""How much of a text file is read as a prompt: its beginning."""
 
 _PROMPT = "text"
 # Letters, marks on them, numbers, punctuation, symbols: what makes a text visible.
@@ -27,15 +28,16 @@ def load_text(source: str | os.PathLike[str]) -> tuple[str, list[str]]:
             are; or a path object, which names a text file.
 
     Returns:
-        The text, and at most one line that says what was changed.
+        The text, and at most one line that says what was cut or changed.
 
     Raises:
-        MediaError: no such file, not UTF-8, control characters, empty, or over `MAX_BYTES`.
+        MediaError: no such file, not UTF-8, control characters, or empty.
     """
     if isinstance(source, str):
-        return _tidy(source, _PROMPT)
+        return _tidy(source, _PROMPT, [])
     path = os.fspath(source)
-    return _tidy(_read(path), display(Path(path).name))
+    text, cuts = _read(path)
+    return _tidy(text, display(Path(path).name), cuts)
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:
@@ -47,26 +49,31 @@ def save_text(path: str | os.PathLike[str], text: str) -> None:
     atomic_write_text(path, text if text.endswith("\n") else f"{text}\n")
 
 
-def _read(path: str) -> str:
+def _read(path: str) -> tuple[str, list[str]]:
+    """Return the text of a file as far as it is read, and what was cut."""
     with open_media(path) as handle:
-        data = handle.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise fault(path, f"is longer than {MAX_BYTES // 1_000_000} MB", "shorten the text")
+        data = handle.read(MAX_BYTES)
+        size = handle.seek(0, os.SEEK_END)
     if data.startswith(_UTF16_MARKS):
         raise fault(path, "is UTF-16 text, not UTF-8", "save it with the encoding UTF-8")
     if b"\0" in data:
         raise unreadable(path, data[:HEAD_BYTES], "text")
+    is_whole = size == len(data)
+    # The character that the cut goes through is left out.
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     try:
-        return data.decode("utf-8-sig")
+        text = decoder.decode(data, final=is_whole)
     except UnicodeDecodeError as error:
         if sniff(data[:HEAD_BYTES])[0]:
             raise unreadable(path, data[:HEAD_BYTES], "text") from error
-        problem = f"byte 0x{data[error.start]:02x} at position {error.start} is not UTF-8"
+        at = error.start + len(data) - len(error.object)  # counted behind a mark of UTF-8
+        problem = f"byte 0x{data[at]:02x} at position {at} is not UTF-8"
         raise fault(path, problem, "save it with the encoding UTF-8") from error
+    return text, [] if is_whole else [f"used the first {len(data):,} of {size:,} bytes"]
 
 
-def _tidy(text: str, name: str) -> tuple[str, list[str]]:
-    changes = []
+def _tidy(text: str, name: str, cuts: list[str]) -> tuple[str, list[str]]:
+    changes = list(cuts)
     composed = unicodedata.normalize("NFC", text)
     if composed != text:
         changes.append("normalised to Unicode NFC")

@@ -53,6 +53,14 @@ class Video:
     def duration_s(self) -> float:
         return len(self.frames) / self.fps
 
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        sound = "silent" if self.audio is None else f"with {self.audio!r}"
+        return (
+            f"Video({count} frames of {width}x{height} at {self.fps:g} fps, "
+            f"{seconds(self.duration_s)}, {sound})"
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an MP4 file; see `save_video`."""
         save_video(path, self)

@@ -56,6 +56,7 @@ class ResidualInTime(nn.Module):
         super().__init__()
         c = config
         self.positions = c.positions
+        self.passes_pictures = c.temporal is not None and c.temporal.alone == "picture"
         self.temporal_first = c.temporal is not None and c.temporal.place == "before"
         channels = source if self.temporal_first else target
         self.temporal = (
@@ -82,8 +83,11 @@ class ResidualInTime(nn.Module):
         )
 
     def over_frames(self, x: Tensor, step: Tensor, frames: int) -> Tensor:
-        """Return (B * F, C', H, W); a single picture passes by the temporal block."""
-        temporal = self.temporal if frames > 1 else None
+        """Return (B * F, C', H, W); a single picture passes by the temporal block.
+
+        What a latent of one frame is, a picture or a clip, says `TemporalConfig.alone`.
+        """
+        temporal = None if frames == 1 and self.passes_pictures else self.temporal
         if temporal is not None and self.temporal_first:
             x = temporal(x, frames)
         if self.positions:

@@ -1,8 +1,8 @@
 """Temporal attention and temporal shift (CoDi, section 3.3, A.2, Figures 6 and 7).
 
 Pictures of one clip are folded into the batch, (B * F, C, H, W); everything here needs to know F
-to unfold them. A single picture (F = 1) never comes here: the caller skips the block. The released
-CoDi's block differs from the paper's, and every difference is a field of `TemporalConfig`.
+to unfold them. A single picture (F = 1) does not come here: the caller skips the block. The
+released CoDi's block differs from the paper's, and every difference is a field of `TemporalConfig`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class TemporalConfig:
         heads: of the attention; the other attentions' when None. With `head_divisor` d a head of C
             channels is C / d wide.
         frame_rate, frames: row of the table of rates (from 1), and rows of both tables.
+        alone: what a latent of one frame is: a "picture", which passes by the block, or a "clip".
+            The released code tells them by the number of axes, which are the same here.
     """
 
     shift_chunks: int = 8
@@ -73,6 +75,7 @@ class TemporalConfig:
     head_divisor: int | None = None
     frame_rate: int = 4
     frames: int = 30
+    alone: Literal["picture", "clip"] = "picture"
 
     def split(self, channels: int, otherwise: Callable[[int], tuple[int, int]]) -> tuple[int, int]:
         """Return (heads, channels per head); those of `otherwise` where this does not say."""
@@ -83,12 +86,27 @@ class TemporalConfig:
         return heads, width if self.head_divisor is None else channels // self.head_divisor
 
 
-class ClampedNorm(nn.Module):
-    """Normalise along one axis with a gain for each channel, the last axis.
+def standardise(x: Tensor, axis: int) -> Tensor:
+    """Return `x` with mean 0 and variance 1 along `axis`.
 
     The variance is held at `eps` at least, rather than `eps` added, and `eps` depends on the
     precision, as in the released CoDi.
     """
+    eps = 1e-5 if x.dtype == torch.float32 else 1e-3
+    x = x - x.mean(axis, keepdim=True)
+    variance = x.square().mean(axis, keepdim=True)  # var_mean is ten times slower
+    return x * variance.clamp(min=eps).rsqrt()
+
+
+def frame_distances(frames: int, device: torch.device) -> Tensor:
+    """Return sign(d) log(|d| + 1), (F, F) float32, of the distance d from each frame to each."""
+    index = torch.arange(frames, device=device, dtype=torch.float32)
+    distance = index[:, None] - index[None, :]
+    return distance.sign() * (distance.abs() + 1).log()
+
+
+class ClampedNorm(nn.Module):
+    """Normalise along one axis (`standardise`) with a gain for each channel, the last axis."""
 
     def __init__(self, channels: int, axis: int) -> None:
         super().__init__()
@@ -97,10 +115,7 @@ class ClampedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised `x` (..., C)."""
-        eps = 1e-5 if x.dtype == torch.float32 else 1e-3
-        x = x - x.mean(self.axis, keepdim=True)
-        variance = x.square().mean(self.axis, keepdim=True)  # var_mean is ten times slower
-        return x * variance.clamp(min=eps).rsqrt() * self.gain
+        return standardise(x, self.axis) * self.gain
 
 
 class FramePosition(nn.Module):
@@ -135,10 +150,8 @@ class FramePosition(nn.Module):
 
     def bias(self, frames: int) -> Tensor:
         """Return the score offsets (heads, F, F) from frame to frame."""
-        index = torch.arange(frames, device=self.frame.device, dtype=torch.float32)
-        distance = index[:, None] - index[None, :]
-        scaled = distance.sign() * (distance.abs() + 1).log()
-        return self.to_bias(scaled[..., None].to(self.frame.dtype)).permute(2, 0, 1)
+        distances = frame_distances(frames, self.frame.device).to(self.frame.dtype)
+        return self.to_bias(distances[..., None]).permute(2, 0, 1)
 
 
 class ShiftedFeedForward(nn.Module):

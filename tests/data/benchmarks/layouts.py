@@ -83,6 +83,31 @@ def msrvtt(root: Path, count: int = 3) -> Path:
     return root
 
 
+def msrvtt_of_frozen(root: Path, lists: str = "high-quality/structured-symlinks") -> Path:
+    """Write two videos of the test list and one of the training list, as Frozen in Time has them.
+
+    Args:
+        root: folder of the data set.
+        lists: folder of the lists in it.
+    """
+    keys = ["video7010", "video7011", "video3"]
+    for i, key in enumerate(keys):
+        video(root / "videos/all" / f"{key}.mp4", i)
+    said = [
+        {"caption": f"a clip of {key} take {k}\n", "image_id": key, "id": 3 * k + i}
+        for k in range(2)
+        for i, key in enumerate(reversed(keys))
+    ]
+    images = [{"id": key, "file_name": key} for key in keys]
+    (root / "annotation").mkdir()
+    table = {"info": {}, "images": images, "annotations": said}
+    (root / "annotation/MSR_VTT.json").write_text(json.dumps(table))
+    (root / lists).mkdir(parents=True)
+    (root / lists / "test_list_full.txt").write_text("video7011\nvideo7010\nvideo7999\n")
+    (root / lists / "train_list_full.txt").write_text("video3\n")
+    return root
+
+
 def ucf101(root: Path) -> Path:
     """Write two clips of two classes, all in the test list, the last one missing."""
     lines = []

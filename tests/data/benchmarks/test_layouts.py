@@ -35,6 +35,18 @@ def test_msrvtt_has_videos_with_their_sentences(tmp_path: Path) -> None:
     assert len(BENCHMARKS["msrvtt"].examples(tmp_path, "train")) == 3
 
 
+@pytest.mark.parametrize("lists", ["high-quality/structured-symlinks", "structured-symlinks"])
+def test_msrvtt_of_frozen_in_time_has_lists_of_its_own(lists: str, tmp_path: Path) -> None:
+    layouts.msrvtt_of_frozen(tmp_path, lists)
+    found = BENCHMARKS["msrvtt"].examples(tmp_path, "test")
+    assert [e.key for e in found] == ["video7011", "video7010"]  # nobody has video7999
+    assert found[0].captions == ("a clip of video7011 take 0", "a clip of video7011 take 1")
+    assert found[0].files["video"] == tmp_path / "videos/all/video7011.mp4"
+    assert [e.key for e in BENCHMARKS["msrvtt"].examples(tmp_path, "train")] == ["video3"]
+    with pytest.raises(ConfigError, match=r"there is no .*val_list_full\.txt; get the videos"):
+        BENCHMARKS["msrvtt"].examples(tmp_path, "validate")
+
+
 def test_ucf101_has_clips_named_by_class(tmp_path: Path) -> None:
     layouts.ucf101(tmp_path)
     found = BENCHMARKS["ucf101"].examples(tmp_path, "test01")

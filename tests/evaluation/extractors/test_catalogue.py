@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from codi.config import ConfigError
 from codi.evaluation.extractors.catalogue import EXTRACTORS, Extractors
@@ -31,6 +32,18 @@ def test_the_models_own_encoders_need_no_file(pipeline: Pipeline) -> None:
         found = own(name, [given[name], given[name]])["features"]
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, rtol=1e-5)
     assert len(own.identity["sha256"]) == 64
+
+
+def test_frames_of_clips_are_pictures_of_their_own(pipeline: Pipeline) -> None:
+    extractors = Extractors({"clip": "codi_frames"}, pipeline)
+    clip = objects()["video"]
+    frames = extractors["codi_frames"]("video", [clip, clip])["features"]
+    assert frames.shape[:2] == (2, len(clip.frames))
+    alone = extractors["codi"]("image", [Image.fromarray(clip.frames[1])])["features"]
+    np.testing.assert_allclose(frames[1, 1], alone[0], atol=1e-5)
+    assert extractors["clip"] is extractors["codi_frames"]
+    with pytest.raises(ConfigError, match="knows no pictures that are frames of audio"):
+        extractors["codi_frames"]("audio", [])
 
 
 @pytest.mark.parametrize("name", sorted(EXTRACTORS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from codi import media
 from codi.config import ConfigError
+from codi.evaluation.extractors.base import waveforms_of
 from codi.evaluation.extractors.scripted import SCRIPTS, ScriptedExtractor, vggish_examples
+from codi.evaluation.metrics.classes import inception_score
 from tests.small import small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -24,14 +27,27 @@ class I3D(nn.Module):
     ) -> Tensor:
         assert rescale
         assert return_features
-        assert not resize
-        assert x.shape[1:] == (3, 4, 224, 224)
+        assert resize  # by the file's own rules, not by others
+        assert x.shape[1:] == (3, 4, 16, 16)
         return x.mean((2, 3, 4))
 
 
 class C3D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3, 4))
+
+
+class Classes(nn.Module):
+    """One that resizes itself, as the published C3D does, and ends in a softmax or before it."""
+
+    def __init__(self, softmax: bool) -> None:
+        super().__init__()
+        self.softmax = softmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[3:] == (16, 16)
+        scores = 0.05 * (x.mean((2,)).flatten(1)[:, ::7] - 128.0)
+        return scores.softmax(1) if self.softmax else scores
 
 
 class VGGish(nn.Module):
@@ -87,6 +103,84 @@ def test_pixels_go_from_0_to_255(folder: Path) -> None:
     white = [media.Video(np.full((4, 16, 16, 3), 255, np.uint8), 8.0)]
     found = ScriptedExtractor("c3d", str(folder))("video", white)
     np.testing.assert_allclose(found["features"], 255.0, rtol=1e-5)
+
+
+def test_a_classifier_scores_the_same_with_its_softmax_and_without(tmp_path: Path) -> None:
+    found = []
+    for softmax in (False, True):
+        folder = tmp_path / str(softmax)
+        folder.mkdir()
+        torch.jit.save(torch.jit.script(Classes(softmax)), str(folder / SCRIPTS["c3d"].file))
+        clips = objects("c3d", count=30)
+        found.append(ScriptedExtractor("c3d", str(folder))("video", clips)["logits"])
+    scores, probabilities = found
+    assert not np.allclose(scores, probabilities)
+    assert inception_score(scores) > 3.0
+    assert inception_score(probabilities) == pytest.approx(inception_score(scores), rel=1e-4)
+
+
+class Tuned(nn.Module):
+    """One that says for which rate it is, and how many samples it was given."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        super().__init__()
+        self.register_buffer("sample_rate_hz", torch.tensor(sample_rate_hz))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 1), float(x.shape[1]))
+
+
+def test_a_file_says_for_which_rate_it_is(folder: Path, tmp_path: Path) -> None:
+    usual = ScriptedExtractor("panns", str(folder))
+    assert usual.identity["preprocessing"] == "32 kHz waveforms"
+    path = tmp_path / SCRIPTS["panns"].file
+    torch.jit.save(torch.jit.script(Tuned(16_000)), str(path))
+    slower = ScriptedExtractor("panns", str(path))
+    assert slower.identity["preprocessing"] == "16 kHz waveforms"
+    assert slower("audio", objects("panns"))["features"].tolist() == [[32_000.0], [32_000.0]]
+    torch.jit.save(torch.jit.script(Tuned(44_100)), str(path))
+    with pytest.raises(ConfigError, match=r"cnn14\.pt: its sample_rate_hz is 44100; .* 32000 or"):
+        ScriptedExtractor("panns", str(path))
+
+
+class Published(nn.Module):
+    """Of the form of PANNs' Cnn14: a dict, and a sigmoid over the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc_audioset = nn.Linear(16, 8), nn.Linear(8, 527)
+
+    def forward(self, input: Tensor, mixup_lambda: Tensor | None = None) -> dict[str, Tensor]:
+        x = torch.relu(self.fc1(input.unfold(1, 16, 16).abs().mean(1)))
+        x = torch.dropout(x, 0.5, self.training)
+        return {"clipwise_output": torch.sigmoid(self.fc_audioset(x)), "embedding": x}
+
+
+def test_the_recipe_for_panns_writes_what_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[3] / "docs/howto/evaluate.md"
+    (recipe,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        if "panns_cnn14.pt" in block
+    )
+    network = Published()
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {"network": network})
+    extractor = ScriptedExtractor("panns", str(tmp_path))
+    extractor.try_out(small_config())
+    for seconds in (1, 3):  # a trace must not hold the length of its example
+        sounds = [media.Audio(s.samples[: seconds * 8000], 16_000) for s in objects("panns")]
+        found = extractor("audio", sounds)
+        assert {kind: rows.shape for kind, rows in found.items()} == {
+            "features": (2, 8),
+            "logits": (2, 527),
+        }
+        answer = network(waveforms_of(sounds, 32_000))
+        logits = torch.from_numpy(found["logits"])
+        torch.testing.assert_close(torch.sigmoid(logits), answer["clipwise_output"])
+        torch.testing.assert_close(torch.from_numpy(found["features"]), answer["embedding"])
 
 
 def test_vggish_hears_tones_where_they_are() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
-from codi.evaluation.metrics.classes import inception_score, softmax_kl
+from codi.evaluation.metrics.classes import inception_score, log_probabilities, softmax_kl
 
 
 def test_sure_and_varied_guesses_score_as_many_as_there_are_classes() -> None:
@@ -28,6 +29,34 @@ def test_kl_is_zero_for_the_same_guess_and_has_a_closed_form() -> None:
         softmax_kl(scores, scores[:2])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_probabilities_are_not_put_through_a_second_softmax(dtype: type) -> None:
+    scores = 5.0 * np.random.default_rng(0).standard_normal((50, 101))
+    p = softmax(scores, axis=1).astype(dtype)
+    rel = 1e-2 if dtype == np.float16 else 1e-5
+    assert inception_score(scores) > 10.0
+    assert inception_score(p) == pytest.approx(inception_score(scores), rel=rel)
+    made, true = (slice(0, 25), slice(25, 50))
+    wanted = softmax_kl(scores[made], scores[true]).mean()
+    if dtype != np.float16:  # where most probabilities are 0
+        assert softmax_kl(p[made], p[true]).mean() == pytest.approx(wanted, rel=rel)
+        assert softmax_kl(p[made], scores[true]).mean() == pytest.approx(wanted, rel=rel)
+
+
+def test_sure_probabilities_have_finite_logarithms() -> None:
+    found = log_probabilities(np.eye(4))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(np.exp(found), np.eye(4), atol=1e-12)
+    assert inception_score(np.eye(4)) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("row", [[-0.25, 0.25, 1.0], [0.75, 0.25, 0.5]])
+def test_one_row_that_no_softmax_gives_makes_all_of_them_scores(row: list[float]) -> None:
+    rows = np.array([[0.25, 0.25, 0.5], row])
+    wanted = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(log_probabilities(rows), wanted)
+
+
 class Flat(nn.Module):
     num_features = 12
 
@@ -38,7 +67,7 @@ class Flat(nn.Module):
 @pytest.mark.filterwarnings("ignore")
 def test_it_agrees_with_torchmetrics() -> None:
     inception = pytest.importorskip(
-        "torchmetrics.image.inception", reason="needs torchmetrics, and torchvision beside it"
+        "torchmetrics.image.inception", reason="needs torchmetrics, of the extra metrics"
     )
     reference = inception.InceptionScore(feature=Flat(), splits=1)
     x = 8.0 * torch.rand(40, 3, 2, 2)

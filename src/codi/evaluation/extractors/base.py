@@ -22,7 +22,8 @@ class Extractor(ABC):
 
     Attributes:
         name: what suites call it.
-        source: file, folder or hub name of its weights, as it was given.
+        source: file or folder of its weights, as it was given; for CLIP and CLAP, and no other,
+            the hub's name of one as well.
         digest: SHA-256 of the file, or of all tensors where there are several files.
         preprocessing: what happens to media before, in words.
         gives: the names in its answer.
@@ -39,7 +40,8 @@ class Extractor(ABC):
         """Return what the network says of n objects of a modality, float32 (n, ...) by name.
 
         "features" are what distances and cosines compare, with an axis more where an object has
-        several (frames, pieces of a sound); "logits", where there are any, a classifier's scores.
+        several (frames, pieces of a sound); "logits", where there are any, what a classifier says
+        of its classes, before its softmax or after it: the metrics tell which.
 
         Raises:
             ConfigError: a modality that the network cannot take.

@@ -9,12 +9,16 @@ from functools import partial
 from codi.config import ConfigError, unknown
 from codi.evaluation.extractors.base import Extractor
 from codi.evaluation.extractors.inception import WEIGHTS, InceptionExtractor
-from codi.evaluation.extractors.own import OwnExtractor
+from codi.evaluation.extractors.offsets import FILE, ORIGIN, OffsetExtractor
+from codi.evaluation.extractors.own import OwnExtractor, OwnFrameExtractor
 from codi.evaluation.extractors.published import ClapExtractor, ClipExtractor
 from codi.evaluation.extractors.scripted import SCRIPTS, ScriptedExtractor
 from codi.pipeline import Pipeline
 
 OWN = OwnExtractor.name
+OWNS = {kind.name: kind for kind in (OwnExtractor, OwnFrameExtractor)}
+"""The model's own encoders, which need no file."""
+
 PROGRAMS = "java"
 """Name under which the folder of Java programs is given; it extracts nothing."""
 
@@ -41,18 +45,20 @@ EXTRACTORS: dict[str, _Entry] = {
         name: _Entry(partial(ScriptedExtractor, name), f"the file {script.file}: {script.origin}")
         for name, script in SCRIPTS.items()
     },
+    OffsetExtractor.name: _Entry(OffsetExtractor, f"the file {FILE}: {ORIGIN}"),
 }
-"""All but the model's own encoders, which need no file."""
+"""All others."""
 
 
 class Extractors:
     """The extractors of one evaluation, opened when first needed.
 
-    A name may be given the source "codi": the model's own encoders then stand in for that network,
-    and results name them.
+    A name may be given the source "codi" (or another of `OWNS`): the model's own encoders then
+    stand in for that network, and results name them.
 
     Args:
-        sources: file, folder or hub name of each extractor that the user has.
+        sources: file or folder of each extractor that the user has; for CLIP and CLAP a hub name
+            as well.
         pipeline: the model, for its own encoders.
 
     Raises:
@@ -73,9 +79,9 @@ class Extractors:
         Raises:
             ConfigError: an unknown name, or a source that cannot be loaded.
         """
-        if name not in (*EXTRACTORS, OWN):
-            raise ConfigError(unknown("extractor", name, (*EXTRACTORS, OWN)))
-        if name != OWN and name not in self.sources:
+        if name not in (*EXTRACTORS, *OWNS):
+            raise ConfigError(unknown("extractor", name, (*EXTRACTORS, *OWNS)))
+        if name not in OWNS and name not in self.sources:
             return self.wants(name)
         absent = [kind for kind in kinds if kind not in self[name].gives]
         if absent:
@@ -94,13 +100,14 @@ class Extractors:
         Raises:
             ConfigError: no source was given for it, or what was given cannot be loaded.
         """
-        if name != OWN and name not in self.sources:
+        if name not in OWNS and name not in self.sources:
             raise ConfigError(f"extractor {name}: no weights; give {self.wants(name)}")
-        source = self.sources.get(name, OWN)
-        key = OWN if source == OWN else name
+        source = self.sources.get(name, name)
+        key = source if source in OWNS else name
         if key not in self._open:
             device = str(self.pipeline.device)
+            own = OWNS.get(key)
             self._open[key] = (
-                OwnExtractor(self.pipeline) if key == OWN else EXTRACTORS[name].open(source, device)
+                own(self.pipeline) if own is not None else EXTRACTORS[name].open(source, device)
             )
         return self._open[key]

@@ -1,0 +1,229 @@
+"""Schedules and sampling against the numbers of the released code, and against its formulas."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from codi.config import ConfigError
+from codi.convert import check_sampling
+from codi.convert.check_sampling import CHECKS, released_timesteps, stated_schedule
+from codi.convert.check_unets import diffuser_config, filled_diffuser
+from codi.convert.golden import Golden
+from codi.convert.layouts import CHECKS as ALL
+from codi.convert.unets import SCHEDULE_BUFFERS, schedule_buffers
+from codi.convert.verifying import verify
+from codi.diffusion import NoiseSchedule
+from tests.released import GOLDENS, needs_goldens
+
+SAMPLED = {"out_traj", "out_pred_x0", "out_final"}
+
+
+def _golden(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Golden:
+    listed: dict[str, Any] = {
+        "tensors": {name: [] for name in tensors if not name.startswith("w.")}
+    }
+    (folder / "mine.json").write_text(json.dumps(listed | dict(about)), encoding="utf-8")
+    save_file({name: x.clone() for name, x in tensors.items()}, folder / "mine.safetensors")
+    return Golden(folder / "mine.json")
+
+
+def _verdicts(golden: Golden) -> dict[str, str]:
+    return {line.tensor: line.verdict for line in verify(golden, CHECKS)}
+
+
+@needs_goldens
+@pytest.mark.parametrize("name", ["i_ddim10_cfg_image", "i2_schedule"])
+def test_goldens_are_met(name: str) -> None:
+    found = _verdicts(Golden(GOLDENS / f"{name}.json"))
+    assert set(found.values()) == {"pass"}
+    assert found.keys() >= SAMPLED or set(found) == {"betas", "alphas_cumprod"}
+
+
+@needs_goldens
+def test_only_goldens_of_sampling_are_recognised() -> None:
+    kinds = {
+        p.stem: [c for c in ALL if c.recognises(Golden(p).about)] for p in GOLDENS.glob("*.json")
+    }
+    mine = {name for name, found in kinds.items() if any(check in CHECKS for check in found)}
+    assert mine == {"i_ddim10_cfg_image", "i2_schedule"}
+    assert all(len(found) <= 1 for found in kinds.values())
+
+
+# --- schedules ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("names", [SCHEDULE_BUFFERS, *((name,) for name in SCHEDULE_BUFFERS)])
+def test_every_buffer_is_made_by_its_formula(
+    names: tuple[str, ...], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    beta = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000, dtype=torch.float64) ** 2
+    level = torch.cumprod(1 - beta, 0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), level[:-1]])
+    variance = beta * (1 - before) / (1 - level)
+    formulas = {
+        "betas": beta,
+        "alphas_cumprod": level,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": level**0.5,
+        "sqrt_one_minus_alphas_cumprod": (1 - level) ** 0.5,
+        "log_one_minus_alphas_cumprod": torch.log(1 - level),
+        "sqrt_recip_alphas_cumprod": (1 / level) ** 0.5,
+        "sqrt_recipm1_alphas_cumprod": (1 / level - 1) ** 0.5,
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": torch.log(variance.clamp(min=1e-20)),
+        "posterior_mean_coef1": beta * before**0.5 / (1 - level),
+        "posterior_mean_coef2": (1 - before) * (1 - beta) ** 0.5 / (1 - level),
+    }
+    golden = _golden(tmp_path, {}, {name: formulas[name].to(dtype) for name in names})
+    lines = list(verify(golden, CHECKS))
+    assert {line.tensor: line.verdict for line in lines} == dict.fromkeys(names, "pass")
+    if dtype == torch.float64:
+        assert all(line.relative is not None and line.relative < 1e-11 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("about", "settings"),
+    [
+        ({}, {}),
+        ({"betas": "torch.linspace(sqrt(.00085),sqrt(.012),1000,float64)**2"}, {}),
+        (
+            {"betas": "torch.linspace(math.sqrt(1e-3), math.sqrt(2e-2), 500, float64)**2"},
+            {"beta_start": 1e-3, "beta_end": 2e-2, "steps": 500},
+        ),
+        (
+            {"betas": "np.linspace(0.0015**0.5, 0.0195 ** .5, 1000)**2"},
+            {"beta_start": 0.0015, "beta_end": 0.0195},
+        ),
+        (
+            {"betas": "torch.linspace(1e-4,.02,1000,float64)", "beta_schedule": "linear"},
+            {"kind": "linear", "beta_start": 1e-4, "beta_end": 2e-2},
+        ),
+        (
+            {"linear_start": 0.0015, "linear_end": 0.0195, "beta_schedule": "linear"},
+            {"beta_start": 0.0015, "beta_end": 0.0195},
+        ),
+        (
+            {"config": {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02}},
+            {"kind": "linear", "beta_start": 1e-4, "beta_end": 0.02},
+        ),
+        ({"beta_schedule": "cosine", "timesteps": 300}, {"kind": "cosine", "steps": 300}),
+    ],
+)
+def test_the_schedule_is_the_one_that_is_stated(
+    about: dict[str, Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    level = NoiseSchedule.build(**settings).alpha_bar
+    golden = _golden(tmp_path, about, {"alphas_cumprod": level[1:]})
+    assert torch.equal(stated_schedule(golden).alpha_bar, level)
+    assert _verdicts(golden) == {"alphas_cumprod": "pass"}
+
+
+def test_a_schedule_that_is_not_known_is_named(tmp_path: Path) -> None:
+    golden = _golden(tmp_path, {"beta_schedule": "sqrt"}, {"betas": torch.ones(3)})
+    with pytest.raises(
+        ConfigError, match=r"mine\.json: beta_schedule = 'sqrt'; known here: linear"
+    ):
+        stated_schedule(golden)
+
+
+def test_other_tensors_beside_a_schedule_are_told(tmp_path: Path) -> None:
+    buffers = schedule_buffers(NoiseSchedule.build()) | {"lvlb_weights": torch.ones(1000)}
+    lines = list(verify(_golden(tmp_path, {}, buffers), CHECKS))
+    assert [line.tensor for line in lines if line.verdict != "pass"] == ["lvlb_weights"]
+    assert max(line.exit_code for line in lines) == 0
+
+
+# --- steps ---
+
+
+@pytest.mark.parametrize("count", [7, 10, 12, 15, 20, 30, 50])
+def test_the_released_sampler_takes_all_steps_of_its_stride(count: int) -> None:
+    schedule = NoiseSchedule.build()
+    theirs = [t + 1 for t in range(0, 1000, 1000 // count)]
+    found = released_timesteps(schedule, count)
+    assert found == [*(t + 1 for t in reversed(theirs)), 1]
+    assert found[-count - 1 :] == schedule.timesteps(count, "ldm")  # which leaves the surplus out
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_the_parameters_of_ddim_are_made_without_a_network(eta: float, tmp_path: Path) -> None:
+    level = NoiseSchedule.build().alpha_bar[1:]
+    steps = torch.arange(0, 1000, 33) + 1
+    now, before = level[steps], torch.cat([level[:1], level[steps[:-1]]])
+    given = {
+        "ddim_timesteps": steps,
+        "ddim_alphas": now.float(),
+        "ddim_alphas_prev": before,
+        "ddim_sigmas": eta * torch.sqrt((1 - before) / (1 - now) * (1 - now / before)),
+        "ddim_sqrt_one_minus_alphas": (1 - now).sqrt(),
+    }
+    golden = _golden(tmp_path, {"steps": 30, "eta": eta}, given)
+    assert _verdicts(golden) == dict.fromkeys(given, "pass")
+    assert len(steps) == 31
+
+
+# --- sampling ---
+
+
+def _by_the_releases_formulas(golden: Golden, count: int, noise: Tensor) -> dict[str, Tensor]:
+    """Return what ddim/ddim_vd.py computes, with our network, step by step."""
+    diffuser = filled_diffuser(golden, diffuser_config(golden.about["config"]), golden.weights())
+    level, about = NoiseSchedule.build().alpha_bar[1:], golden.about
+    steps = [t + 1 for t in range(0, 1000, 1000 // count)]
+    weights = {k: v / sum(about["mix_weight"].values()) for k, v in about["mix_weight"].items()}
+    contexts = [
+        sum((golden[f"{kind}_{name}"] * w for name, w in weights.items()), torch.zeros(()))
+        for kind in ("uncond", "cond")
+    ]
+    x = golden["x_T"]
+    along: list[Tensor] = []
+    for i in reversed(range(len(steps))):
+        t = torch.full((2 * len(x),), steps[i] + 1)
+        made = diffuser(torch.cat([x, x])[:, :, None], t, torch.cat(contexts))[:, :, 0]
+        without, with_prompt = made.chunk(2)
+        e = without + about["scale"] * (with_prompt - without)
+        a, b = float(level[steps[i]]), float(level[steps[i - 1] if i else 0])
+        sigma = about["eta"] * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        x0 = (x - math.sqrt(1 - a) * e) / math.sqrt(a)
+        x = math.sqrt(b) * x0 + math.sqrt(1 - b - sigma**2) * e + sigma * noise[len(along)]
+        along.append(x)
+    return {"out_traj": torch.stack(along), "out_final": x}
+
+
+@needs_goldens
+@pytest.mark.parametrize(("count", "eta"), [(12, 0.0), (7, 1.0)])
+@torch.no_grad()
+def test_any_number_of_steps_is_the_released_samplers(
+    count: int, eta: float, tmp_path: Path
+) -> None:
+    source = Golden(GOLDENS / "i_ddim10_cfg_image.json")
+    source.about.update(steps=count, eta=eta)
+    moves = len(range(0, 1000, 1000 // count))
+    assert moves == count + 1
+    noise = torch.randn(moves, *source["x_T"].shape)
+    kept = {k: v for k, v in source.tensors.items() if not k.startswith(("out", "ddim"))}
+    kept |= _by_the_releases_formulas(source, count, noise)
+    about = {key: value for key, value in source.about.items() if key != "tensors"}
+    golden = _golden(tmp_path, about, kept | ({"noise": noise} if eta else {}))
+    assert _verdicts(golden) == {"out_traj": "pass", "out_final": "pass"}
+
+
+@needs_goldens
+def test_one_context_needs_no_name(tmp_path: Path) -> None:
+    source = Golden(GOLDENS / "i_ddim10_cfg_image.json")
+    kept = {k: v for k, v in source.tensors.items() if not k.startswith(("cond", "uncond"))}
+    mixed = {k: check_sampling._mixed(source, k) for k in ("cond", "uncond")}
+    about = {key: value for key, value in source.about.items() if key != "tensors"}
+    assert set(_verdicts(_golden(tmp_path, about, kept | mixed)).values()) == {"pass"}
+    [*_, line] = verify(_golden(tmp_path, about, kept | {"cond": mixed["cond"]}), CHECKS)
+    assert "has no context uncond, nor uncond_<modality>; add it" in line.note
