@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from codi import media
 from codi.build import load_config
 from codi.cli import main
 from codi.data.source import ShardsConfig
+from codi.evaluation.judges import JUDGES
 from codi.tokenizer import load_tokenizer
 from codi.worlds import bounce
+from tests.real_shards import write_real_shard
 
 
 def bounce_command(*words: str | Path) -> None:
@@ -106,6 +109,23 @@ def test_the_tokenizer_goes_on_from_another(tmp_path: Path) -> None:
     before, after = (load_tokenizer(str(f)).library.get_vocab() for f in (first, longer))
     assert before.items() <= after.items()
     assert len(after) == 320
+
+
+def test_judges_are_trained_and_said_to_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(JUDGES, "scene", replace(JUDGES["scene"], steps=1))
+    write_real_shard(tmp_path, "handsign", "train", 4)
+    write_real_shard(tmp_path, "handsign", "val", 2)
+    out = tmp_path / "a" / "judges"
+    assert main(["data", "judges", "--data", str(tmp_path), "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "handsign-digit-scene: image" in said
+    assert f"{out}: 1 judges, 25,213 numbers in half precision" in said
+    assert {path.name for path in out.rglob("*.*")} == {"judges.json", "classifier.safetensors"}
+    assert main(["data", "judges", "--data", str(out), "--out", str(tmp_path / "b")]) == 2
+    assert "none of digits-train*.tar" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ OPTIONS = {
     "ablate": "--bf16 --cache --checkpoint-every --data --device --graphs --no-bf16 --no-graphs "
     "--only --out --quiet --results --sample-every --samples --threads --workers",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
+    "data judges": "--data --out --quiet",
     "data tokenizer": "--clips --data --extend --out --quiet --shards --vocabulary",
     "bench generate": "--device --json --model --no-cold --repeat --steps",
     "bench flops": "--device --model",

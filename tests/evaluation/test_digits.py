@@ -75,6 +75,30 @@ def test_a_caption_of_several_digits_says_none(suite: DigitsSuite) -> None:
     assert [reading.facts for reading in readings] == [{}, {"digit": "three"}, {}]
 
 
+def test_test_shards_alone_are_judged_by_the_judges_that_ship(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODI_DATA", raising=False)
+    write_shard(tmp_path / "digits-test.tar", 10, seed=1)
+    suite = DigitsSuite(small_config(), tmp_path, tmp_path, progress=_never)
+    assert suite.note.endswith(
+        "drawing of the test shards, none of them trained on; judges that ship"
+    )
+    assert {judge["name"] for judge in suite.described["extractors"].values()} == {
+        "PictureClassifier",
+        "VoiceClassifier",
+    }
+    assert accuracy(suite, "image") > 0.2  # printed ones: the judge learned handwriting
+    write_shard(tmp_path / "digits-val.tar", 5, seed=1)
+    write_shard(tmp_path / "digits-train.tar", 5, seed=1)
+    taught = DigitsSuite(small_config(), tmp_path, tmp_path)
+    assert taught.note.endswith("drawing of the validation shards, none of them trained on")
+    assert taught.count("held-out") == 5
+    assert taught.fingerprint != suite.fingerprint
+    with pytest.raises(ConfigError, match=r"no digits-train.* audio with sample_rate_hz 16000"):
+        DigitsSuite(small_config("modalities.audio.media.sample_rate_hz=8000"), None, tmp_path)
+
+
 def test_missing_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="digits-val"):
         DigitsSuite(small_config(), tmp_path, tmp_path).count("held-out")

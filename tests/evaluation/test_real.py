@@ -13,6 +13,7 @@ import pytest
 
 from codi.config import ConfigError
 from codi.data.source import ShardsConfig, ShardSource
+from codi.evaluation import shipped
 from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.parts import PARTS, Fact, said
 from codi.evaluation.real import TRAINED, PartSuite, found_shards, shards_of
@@ -63,9 +64,33 @@ def change(shard: Path, name: str, data: bytes | None) -> None:
                 tar.addfile(info, BytesIO(found))
 
 
-def test_a_part_without_training_shards_is_judged_by_retrieval(
-    folder: Path, tmp_path: Path
+def test_test_shards_alone_are_judged_by_the_judges_that_ship(folder: Path, tmp_path: Path) -> None:
+    write_real_shard(tmp_path, "esc", "test", 6)
+    write_real_shard(tmp_path, "noto", "test", 2)
+    cells = measured(folder, tmp_path, tmp_path / "out", "esc-true-audio", "esc-true-text")
+    assert {cell.task for cell in cells if cell.fact == "class"} == {
+        "esc-true-audio",
+        "esc-true-text",
+    }
+    assert {cell.chance for cell in cells if cell.fact == "class"} == {1 / 49}
+    settings = settings_of(tmp_path / "out")
+    assert "esc: test, 6 items, facts (class) and retrieval, judges that ship." in settings["note"]
+    assert "noto: test, 2 items, retrieval alone." in settings["note"]
+    assert not [what for what in settings["left_out"] if what.startswith("facts of")]
+    judge = settings["extractors"]["esc-class-sound"]
+    assert judge["source"] == "the package, where 470 items of esc-train.tar taught it"
+    write_real_shard(tmp_path, "esc", "train", 2)
+    measured(folder, tmp_path, tmp_path / "taught", "esc-true-audio")
+    taught = settings_of(tmp_path / "taught")
+    assert "facts (class) and retrieval. " in taught["note"]
+    judge = taught["extractors"]["esc-class-sound"]
+    assert judge["source"] == "training here on 2 items of esc-train.tar"
+
+
+def test_a_part_without_training_shards_and_judges_is_judged_by_retrieval(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     write_real_shard(tmp_path, "esc", "test", 6)
     cells = measured(folder, tmp_path, tmp_path / "out", "esc-true-audio", "esc-text-to-audio")
     assert {cell.split for cell in cells} == {"test"}
@@ -74,10 +99,11 @@ def test_a_part_without_training_shards_is_judged_by_retrieval(
     }
     assert all(cell.n == 4 and cell.chance is not None and cell.ci95 for cell in cells)
     settings = settings_of(tmp_path / "out")
-    assert "esc: test, 6 items, retrieval alone, as there are no shards" in settings["note"]
+    assert "esc: test, 6 items, retrieval alone." in settings["note"]
     assert "no digits-test*.tar" in settings["left_out"]["digits"]
     said = settings["left_out"]["facts of esc"]
     assert f"no esc-train*.tar below {tmp_path} for judges" in said
+    assert "no judges of esc ship" in said
     assert "--data TEST TRAINING, or set CODI_DATA" in said
 
 
@@ -171,7 +197,7 @@ def test_judges_are_named_with_their_hash(tmp_path: Path) -> None:
     (judge,) = suite.described["extractors"].values()
     assert suite.described["extractors"].keys() == {"esc-class-sound"}
     assert judge["name"] == "SoundClassifier"
-    assert judge["source"] == "4 items of esc-train.tar"
+    assert judge["source"] == "training here on 4 items of esc-train.tar"
     assert len(judge["sha256"]) == 64
     assert judge["trained_on"].startswith("esc-train-")
     assert opened().described == suite.described  # kept on disk

@@ -1,4 +1,4 @@
-"""`codi data`: look at the synthetic world, write it to files, train the default tokenizer."""
+"""`codi data`: look at the synthetic world, write it to files, train the tokenizer and judges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SUMMARY = "look at and write training data"
 
 _DESCRIPTION = """\
 Look at the synthetic world that the default model is trained on, write clips of it to files or to
-shards for training, or train the default tokenizer.
+shards for training, or train what ships beside the model: the default tokenizer, and the judges
+that read real media for `codi evaluate --suite real`.
 
 examples:
   codi data bounce --sheet sheet.png
@@ -32,6 +33,7 @@ examples:
   codi data tokenizer --out tokenizer.json
   codi data tokenizer --extend tokenizer-small.json --shards "mine-*.tar" --data DIR \
       --vocabulary 1400 --out longer.json
+  codi data judges --data DIR --out src/codi/weights/judges
 """
 _CLIPS_A_SHARD = 500
 _CAPTIONS = 3
@@ -116,6 +118,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     tokenizer.add_argument("--quiet", action="store_true", help="no progress")
     tokenizer.set_defaults(run=run_tokenizer)
+    judges = kinds.add_parser(
+        "judges",
+        formatter_class=Formatter,
+        help="train the judges of real media",
+        description="Train the classifiers that ship to read facts of real media where there are "
+        "no training shards, on PART-train*.tar of every part with facts; say how well they read "
+        "those of PART-val*.tar. Takes some minutes.",
+    )
+    judges.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="gets judges.json and the weights; parts that it has and that --data has not stay",
+    )
+    judges.add_argument(
+        "--data",
+        nargs="+",
+        metavar="DIR",
+        help="folders of the shards (default: the variable CODI_DATA)",
+    )
+    judges.add_argument("--quiet", action="store_true", help="no progress")
+    judges.set_defaults(run=run_judges)
 
 
 # The bounce world ---------------------------------------------------------------------------------
@@ -311,3 +336,25 @@ def _world_captions(clips: int, display: Display) -> Iterator[str]:
         scene = bounce.sample_scene(index, "trained" if index % 4 else "held-out")
         for name in bounce.SHOWS:
             yield bounce.write_caption(scene.facts, name, rng).text
+
+
+# The judges ---------------------------------------------------------------------------------------
+
+
+def run_judges(arguments: argparse.Namespace) -> int:
+    """Do `codi data judges`."""
+    from codi.cli.progress import Display
+    from codi.data.source import data_roots
+    from codi.evaluation.teaching import teach_judges
+
+    roots = data_roots(arguments.data)
+    with Display(arguments.quiet) as display:
+        made = teach_judges(roots, arguments.out, display.count)
+        for part, table in made.items():
+            for name, judge in table["judges"].items():
+                rates = [f"{m} {100 * a['fp16']:.1f} %" for m, a in judge["accuracy"].items()]
+                display.say(f"{part}-{name}: {', '.join(rates)} of {table['tried']} right")
+        judges = [judge for table in made.values() for judge in table["judges"].values()]
+        numbers = sum(judge["numbers"] for judge in judges)
+        display.say(f"{arguments.out}: {len(judges)} judges, {numbers:,} numbers in half precision")
+    return 0

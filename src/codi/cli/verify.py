@@ -24,11 +24,11 @@ examples:
 """
 _EPILOG = """\
 What is "not checked" could not be compared, since something else is not there, such as a
-tokenizer's files or a tensor that the JSON lists; the reason is printed.
+tokenizer's files or a tensor that the JSON lists, or since no check reads it; why is printed.
 
-Exit codes: 0 all that was compared is met; 1 an error above its tolerance, a tensor that no check
-makes or reads ("unmade"), or a golden that no check recognises; 2 a golden that cannot be used,
-such as one without anything to compare.
+Exit codes: 0 all that was compared is met; 1 an error above its tolerance, words or tokens that
+differ, an output that no check makes ("unmade"), or a golden that no check recognises; 2 a golden
+that cannot be used, such as one without anything to compare.
 """
 
 

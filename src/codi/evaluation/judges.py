@@ -30,6 +30,9 @@ _FRAMES = 4
 _EVERY = 4
 """Of a clip that it reads, a judge of pictures sees every fourth frame."""
 
+SEED = 0
+"""Of the first weights, the order of samples and the distortions of every judge."""
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -43,6 +46,7 @@ class JudgeKind:
         looks: for each modality it can read, from an object to what is looked at (v, ...).
         sees: what of a medium its network gets, in words.
         steps: of training; some minutes at most on one core.
+        minds: the settings of media, such as "fps", that have to be those that it learned from.
     """
 
     make: Callable[[int], Classifier]
@@ -50,11 +54,12 @@ class JudgeKind:
     looks: Mapping[str, Callable[[Any], Tensor]]
     sees: str
     steps: int = 900
+    minds: tuple[str, ...] = ()
 
     def fresh(self, classes: int) -> Classifier:
         """Return an untrained network, the same one every time."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(SEED)
             return self.make(classes)
 
     def identity(self, classifier: Classifier, source: str, trained_on: str) -> dict[str, str]:
@@ -128,15 +133,21 @@ JUDGES: dict[str, JudgeKind] = {
         {"video": lambda clip: _as_tensor(clip.frames)[None]},
         "the light of eight frames at 32 px",
         steps=500,
+        minds=("frames", "fps"),
     ),
     "voice": JudgeKind(
         lambda n: VoiceClassifier(classes=n),
         _recording,
         _LISTENS,
         "log-mel of the loudest 1.5 s, 40 bands",
+        minds=("sample_rate_hz",),
     ),
     "sound": JudgeKind(
-        lambda n: SoundClassifier(classes=n), _recording, _LISTENS, "log-mel, 48 bands"
+        lambda n: SoundClassifier(classes=n),
+        _recording,
+        _LISTENS,
+        "log-mel, 48 bands",
+        minds=("sample_rate_hz",),
     ),
 }
 """Every kind of judge that a part of the data can name."""

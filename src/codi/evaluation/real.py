@@ -1,41 +1,41 @@
 """The suite "real": recordings, drawings, photographs and animations of shards, part by part.
 
 Facts are read by judges trained on the part's own training shards, which may lie elsewhere than
-the items; where there are none, retrieval with the model's prompt encoders is all that is measured.
-What belongs together by class alone is judged by class alone: nothing here asks when something
-happens.
+the items; where there are none, by the judges that ship. Parts without judges are measured by
+retrieval with the model's prompt encoders. What belongs together by class alone is judged by class
+alone: nothing here asks when something happens.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from codi.build import ModelConfig
 from codi.config import ConfigError
-from codi.data.shards import Item, ItemError
+from codi.data.shards import ItemError
 from codi.data.source import Record as ItemRecord
 from codi.data.source import Roots, ShardsConfig, ShardSource, beside_set, find_files, places
-from codi.evaluation.classifiers import Classifier, Progress, fit_classifier, prepared, quiet
+from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.extractors.base import Extractor
 from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.judges import JUDGES
 from codi.evaluation.metrics.embeddings import chance_within, found_within
-from codi.evaluation.parts import PARTS, Fact, Part, looked_up, said
+from codi.evaluation.panels import Panel, TaughtPanel, code_digest, stated
+from codi.evaluation.parts import PARTS, Fact, Part, said
 from codi.evaluation.records import Ledger, Reading
 from codi.evaluation.scoring import Cell
+from codi.evaluation.shipped import shipped_panel
 from codi.evaluation.statistics import wilson_interval
 from codi.evaluation.suites import Input, Suite, Task, Terms, Truth, part_tasks
 from codi.modalities import modality as modality_entry
 from codi.pipeline import Pipeline
-from codi.weights import load_part, missing_parts, save_part
+from codi.weights import missing_parts
 
 NAME = "real"
 
@@ -51,8 +51,6 @@ _JUDGED = ("test", "val")
 _TAUGHT = "train"
 """The split whose shards are the `TRAINED` ones."""
 
-_OWN_CODE = ("real.py", "digits.py", "parts.py", "judges.py", "classifiers.py")
-
 
 class PartSuite(Suite):
     """The items of one part, and judges of their facts.
@@ -62,7 +60,7 @@ class PartSuite(Suite):
         config: of the model, whose sizes and rates media get.
         root: folder of the shards, or several.
         shards: of every split; those of `TRAINED` teach the judges, and may lie where CODI_DATA
-            says instead.
+            says instead. Without them the judges are those that ship.
         cache: folder of trained judges.
         progress: shows their training.
         steps: of it; those of each kind of judge by default.
@@ -85,53 +83,48 @@ class PartSuite(Suite):
         self._open: dict[str, ShardSource] = {}
         self._order: dict[str, list[int]] = {}
         self._items: dict[tuple[str, int], tuple[dict[str, np.ndarray], ItemRecord]] = {}
-        self._judges: dict[tuple[str, str], Classifier] = {}
-        self._lessons: tuple[str, Tensor, list[int]] | None = None
         self._faults: dict[tuple[str, int], str | None] = {}
-        self._unread: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
 
     # --- facts ---
 
     @cached_property
-    def facts(self) -> dict[str, Fact]:
-        """Return the facts that can be judged, by name: none where no shards teach a judge."""
-        return {f.name: f for f in self.part.facts} if TRAINED in self.shards else {}
-
-    @cached_property
-    def words(self) -> dict[str, dict[str, str]]:
-        """Return, for every fact, the words of every value that records have."""
-        return {n: dict(fact.values) or self._learned(fact) for n, fact in self.facts.items()}
-
-    def _learned(self, fact: Fact) -> dict[str, str]:
-        """Return the words of every value that training records have."""
-        found = {}
-        for item in self.source(TRAINED).items:
-            try:
-                value, words = self._says(item, fact, fact.at), self._says(item, fact, fact.said_at)
-            except ItemError as error:
-                self._pass_over(item, error)
-            else:
-                found[str(value)] = str(words).lower()
-        self._refuse_nothing(len(found))
-        return dict(sorted(found.items()))
-
-    def _says(self, item: Item, fact: Fact, path: str) -> Any:
-        """Return what an item's record has at a path.
+    def panel(self) -> Panel | None:
+        """Return the judges: taught by the training shards, or those that ship; None without facts.
 
         Raises:
-            ItemError: nothing.
+            ConfigError: there are no training shards, and no judges of the part that ship, or they
+                do not suit the model's media.
         """
-        value = looked_up(item.record(), path)
-        if value is None:
-            raise ItemError(
-                f"{item.file}: item {item.key!r}: its record has no {path!r}, the {fact.name} of "
-                f"{self.part.name}; mend or leave out the item"
+        if not self.part.facts:
+            return None
+        if TRAINED in self.shards:
+            source = partial(self.source, TRAINED)
+            return TaughtPanel(
+                self.part, source, self.cache, self.left_out, self.progress, self.steps
             )
-        return value
+        try:
+            return shipped_panel(self.part, self.config)
+        except ConfigError as error:
+            raise ConfigError(
+                f"there is no {self.part.name}-{_TAUGHT}*.tar below "
+                f"{places(beside_set(self.root))} for judges to learn from, and {error}; give the "
+                "folder of the training shards too, as in --data TEST TRAINING, or set CODI_DATA "
+                "to it"
+            ) from error
+
+    @property
+    def facts(self) -> Mapping[str, Fact]:
+        """Return the facts that can be judged, by name."""
+        return self.panel.facts if self.panel else {}
+
+    @property
+    def words(self) -> Mapping[str, Mapping[str, str]]:
+        """Return, for every fact, the words of every value that the judges know."""
+        return self.panel.words if self.panel else {}
 
     def known_terms(self) -> Terms:
-        """Return the facts with their values, and what shows them; reads the training records."""
+        """Return the facts with their values, and what shows them; may read training records."""
         values = {name: tuple(words.values()) for name, words in self.words.items()}
         shows = {
             m: tuple(name for name, fact in self.facts.items() if fact.shown_by(m))
@@ -171,9 +164,10 @@ class PartSuite(Suite):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a digest of the shards, of their order and of the judges' own source."""
-        shards = [self.source(split).fingerprint for split in self.shards]
-        return "-".join([*shards, _code(), str(self.seed)])
+        """Return a digest of the shards, of their order, of the judges and of their own source."""
+        shards = [self.source(split).fingerprint for split in self.shards if split != TRAINED]
+        judges = [self.panel.fingerprint] if self.panel else []
+        return "-".join([*shards, *judges, code_digest(), str(self.seed)])
 
     def count(self, split: str) -> int:
         """Return how many items the shards of a split hold."""
@@ -205,7 +199,8 @@ class PartSuite(Suite):
     def truth(self, split: str, index: int) -> Truth:
         """Return the facts of an item; a value that no judge knows stays as its record has it."""
         item = self.source(split).items[self._at(split, index)]
-        found = {n: str(self._says(item, fact, fact.at)) for n, fact in self.facts.items()}
+        facts = self.facts.items()
+        found = {n: str(stated(self.part, fact, item, fact.at)) for n, fact in facts}
         return Truth({name: self.words[name].get(value, value) for name, value in found.items()})
 
     def caption(self, split: str, index: int, given: Input) -> str:
@@ -249,7 +244,8 @@ class PartSuite(Suite):
         for name, fact in self.facts.items():
             if modality in fact.judges:
                 kind, values = fact.judges[modality], list(self.words[name].values())
-                seen = JUDGES[kind].read(self.judge(name, kind), modality, items)
+                assert self.panel is not None
+                seen = JUDGES[kind].read(self.panel.judge(name, kind), modality, items)
                 for facts, value in zip(found, seen, strict=True):
                     facts[name] = values[value]
         return [Reading(facts) for facts in found]
@@ -264,110 +260,10 @@ class PartSuite(Suite):
                 found[name] = whole.pop()
         return found
 
-    def judge(self, name: str, kind: str) -> Classifier:
-        """Return a fact's judge of a kind, trained where none is kept."""
-        if (name, kind) not in self._judges:
-            self._judges[name, kind] = self._opened(name, kind)
-        return self._judges[name, kind]
-
-    def _opened(self, name: str, kind: str) -> Classifier:
-        kept = self._kept(name, kind)
-        if kept is not None:
-            return kept
-        classifier = JUDGES[kind].fresh(len(self.words[name]))
-        inputs, labels = self._lesson(name, kind, classifier)
-        what = f"training the judge of {self.part.name}: {name} ({kind})"
-        fit_classifier(
-            classifier,
-            inputs,
-            labels,
-            steps=JUDGES[kind].steps if self.steps is None else self.steps,
-            what=what,
-            progress=self.progress,
-        )
-        save_part(classifier, *self._place(name, kind))
-        return classifier.eval()
-
-    def _kept(self, name: str, kind: str) -> Classifier | None:
-        """Return a judge that was trained before; None where there is none, or of another shape."""
-        classifier = JUDGES[kind].fresh(len(self.words[name]))
-        try:
-            load_part(classifier, *self._place(name, kind))
-        except ConfigError:  # mended by training
-            return None
-        return classifier.eval()
-
-    def _place(self, name: str, kind: str) -> tuple[Path, str]:
-        """Return the folder that keeps a judge, and what it is called in it."""
-        judge = f"{self.part.name}-{name}-{kind}"
-        depends = f"{self.source(TRAINED).fingerprint} {_code()}"
-        digest = hashlib.sha256(depends.encode()).hexdigest()[:12]
-        return self.cache / f"{judge}-{digest}", f"classifiers.{judge}"
-
     @property
     def described(self) -> Mapping[str, Any]:
-        """Return the judges that there are by now: they are trained as tasks need them."""
-        found = {}
-        for name, fact in self.facts.items():
-            source = self.source(TRAINED)
-            items = f"{len(source)} items of {', '.join(file.name for file in source.files)}"
-            for kind in sorted({*fact.judges.values()}):
-                judge = self._judges.get((name, kind)) or self._kept(name, kind)
-                if judge is not None:
-                    self._judges[name, kind] = judge
-                    about = JUDGES[kind].identity(judge, items, source.fingerprint)
-                    found[f"{self.part.name}-{name}-{kind}"] = about
-        return {"extractors": found}
-
-    def _lesson(self, name: str, kind: str, classifier: Classifier) -> tuple[Tensor, list[int]]:
-        """Return what a judge learns from (n, ...), and the number of its fact's value."""
-        if self._lessons is None or self._lessons[0] != kind:  # facts of one kind share it
-            self._lessons = None
-            places: list[int] = []
-            inputs = prepared(classifier, self._learned_from(kind, places))
-            self._lessons = (kind, inputs, places)
-        _, inputs, places = self._lessons
-        numbers = {value: number for number, value in enumerate(self.words[name])}
-        fact = self.facts[name]
-        said_of: list[int | None] = []
-        for item in self.source(TRAINED).items:
-            try:
-                said_of.append(numbers.get(str(self._says(item, fact, fact.at))))
-            except ItemError as error:
-                self._pass_over(item, error)
-                said_of.append(None)
-        labels = [(row, said_of[place]) for row, place in enumerate(places)]
-        known = [(row, label) for row, label in labels if label is not None]
-        self._refuse_nothing(len(known))
-        return inputs[[row for row, _ in known]], [label for _, label in known]
-
-    def _learned_from(self, kind: str, places: list[int]) -> Iterator[Tensor]:
-        """Yield what training items teach; `places` gets the item of every row."""
-        source = self.source(TRAINED)
-        for index in self.progress(f"reading {self.part.name} for its judges", len(source)):
-            item = source.items[index]
-            try:
-                seen = JUDGES[kind].learns(source.read(index)[0])
-            except ItemError as error:
-                self._pass_over(item, error)
-            except KeyError as error:
-                self._pass_over(item, f"{item.file}: item {item.key!r} has no {error}")
-            else:
-                places += [index] * len(seen)
-                yield seen
-        self._refuse_nothing(len(places))
-
-    def _pass_over(self, item: Item, why: object) -> None:
-        """Leave out a training item."""
-        self._unread.setdefault(item.key, str(why))
-        what = f"training items of {self.part.name} that cannot be used"
-        first = next(iter(self._unread.values()))
-        self.left_out[what] = f"{len(self._unread)}, such as {first.rstrip('.')}"
-
-    def _refuse_nothing(self, count: int) -> None:
-        """Raise ItemError when all training items were passed over: the first one says why."""
-        if not count and self._unread:
-            raise ItemError(next(iter(self._unread.values())))
+        """Return the judges that there are by now."""
+        return {"extractors": self.panel.described if self.panel else {}}
 
 
 class RealPart(PartSuite):
@@ -404,19 +300,20 @@ class RealPart(PartSuite):
             part.name, part.modalities, ("facts", "captions") if self.facts else ()
         )
         how = f"facts ({', '.join(self.facts)}) and retrieval" if self.facts else "retrieval alone"
-        untaught = part.facts and TRAINED not in shards
-        pattern = f"{part.name}-{_TAUGHT}"
-        why = f", as there are no shards {pattern} to train judges on" if untaught else ""
+        ships = ", judges that ship" if self.facts and TRAINED not in shards else ""
         self.note = (
-            f"{part.name}: {self.splits[0]}, {self.count(self.splits[0])} items, {how}{why}."
+            f"{part.name}: {self.splits[0]}, {self.count(self.splits[0])} items, {how}{ships}."
         )
-        if untaught:
-            self.left_out[f"facts of {part.name}"] = (
-                f"there is no {pattern}*.tar below {places(beside_set(root))} for judges to learn "
-                "from; give the folder of the training shards too, as in --data TEST TRAINING, or "
-                "set CODI_DATA to it"
-            )
         self._embedded: dict[tuple[str, Input, tuple[int, ...]], np.ndarray] = {}
+
+    @cached_property
+    def panel(self) -> Panel | None:
+        """Return the judges; None where there are none, and `left_out` says why."""
+        try:
+            return super().panel
+        except ConfigError as error:
+            self.left_out[f"facts of {self.part.name}"] = str(error)
+            return None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -501,13 +398,15 @@ class RealPart(PartSuite):
         return found | np.eye(len(indices), dtype=bool)
 
 
-def found_shards(part: Part, root: Roots) -> dict[str, ShardsConfig]:
-    """Return the shards of a part that are there, those by which it is judged first.
+def found_shards(
+    part: Part, root: Roots, judged: Sequence[str] = _JUDGED
+) -> dict[str, ShardsConfig]:
+    """Return the shards of a part that are there, those of the splits `judged` by first.
 
     Without a split to judge by, a share of the training items is held out, by a hash of their keys.
     Judges learn from the training shards where CODI_DATA says, if there are none beside the others.
     """
-    patterns = {split: f"{part.name}-{split}*.tar" for split in (*_JUDGED, _TAUGHT)}
+    patterns = {split: f"{part.name}-{split}*.tar" for split in (*judged, _TAUGHT)}
     there = {split: p for split, p in patterns.items() if find_files(p, root)}
     taught = there.pop(_TAUGHT, None)
     if there and find_files(patterns[_TAUGHT], beside_set(root)):
@@ -570,13 +469,6 @@ def open_real(
             f"{', '.join((*_JUDGED, _TAUGHT))}; give their folder with --data or CODI_DATA"
         )
     return opened, missing
-
-
-@cache
-def _code() -> str:
-    """Return a digest of the judges' own source: a changed judge is a changed measure."""
-    own = [Path(__file__).with_name(name) for name in _OWN_CODE]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in own)).hexdigest()[:12]
 
 
 _KIND = "{}.codi.features"
