@@ -17,7 +17,7 @@ from codi.build import PRESETS, load_config
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
 from codi.evaluation import results_page
 from codi.evaluation.fingerprints import WeightDigests
-from codi.evaluation.report import drawn, settings_of, table, write_report
+from codi.evaluation.report import SAMPLING, drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scoring import Cell
 from codi.locking import Progress
@@ -222,10 +222,6 @@ def _refuse_another(folder: Path, recipe: Recipe) -> None:
         )
 
 
-_SAMPLING = ("sampler", "steps", "spacing", "eta", "reuse", "dtype", "seed")
-"""Settings of a report that say how all of its numbers were sampled."""
-
-
 def _begun(plan: Ablation, arms: Sequence[Arm]) -> dict[str, Any]:
     """Return what all arms begin with: the model, and the digest of its weights."""
     start = plan.recipe_of(arms[0]).starts_from
@@ -240,7 +236,7 @@ def _shared(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = measured[0]
     return {
         name: first[name]
-        for name in _SAMPLING
+        for name in (*SAMPLING, "dtype", "seed")
         if name in first and all(one.get(name) == first[name] for one in measured)
     }
 

@@ -33,6 +33,10 @@ _SHEET = "png"
 _PAPER, _GAP_PX, _WIDEST_PX = 255, 6, 1024
 
 
+SAMPLING = ("sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "reuse")
+"""Settings that say how what was measured was sampled."""
+
+
 def write_report(
     out: Path,
     suite: str,
@@ -102,8 +106,7 @@ def table(cells: Sequence[Cell], splits: Sequence[str]) -> list[list[str]]:
 
 def said(settings: Mapping[str, Any]) -> list[str]:
     """Return lines of what was measured and how, with the paper's own remarks where it has any."""
-    sampling = ("sampler", "steps", "spacing", "eta", "guidance", "guidance_interval", "reuse")
-    named = ("model", *sampling, "dtype", "samples", "seed")
+    named = ("model", *SAMPLING, "dtype", "samples", "seed")
     shown = dict(settings)
     if settings.get("weights"):
         shown["model"] = f"{settings.get('model')} (weights {settings['weights'][:12]})"
