@@ -11,6 +11,8 @@ import pytest
 from codi.build import Model
 from codi.cli import main
 from codi.evaluation import sampling
+from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.records import Reading, Record
 from codi.evaluation.sampling import (
     Fact,
     Grid,
@@ -25,6 +27,7 @@ from codi.evaluation.statistics import paired_interval
 from codi.evaluation.suites import Input, Task
 from codi.pipeline import Pipeline, SamplingSettings
 from codi.weights import save_model
+from codi.worlds import bounce
 from tests.small import awake_model
 
 
@@ -135,6 +138,34 @@ def test_items_that_all_stay_are_not_sure_to() -> None:
     assert (few.surely, many.surely) == (False, True)
     assert f"{sampling.SURE_FROM} can: see --samples" in markdown("small", 100, [many])
     assert "see --samples" not in markdown("small", sampling.SURE_FROM, [many])
+
+
+class _Made:
+    """A run whose clips strike on the second, and whose sounds do once of two times."""
+
+    suite = BounceSuite()
+
+    def records(self, *_: object) -> list[Record]:
+        clip = Reading({}, (0.5, 1.0))
+        sounds = [Reading({}, (0.5, 1.0)), Reading({}, (0.5, 1.5)), Reading({}, ())]
+        return [
+            Record(i, dict.fromkeys(bounce.FACTS, ""), None,
+                   {"video": clip, "audio": sound})
+            for i, sound in enumerate(sounds)
+        ]  # fmt: skip
+
+
+def test_impacts_seen_and_heard_together_are_compared_by_the_f1_of_each_item() -> None:
+    task = Task((Input("text"),), ("video", "audio"))
+    right = sampling._right(_Made(), task, 3)  # type: ignore[arg-type]
+    assert right["video+audio impacts"] == pytest.approx([1.0, 0.5, 0.0])
+    before = {name: np.ones(3) for name in right}
+    found = {fact.fact: fact for fact in sampling._compared(task, right, before)}
+    impacts = found["video+audio impacts"]
+    assert impacts.difference == pytest.approx(-0.5)
+    assert -1.0 <= impacts.ci95[0] < -0.5 < impacts.ci95[1] <= 0.0
+    alone = Task((Input("text"),), ("audio",))
+    assert not any("impacts" in name for name in sampling._right(_Made(), alone, 3))  # type: ignore[arg-type]
 
 
 def test_the_command_writes_a_table_and_a_plot(

@@ -26,7 +26,8 @@ from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.runner import Run
-from codi.evaluation.statistics import NORMAL_95, Interval, paired_interval
+from codi.evaluation.scoring import compared_impacts
+from codi.evaluation.statistics import NORMAL_95, Interval, mean_interval, paired_interval
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text
 from codi.pipeline import Pipeline, SamplingSettings, load
@@ -87,7 +88,7 @@ class Fact:
     fact: str
     value: float
     difference: float
-    ci95: Interval  # Tango's: items that all stay as they were are not certain to
+    ci95: Interval  # Tango's or the bootstrap's: items that all stay as they were may yet change
 
 
 @dataclass(frozen=True)
@@ -198,16 +199,22 @@ def compare_sampling(
 
 
 def _right(run: Run, task: Task, samples: int) -> dict[str, np.ndarray]:
-    """Return for every fact of a task which items (n,) have it right."""
+    """Return for every fact of a task how right each item (n,) has it: 0 or 1, impacts by F1."""
     records = run.records(task, SPLIT, samples)
     terms = run.suite.terms
-    return {
+    right = {
         f"{output} {fact}": np.array([r.readings[output].facts.get(fact) == r.facts[fact]
                                       for r in records], dtype=float)
         for output in task.outputs
         for fact in terms.told(task)
         if fact in terms.shows[output]
     }  # fmt: skip
+    compared = compared_impacts(task, terms, records)
+    if compared is not None and terms.match is not None:
+        output, first, second = compared
+        pairs = zip(first, second, strict=True)
+        right[f"{output} impacts"] = np.array([terms.match(a, b)[0] for a, b in pairs])
+    return right
 
 
 def _compared(
@@ -219,9 +226,17 @@ def _compared(
     found = []
     for fact, now in right.items():
         change = now - before[fact]
-        gained, lost = int((change > 0).sum()), int((change < 0).sum())
-        ci95 = paired_interval(gained, lost, len(change))
-        found.append(Fact(task.name, fact, float(now.mean()), float(change.mean()), ci95))
+        value, difference = float(now.mean()), float(change.mean())
+        found.append(Fact(task.name, fact, value, difference, _interval(change)))
+    return found
+
+
+def _interval(change: np.ndarray) -> Interval:
+    """Return the 95 % interval of the mean change of items: Tango's; of shares the bootstrap's."""
+    if np.isin(change, (-1.0, 0.0, 1.0)).all():
+        return paired_interval(int((change > 0).sum()), int((change < 0).sum()), len(change))
+    found = mean_interval(change, -1.0, 1.0)
+    assert found is not None  # there is a range
     return found
 
 

@@ -157,24 +157,39 @@ def _ratio(
     return _Number(output, fact, value, n, chance, wilson_interval(value * n, n))
 
 
-def measure_impacts(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
-    """Yield how well impacts agree: F1, and the median distance of those that pair.
+Times = Sequence[float]
+
+
+def compared_impacts(
+    task: Task, terms: Terms, records: Sequence[Record]
+) -> tuple[str, list[Times], list[Times]] | None:
+    """Return whose impacts of each record are compared, in seconds, and what they belong to.
 
     Two outputs with impacts are compared with each other. One is compared with the truth where the
-    truth was there to be followed: a kept stream, or true media through a codec. Chance compares
-    each sample with others.
+    truth was there to be followed: a kept stream, or true media through a codec. None where there
+    is nothing to compare.
     """
     timed = [o for o in task.outputs if records[0].readings[o].impacts_s is not None]
     follows = bool(task.kept) or task.path != "model"
     if terms.match is None or not (len(timed) == 2 or (len(timed) == 1 and follows)):
-        return
-    second = [r.readings[timed[-1]].impacts_s or () for r in records]
+        return None
+    second: list[Times] = [r.readings[timed[-1]].impacts_s or () for r in records]
     if len(timed) == 2:
-        first = [r.readings[timed[0]].impacts_s or () for r in records]
-    else:
-        first = [r.impacts_s or () for r in records]
+        return "+".join(timed), [r.readings[timed[0]].impacts_s or () for r in records], second
+    return timed[0], [r.impacts_s or () for r in records], second
+
+
+def measure_impacts(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
+    """Yield how well impacts agree: F1, and the median distance of those that pair.
+
+    Chance compares each sample with others.
+    """
+    compared = compared_impacts(task, terms, records)
+    if compared is None or terms.match is None:
+        return
+    output, first, second = compared
     pairs = [terms.match(a, b) for a, b in zip(first, second, strict=True)]
-    n, output = len(records), "+".join(timed)
+    n = len(records)
     shifts = range(1, min(n, MISMATCHES + 1))
     crossed = [terms.match(first[i], second[(i + s) % n]) for s in shifts for i in range(n)]
     f1 = np.array([f for f, _ in pairs])
