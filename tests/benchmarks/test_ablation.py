@@ -125,6 +125,12 @@ def test_all_arms_are_trained_measured_and_told(
     assert main(words) == 0
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
 
+    plan.write_text(plan.read_text().replace("learning_rate=1e-4", "learning_rate=1e-5"))
+    words = ["ablate", str(plan), "--out", str(tmp_path / "new"), "--only", "less"]
+    assert main([*words, "--results", str(page)]) == 2
+    assert "numbers of another recipe of arm 'less'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()  # said before it is trained
+
 
 def test_mistakes_are_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error(*words: str) -> str:

@@ -179,8 +179,8 @@ def test_a_metric_that_has_not_what_it_compares_is_refused(
 @pytest.mark.parametrize(
     ("measure", "task", "message"),
     [
-        ("impacts", {"outputs": ("image",)}, "impacts is of two outputs of video and audio, or"),
-        ("impacts", {"outputs": ("audio",)}, "impacts is of two outputs of video and audio, or"),
+        ("impacts", {"outputs": ("image",)}, "impacts is of two outputs that go on in time, or"),
+        ("impacts", {"outputs": ("audio",)}, "impacts is of two outputs that go on in time, or"),
         ("captions", {"outputs": ("image",)}, "captions is of a written output; leave it out"),
         ("agreement", {"outputs": ("image",)}, "agreement is of two outputs or more"),
         ("obedience", {"outputs": ("image",)}, "obedience is of two inputs or more"),

@@ -32,6 +32,23 @@ def test_the_table_has_a_row_for_each_fact_and_a_column_for_each_split() -> None
     assert "|  | precision | none |  |  | 0 |" in rows
 
 
+def test_a_row_says_the_chance_of_every_column_and_every_network() -> None:
+    impacts = [
+        Cell("made", "video", "impacts", split, 0.4, 24, chance, (0.3, 0.5))
+        for split, chance in (("trained", 0.338), ("held-out", 0.392))
+    ]
+    kid = [
+        Cell("made", "image", "kid", "trained", value, 24, None, None, "number", network)
+        for network, value in (("inception", 0.1), ("clip", 0.2))
+    ]
+    rows = markdown("bounce", {"model": "small"}, [*impacts, *kid], SPLITS).splitlines()
+    assert rows[-3].endswith("| 33.8 % / 39.2 % | 24 |")
+    assert rows[-2:] == [
+        "|  | kid (inception) | 0.1 |  |  | 24 |",
+        "|  | kid (clip) | 0.2 |  |  | 24 |",
+    ]
+
+
 def test_all_settings_of_the_sampling_are_said() -> None:
     settings = {"sampler": "ddim", "spacing": "ldm", "guidance_interval": (100, 900), "reuse": 2}
     (line, *_) = said({**settings, "eta": None, "guidance": {}})

@@ -84,6 +84,21 @@ def test_numbers_of_other_weights_or_settings_never_stand_beside_each_other(tmp_
     assert len(_rows(page)) == 2
 
 
+def test_numbers_of_other_items_or_recipes_never_stand_beside_each_other(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+
+    def bring_of(task: str, **depends: str) -> None:
+        cell = _cell(task, "shape", 0.9)
+        bring(page, "real", COMMAND, {"model": "small"}, [cell], depends=depends)
+
+    bring_of("text-to-image", digits="ab")
+    bring_of("text-to-audio", esc="cd")
+    with pytest.raises(ConfigError, match=r"real\.json: numbers of another digits; .*begin real"):
+        bring_of("text-to-audio", digits="ef", esc="cd")
+    bring_of("image-to-image", esc="cd")
+    assert len(_rows(page)) == 4
+
+
 def test_tasks_come_in_order() -> None:
     old = [_cell("b", "x", 0.1), _cell("c", "x", 0.2, "held-out"), _cell("b", "x", 0.3, "held-out")]
     new = [_cell("a", "x", 0.4), _cell("c", "x", 0.5)]

@@ -163,7 +163,7 @@ def test_impacts_seen_and_heard_together_are_compared_by_the_f1_of_each_item() -
     found = {fact.fact: fact for fact in sampling._compared(task, right, before)}
     impacts = found["video+audio impacts"]
     assert impacts.difference == pytest.approx(-0.5)
-    assert -1.0 <= impacts.ci95[0] < -0.5 < impacts.ci95[1] <= 0.0
+    assert -1.0 <= impacts.ci95[0] < -0.5 < impacts.ci95[1] < 0.5
     alone = Task((Input("text"),), ("audio",))
     assert not any("impacts" in name for name in sampling._right(_Made(), alone, 3))  # type: ignore[arg-type]
 

@@ -81,6 +81,19 @@ def test_captions_are_judged_by_what_they_state() -> None:
     assert found["size"].value == 0.0
 
 
+def test_precision_is_as_sure_as_the_captions_that_state_something_are_many() -> None:
+    said = iter(range(100))
+
+    def seldom(scene: bounce.Scene, other: bounce.Scene, output: str) -> Reading:
+        del other, output
+        return Reading({"material": scene.facts["material"]} if next(said) < 3 else {})
+
+    found = cells(Task((Input("audio"),), ("text",)), seldom, 100)
+    assert (found["precision"].value, found["precision"].n) == (1.0, 3)
+    assert found["precision"].ci95 == wilson_interval(3, 3)
+    assert found["recall"].n == 100
+
+
 def test_captions_that_say_nothing_have_no_precision() -> None:
     found = cells(Task((Input("audio"),), ("text",)), lambda *_: Reading({}, words="?"), 5)
     assert found["parses"].value == 0.0

@@ -10,6 +10,7 @@ import pytest
 from codi.evaluation.statistics import (
     NORMAL_95,
     bootstrap_interval,
+    change_interval,
     mean_interval,
     median_interval,
     paired_interval,
@@ -75,7 +76,7 @@ def test_bootstrap_repeats_itself_and_refuses_nothing() -> None:
 
 
 def test_equal_values_are_not_certain() -> None:
-    varied = [0.0, 0.5, 1.0, 1.0]
+    varied = [0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 1.0, 1.0]
     assert mean_interval(varied, 0.0, 1.0) == bootstrap_interval(varied)
     assert mean_interval([1.0] * 20, 0.0, 1.0) == wilson_interval(20, 20)
     low, high = mean_interval([0.0] * 20, -1.0, 1.0) or (0.0, 0.0)
@@ -83,6 +84,25 @@ def test_equal_values_are_not_certain() -> None:
     assert mean_interval([0.1 + 0.2, 0.3]) is None  # equal but for rounding, without a range
     assert mean_interval([3.0], least=0.0) is None
     assert mean_interval([]) is None
+
+
+def test_worse_values_never_look_surer() -> None:
+    perfect = mean_interval([1.0] * 48, 0.0, 1.0)
+    nearly = mean_interval([1.0] * 47 + [2 / 3], 0.0, 1.0)
+    assert perfect is not None
+    assert nearly is not None
+    assert nearly[0] < perfect[0] < nearly[1]
+    assert mean_interval([3.0, 3.0, 4.0]) == bootstrap_interval([3.0, 3.0, 4.0])  # no range
+
+
+def test_changes_of_shares_are_no_surer_than_of_right_and_wrong() -> None:
+    assert change_interval([1.0, -1.0, 0.0, -1.0]) == paired_interval(1, 2, 4)
+    low, high = change_interval([0.0] * 99 + [-0.2])
+    stay = paired_interval(0, 0, 100)
+    assert low == pytest.approx(-0.002 + stay[0])
+    assert high == pytest.approx(-0.002 + stay[1])
+    many = np.linspace(-0.5, 0.7, 100)
+    assert change_interval(many) == bootstrap_interval(many)
 
 
 def test_a_median_has_an_interval_from_six_values_on() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from codi.build import load_config
 from codi.config import ConfigError
-from codi.evaluation import shipped
+from codi.evaluation import shipped, teaching
 from codi.evaluation.panels import TaughtPanel
 from codi.evaluation.parts import PARTS
 from codi.evaluation.real import PartSuite, found_shards
@@ -45,6 +45,25 @@ def test_what_was_taught_is_read_back(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said["source"] == "the package, where 6 items of esc-train.tar taught it"
     assert said["trained_on"] == suite.panel.fingerprint
     assert said.keys() == suite.panel.described[name].keys()
+
+
+def test_what_is_taught_before_a_stop_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("esc", "handsign"):
+        write_real_shard(tmp_path, part, "train", 40)
+        write_real_shard(tmp_path, part, "val", 4)
+    taught = teaching._taught
+
+    def stopped(suite: PartSuite, folder: Path) -> object:
+        if suite.part.name != "esc":
+            raise KeyboardInterrupt
+        return taught(suite, folder)
+
+    monkeypatch.setattr(teaching, "_taught", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        teach_judges(tmp_path, tmp_path / "judges", steps=1)
+    assert read_judges(tmp_path / "judges").keys() == {"esc"}
 
 
 def test_a_part_without_val_shards_holds_some_out_and_others_stay(tmp_path: Path) -> None:

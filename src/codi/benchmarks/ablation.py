@@ -8,6 +8,7 @@ machines or progress: whoever calls it says how a recipe is run.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.report import SAMPLING, drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scoring import Cell
-from codi.locking import Progress
+from codi.progress import Progress
 from codi.training.recipe import Recipe, read_recipe
 from codi.weights import find_model
 
@@ -159,8 +160,9 @@ def run_ablation(
     """
     chosen = _chosen(plan, only)
     block = f"ablate-{plan.name}"  # a suite may have the plan's name
+    depends = {f"recipe of arm {arm.name!r}": _digest(plan, arm) for arm in chosen}
     if results is not None:
-        results_page.require(results, block)
+        results_page.require(results, block, depends)
     cells: list[Cell] = []
     sampled: list[Mapping[str, Any]] = []
     for arm in chosen:
@@ -196,7 +198,13 @@ def run_ablation(
         of_all = {**settings, "note": _said(plan, plan.arm)}
         command = f"codi ablate {plan.name}"
         results_page.bring(
-            results, block, command, of_all, cells, draw=lambda whole: _drawn(plan, whole)
+            results,
+            block,
+            command,
+            of_all,
+            cells,
+            depends=depends,
+            draw=lambda whole: _drawn(plan, whole),
         )
     return cells
 
@@ -222,11 +230,17 @@ def _refuse_another(folder: Path, recipe: Recipe) -> None:
         )
 
 
+def _digest(plan: Ablation, arm: Arm) -> str:
+    """Return a digest of all that an arm trains."""
+    return hashlib.sha256(to_toml(plan.recipe_of(arm)).encode()).hexdigest()[:16]
+
+
 def _begun(plan: Ablation, arms: Sequence[Arm]) -> dict[str, Any]:
     """Return what all arms begin with: the model, and the digest of its weights."""
-    start = plan.recipe_of(arms[0]).starts_from
-    if start is None:
-        return {"model": "none, trained from nothing"}
+    start, *others = dict.fromkeys(plan.recipe_of(arm).starts_from for arm in arms)
+    if start is None or others:
+        named = (name or "none, trained from nothing" for name in (start, *others))
+        return {"model": " or ".join(named)}
     folder = find_model(start)
     return {"model": folder.name, "weights": WeightDigests(folder, load_config(folder)).whole()}
 
@@ -251,7 +265,7 @@ def _said(plan: Ablation, arms: Sequence[Arm]) -> str:
 def _drawn(plan: Ablation, cells: Sequence[Cell]) -> str | None:
     """Return an SVG of shares with their intervals, the arms below each other, or None."""
     shares = [cell for cell in cells if cell.unit == "share" and not cell.fact.endswith("_ms")]
-    kept = [cell for cell in shares if not plan.plot or _row(cell) in plan.plot]
+    kept = [cell for cell in cells if _row(cell) in plan.plot] if plan.plot else shares
     rows = [_row(cell) for cell in kept]
     by_row = sorted(kept, key=lambda cell: rows.index(_row(cell)))
     return drawn(by_row, row=_row, series=lambda cell: cell.split)

@@ -60,6 +60,9 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         action="store_true",
         help="take a few steps of every stage, and add the hours of all of them",
     )
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of data sets (default: the variable CODI_DATA)"
+    )
     parser.add_argument("--bf16", action="store_true", help="take them in bfloat16")
     add_device(parser)
     add_results(parser)
@@ -99,8 +102,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bf16 and not arguments.estimate:
         raise ConfigError("--bf16 belongs to --estimate; give both or neither")
     recipes = [load_recipe(recipe) for recipe in arguments.recipes]
-    times, on = _measured(recipes, arguments) if arguments.estimate else (None, "")
-    grown = growth(recipes, arguments.order, times)
+    grown = growth(recipes, arguments.order)  # refuses before anything is timed
+    on = ""
+    if arguments.estimate:
+        times, on = _measured(recipes, arguments)
+        grown = growth(recipes, arguments.order, times)
     head, *body = _table(grown)
     table = Table(*head, title="in all, after each modality")
     for column in table.columns[2:]:
@@ -154,13 +160,15 @@ def _measured(
 
     device = resolve_device(arguments.device)
     with Display() as display:
-        times = [measured(recipe, None, device, arguments.bf16, display) for recipe in recipes]
+        times = [
+            measured(recipe, arguments.data, device, arguments.bf16, display) for recipe in recipes
+        ]
     for recipe, found in zip(recipes, times, strict=True):
         for stage in recipe.stage:
             if stage.name not in found:
                 raise ConfigError(
                     f"--estimate: {recipe.name}, stage {stage.name} cannot be measured (see above);"
-                    " leave --estimate out"
+                    " give its data with --data, or leave --estimate out"
                 )
     return times, machine(torch.bfloat16 if arguments.bf16 else torch.float32, device)
 

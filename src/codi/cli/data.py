@@ -124,7 +124,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="train the judges of real media",
         description="Train the classifiers that ship to read facts of real media where there are "
         "no training shards, on PART-train*.tar of every part with facts; say how well they read "
-        "those of PART-val*.tar. Takes some minutes.",
+        "those of PART-val*.tar, or of training items held out where a part has none. Takes some "
+        "minutes.",
     )
     judges.add_argument(
         "--out",

@@ -15,11 +15,10 @@ Generate samples for every task of a suite and measure them: do they say what wa
 sound and picture agree? The suite `bounce` reads facts and impacts back out of the samples with
 plain signal processing; `digits` uses held-out recordings and pictures, `real` all parts of the
 real data that are in --data (PART-test*.tar, or else PART-val*.tar). Their facts are read by
-classifiers that are trained on PART-train*.tar: give that folder to --data as well, or set
-CODI_DATA to it; without them, `real` measures retrieval alone, and says so. `table2` to `table11`
-measure what CoDi's paper measures, on the data sets that it names; `bridging`, `coherence`,
-`conditions`, `temporal`, `weights` and `unseen` test its claims on the bounce world. See
-docs/howto/evaluate.md.
+classifiers that are trained on PART-train*.tar where that folder is given to --data as well, or
+is CODI_DATA, and by those that ship otherwise; the report says which. `table2` to `table11` measure
+what CoDi's paper measures, on the data sets that it names; `bridging`, `coherence`, `conditions`,
+`temporal`, `weights` and `unseen` test its claims on the bounce world. See docs/howto/evaluate.md.
 
 examples:
   codi evaluate --suite bounce --samples 200 --out eval

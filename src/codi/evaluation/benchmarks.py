@@ -25,7 +25,6 @@ from codi import media
 from codi.config import ConfigError, unknown
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.bounce import BounceSuite
-from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
 from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
@@ -40,6 +39,7 @@ from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth, partner
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings
+from codi.progress import Progress, quiet
 
 
 def _true(name: str, first: int = 0) -> Task:
@@ -242,11 +242,16 @@ class BenchmarkSuite(Suite):
             "data": self.protocol.data,
             **self._counted(),
             "extractors": self.networks,
-            "words": "own" if self.programs is None else java.TOKENIZER_JAR,
+            **({"words": self._words} if any(METRICS[m].tokens for m in self._metrics) else {}),
             "media": self._prepared(self.tasks),
             **({"av_align_window_s": self.frame_s} if self._metrics & _ALIGNED else {}),
             **({"score_splits": self._splits} if self._splits else {}),
         }
+
+    @property
+    def _words(self) -> str:
+        """Return what parts captions into words."""
+        return "codi's own" if self.programs is None else java.TOKENIZER_JAR
 
     def _counted(self) -> dict[str, Any]:
         """Return how many items there are, and how many were passed over for want of a medium."""

@@ -19,11 +19,11 @@ import numpy as np
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.captions import ConsensusScorer, bleu_counts, bleu_of, rouge_l
 from codi.evaluation.metrics.classes import inception_score, softmax_kl
-from codi.evaluation.metrics.embeddings import clipsim, cosines, retrieval
+from codi.evaluation.metrics.embeddings import clipsim, cosines, frame_consistency, retrieval
 from codi.evaluation.metrics.gaussians import frechet_distance, frechet_interval, gaussian_of
 from codi.evaluation.metrics.kernels import kernel_distance
 from codi.evaluation.metrics.meteor import meteor_stem
-from codi.evaluation.metrics.synchrony import av_align
+from codi.evaluation.metrics.synchrony import av_align, desync_s
 from codi.evaluation.metrics.words import words_of
 from codi.evaluation.statistics import (
     Interval,
@@ -183,15 +183,12 @@ def _gain(found: Evidence, of: Sequence[str]) -> Number:
 
 
 def _frame_consistency(found: Evidence, of: Sequence[str]) -> Number:
-    """Return the cosine of each frame with the next, the mean over a clip, and over clips."""
     frames = found.rows(of[0])
     if frames.ndim != 3 or frames.shape[1] < 2:
         raise ValueError(
             "frame_consistency wants an extractor of the frames of clips of two or more"
         )
-    pairs = (frames[:, :-1] * frames[:, 1:]).sum(axis=2)
-    lengths = np.linalg.norm(frames, axis=2)
-    return _mean((pairs / (lengths[:, :-1] * lengths[:, 1:])).mean(axis=1), *_COSINES)
+    return _mean(frame_consistency(frames), *_COSINES)
 
 
 def _recall(k: int) -> Compute:
@@ -234,7 +231,7 @@ def _av_align_gain(found: Evidence, of: Sequence[str]) -> Number:
 
 def _desync(found: Evidence, of: Sequence[str]) -> Number:
     """Return DeSync: how far from 0 the likeliest offset of every clip's sound is, in seconds."""
-    return _mean(np.abs(found.rows(of[0], "offset_s")[:, 0]), least=0.0)
+    return _mean(desync_s(found.rows(of[0], "offset_s")[:, 0]), least=0.0)
 
 
 # --- captions ---

@@ -7,9 +7,10 @@ from pathlib import Path
 from codi.build import ModelConfig
 from codi.data.source import Roots, beside_set, find_files
 from codi.evaluation import parts
-from codi.evaluation.classifiers import CLASSES, Progress, quiet
+from codi.evaluation.classifiers import CLASSES
 from codi.evaluation.real import TRAINED, PartSuite, shards_of
 from codi.evaluation.suites import DIGITS, MEDIA, Terms
+from codi.progress import Progress, quiet
 
 _TRAINING = "digits-train*.tar"
 """The shards that teach the judges, below the data folder; without them, judges that ship."""

@@ -21,10 +21,10 @@ from codi.build import ModelConfig
 from codi.config import ConfigError
 from codi.data.benchmarks import BENCHMARKS, Example
 from codi.evaluation.bounce import BounceSuite
-from codi.evaluation.classifiers import Progress
 from codi.evaluation.records import Reading
 from codi.evaluation.suites import Input, Terms, Truth
 from codi.modalities import modality as modality_entry
+from codi.progress import Progress
 
 WORLD = BounceSuite.name
 """What a protocol calls the bounce world."""

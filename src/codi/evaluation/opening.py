@@ -12,13 +12,13 @@ from codi.config import ConfigError, unknown
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
-from codi.evaluation.classifiers import Progress
 from codi.evaluation.digits import DigitsSuite
 from codi.evaluation.extractors.catalogue import Extractors
 from codi.evaluation.protocols import load_protocol, protocol_names
 from codi.evaluation.real import open_real
 from codi.evaluation.suites import Suite
 from codi.pipeline import Pipeline
+from codi.progress import Progress
 
 
 @dataclass(frozen=True)

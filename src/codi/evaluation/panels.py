@@ -18,9 +18,10 @@ from torch import Tensor
 from codi.config import ConfigError
 from codi.data.shards import Item, ItemError
 from codi.data.source import ShardSource
-from codi.evaluation.classifiers import Classifier, Progress, fit_classifier, prepared
+from codi.evaluation.classifiers import Classifier, fit_classifier, prepared
 from codi.evaluation.judges import JUDGES, SEED
 from codi.evaluation.parts import Fact, Part, looked_up
+from codi.progress import Progress
 from codi.weights import load_part, save_part
 
 _OWN_CODE = (

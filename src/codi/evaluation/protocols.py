@@ -140,12 +140,12 @@ class TaskRow:
     def _require_counted(self, measure: str) -> None:
         """Raise ConfigError for a measure that would count nothing in this task."""
         follows = bool(self.kept) or self.path != "model"
-        timed = sum(name in _TIMED for name in self.outputs)
+        timed = sum(modality(name).in_time for name in self.outputs)
         wants = {
             "captions": (any(map(_is_caption, self.outputs)), "a written output"),
             "impacts": (
                 timed == 2 or (timed == 1 and follows),
-                f"two outputs of {' and '.join(_TIMED)}, or one beside a stream that is kept",
+                "two outputs that go on in time, or one beside a stream that is kept",
             ),
             "agreement": (len(self.outputs) > 1, "two outputs or more"),
             "obedience": (len(self.inputs) > 1, "two inputs or more"),
@@ -207,10 +207,6 @@ class TaskRow:
             weights=self.weights,
             label=self.label,
         )
-
-
-_TIMED = ("video", "audio")
-"""What has times at which something strikes."""
 
 
 def _is_caption(name: str) -> bool:

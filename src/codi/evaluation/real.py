@@ -21,7 +21,6 @@ from codi.config import ConfigError
 from codi.data.shards import ItemError
 from codi.data.source import Record as ItemRecord
 from codi.data.source import Roots, ShardsConfig, ShardSource, beside_set, find_files, places
-from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.extractors.base import Extractor
 from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.judges import JUDGES
@@ -35,6 +34,7 @@ from codi.evaluation.statistics import wilson_interval
 from codi.evaluation.suites import Input, Suite, Task, Terms, Truth, part_tasks
 from codi.modalities import modality as modality_entry
 from codi.pipeline import Pipeline
+from codi.progress import Progress, quiet
 from codi.weights import missing_parts
 
 NAME = "real"

@@ -85,23 +85,29 @@ def _line(row: Sequence[str]) -> str:
 
 def table(cells: Sequence[Cell], splits: Sequence[str]) -> list[list[str]]:
     """Return the cells as rows of words, the first with the names of the columns."""
-    by_row: dict[tuple[str, str], dict[str, Cell]] = {}
+    by_row: dict[tuple[str, str, str, str | None], dict[str, Cell]] = {}
     for cell in cells:
-        by_row.setdefault((cell.task, cell.fact), {})[cell.split] = cell
+        row = (cell.task, cell.fact, cell.output, cell.extractor)
+        by_row.setdefault(row, {})[cell.split] = cell
     with_paper = any(cell.paper is not None for cell in cells)
     rows = [["task", "what", *splits, *["paper"] * with_paper, "chance", "n"]]
     shown = ""
-    for (task, _), found in by_row.items():
+    for (task, *_), found in by_row.items():
         some = next(iter(found.values()))
         numbers = [_number(found[split]) if split in found else "" for split in splits]
         if with_paper:
             numbers.append("" if some.paper is None else f"{some.paper:.4g}")
-        chance = "" if some.chance is None else _plain(some, some.chance)
+        by_chance = ["" if c.chance is None else _plain(c, c.chance) for c in found.values()]
         counted = [str(cell.n) for cell in found.values()]
-        counts = counted[0] if len(set(counted)) == 1 else " / ".join(counted)
-        rows.append([task if task != shown else "", _what(some), *numbers, chance, counts])
+        start = [task if task != shown else "", _what(some)]
+        rows.append([*start, *numbers, _of_columns(by_chance), _of_columns(counted)])
         shown = task
     return rows
+
+
+def _of_columns(words: Sequence[str]) -> str:
+    """Return what is said of each column, once where it is the same of all."""
+    return words[0] if len(set(words)) == 1 else " / ".join(word or "–" for word in words)
 
 
 def said(settings: Mapping[str, Any]) -> list[str]:
@@ -125,6 +131,8 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     if settings.get("av_align_window_s"):
         window_ms = 1000.0 * settings["av_align_window_s"]
         lines.append(f"av_align: events within {window_ms:.4g} ms, a frame of the clips.")
+    if settings.get("words"):
+        lines.append(f"Captions are parted into words by {settings['words']}.")
     parts = settings.get("score_splits") or {}
     lines += [
         f"{what}: the mean over {count} parts of the samples." for what, count in parts.items()

@@ -30,19 +30,34 @@ Draw = Callable[[Sequence[Cell]], str | None]
 """Cells -> an SVG of them, where there is one."""
 
 
-def require(page: Path, name: str) -> None:
+def require(page: Path, name: str, depends: Mapping[str, str] | None = None) -> None:
     """Raise ConfigError for a page that a block could not be written into, before it is measured.
+
+    Args:
+        page: a Markdown file; see `put`.
+        name: of the block.
+        depends: as `bring`.
 
     Raises:
         ConfigError: no such folder, a page that is none, a block of that name that begins and does
-            not end, or numbers of it that are damaged.
+            not end, or numbers of it that are damaged, or of something else.
     """
     if not page.parent.is_dir():
         raise ConfigError(f"{page}: there is no folder {page.parent}; create it first")
     if page.is_dir():
         raise ConfigError(f"{page}: is a folder; name a Markdown file in it")
     _parted(_text(page), name, page)
-    _kept(page, name)
+    before = _kept(page, name).get("depends", {})
+    for what, digest in (depends or {}).items():
+        if before.get(what, digest) != digest:
+            raise _another(page, name, f"another {what}")
+
+
+def _another(page: Path, name: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"{_numbers(page, name)}: numbers of {what}; remove this file to begin {name} anew, or "
+        "choose another page with --results"
+    )
 
 
 def bring(
@@ -52,6 +67,7 @@ def bring(
     settings: Mapping[str, Any],
     cells: Sequence[Cell],
     *,
+    depends: Mapping[str, str] | None = None,
     order: Sequence[str] = (),
     draw: Draw = lambda _: None,
 ) -> None:
@@ -63,29 +79,30 @@ def bring(
         command: what measures it, said above the table.
         settings: of the measurement, as reports have them.
         cells: what was measured.
+        depends: digests of what the numbers depend on beside the settings, by what it is called.
         order: names of tasks; others come after them, as they were measured.
         draw: draws all cells of the block.
 
     Raises:
         ConfigError: the block holds numbers of other weights or settings; or as `require`.
     """
-    require(page, name)
+    require(page, name, depends)
     # Rows say their own number of items; what is missing now may be there from before.
     said_of_all = {**settings, "samples": None, "samples_of_suite": None, "left_out": {}}
     heading = said(said_of_all)
     kept, numbers = _kept(page, name), _numbers(page, name)
     if kept and kept["heading"] != heading:
-        raise ConfigError(
-            f"{numbers}: numbers of other weights or settings ({kept['heading'][0]}); remove this "
-            f"file to begin {name} anew, or choose another page with --results"
-        )
+        raise _another(page, name, f"other weights or settings ({kept['heading'][0]})")
     whole = merged([_cell(row) for row in kept.get("cells", ())], cells, order)
     rows = table(whole, list(dict.fromkeys(cell.split for cell in whole)))
-    first, *more = heading
-    put(page, name, [f"`{command}`: {first}", *more], rows, draw(whole))
     lines = ",\n".join(json.dumps(dataclasses.asdict(cell)) for cell in whole)
     numbers.parent.mkdir(exist_ok=True)
-    atomic_write_text(numbers, f'{{"heading": {json.dumps(heading)}, "cells": [\n{lines}\n]}}\n')
+    of = {**kept.get("depends", {}), **(depends or {})}
+    told = f'"heading": {json.dumps(heading)}, "depends": {json.dumps(of)}'
+    # The numbers first: of them a later call makes a page that was not written any more.
+    atomic_write_text(numbers, f'{{{told}, "cells": [\n{lines}\n]}}\n')
+    first, *more = heading
+    put(page, name, [f"`{command}`: {first}", *more], rows, draw(whole))
 
 
 def put(
@@ -182,7 +199,11 @@ def _kept(page: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return {"heading": list(kept["heading"]), "cells": [dict(row) for row in kept["cells"]]}
+        return {
+            "heading": list(kept["heading"]),
+            "depends": dict(kept.get("depends", {})),
+            "cells": [dict(row) for row in kept["cells"]],
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is damaged; remove it, and measure {name} again") from error
 

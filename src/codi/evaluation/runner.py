@@ -22,7 +22,6 @@ from codi.config import ConfigError, unknown
 from codi.data.source import data_roots
 from codi.encoders.mixing import interpolated
 from codi.evaluation import results_page
-from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.opening import SUITES, Opening, opener_of
 from codi.evaluation.records import Ledger, Record
@@ -37,6 +36,7 @@ from codi.evaluation.scoring import Cell, score
 from codi.evaluation.suites import Input, Suite, Task, partner
 from codi.modalities import modality
 from codi.pipeline import Pipeline, SamplingSettings, load
+from codi.progress import Progress, quiet
 from codi.types import Latents
 from codi.weights import missing_parts
 
@@ -147,6 +147,7 @@ def evaluate(
             f"codi evaluate --suite {suite}",
             _lasting(described(runs, name, splits, samples, said)),
             cells,
+            depends={f"items of {run.suite.name}": run.suite.fingerprint for run in runs},
             order=[task.name for run in runs for task in run.suite.tasks],
             draw=lambda whole: _drawn(runs, whole),
         )
@@ -317,7 +318,7 @@ class Run:
         found = config.parts(("encoders",), [given.modality for given in task.inputs])
         found += config.parts(("diffusers",), task.outputs)
         if len(streams) > 1 and not task.apart:
-            found += config.parts(("environments",), streams)
+            found += config.parts(("environments",), streams) + config.step_sharers(streams)
         return found + config.parts(("codecs",), streams)
 
     def lacking(self, task: Task) -> list[str]:

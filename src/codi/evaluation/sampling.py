@@ -23,14 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from codi.build import ModelConfig
 from codi.diffusion import SAMPLERS, GuidanceRule
 from codi.evaluation.bounce import BounceSuite
-from codi.evaluation.classifiers import Progress, quiet
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.runner import Run
 from codi.evaluation.scoring import compared_impacts
-from codi.evaluation.statistics import NORMAL_95, Interval, mean_interval, paired_interval
+from codi.evaluation.statistics import NORMAL_95, Interval, change_interval
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text
 from codi.pipeline import Pipeline, SamplingSettings, load
+from codi.progress import Progress, quiet
 from codi.unets.reuse import DeepFeatures
 
 TOLERANCE = 0.01
@@ -227,16 +227,7 @@ def _compared(
     for fact, now in right.items():
         change = now - before[fact]
         value, difference = float(now.mean()), float(change.mean())
-        found.append(Fact(task.name, fact, value, difference, _interval(change)))
-    return found
-
-
-def _interval(change: np.ndarray) -> Interval:
-    """Return the 95 % interval of the mean change of items: Tango's; of shares the bootstrap's."""
-    if np.isin(change, (-1.0, 0.0, 1.0)).all():
-        return paired_interval(int((change > 0).sum()), int((change < 0).sum()), len(change))
-    found = mean_interval(change, -1.0, 1.0)
-    assert found is not None  # there is a range
+        found.append(Fact(task.name, fact, value, difference, change_interval(change)))
     return found
 
 
@@ -330,7 +321,7 @@ def markdown(model: str, samples: int, outcomes: Sequence[Outcome]) -> str:
         "",
         *_too_few(samples),
         "| setting | steps | evaluations | "
-        + " | ".join(fact for _, fact in names)
+        + " | ".join(_named(name, names) for name in names)
         + " | mean | largest loss | within a point |",
         "|---|" + "---:|" * (len(names) + 4) + "---|",
     ]
@@ -341,10 +332,17 @@ def markdown(model: str, samples: int, outcomes: Sequence[Outcome]) -> str:
         lines.append(
             f"| {outcome.name} | {outcome.settings['steps']} | {outcome.cost:.1f} | "
             + " | ".join(f"{100.0 * values[name]:.1f}" for name in names)
-            + f" | {100.0 * outcome.mean:.1f} | {worst.fact} {100.0 * worst.difference:+.1f} "
+            + f" | {100.0 * outcome.mean:.1f} | "
+            f"{_named((worst.task, worst.fact), names)} {100.0 * worst.difference:+.1f} "
             f"({low:+.1f} to {high:+.1f}) | {_verdict(outcome)} |"
         )
     return "\n".join([*lines, "", *suggestion(outcomes)]) + "\n"
+
+
+def _named(name: tuple[str, str], names: Sequence[tuple[str, str]]) -> str:
+    """Return a fact's name, with its task where two tasks have one of that name."""
+    task, fact = name
+    return fact if sum(other == fact for _, other in names) == 1 else f"{task} {fact}"
 
 
 def _too_few(samples: int) -> list[str]:

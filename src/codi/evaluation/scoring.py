@@ -127,7 +127,7 @@ def measure_captions(task: Task, terms: Terms, records: Sequence[Record]) -> Ite
     Precision: of the facts told by the inputs and stated, how many are right. Recall: of the facts
     told by the inputs, how many are stated and right. "adds" is the share of captions that state
     something which no input tells. Facts of one caption are not independent, so that the intervals
-    count captions.
+    count captions: of precision those that state any of them.
     """
     for output in task.outputs:
         if not modality(output).is_caption:
@@ -143,8 +143,10 @@ def measure_captions(task: Task, terms: Terms, records: Sequence[Record]) -> Ite
         ]
         right = sum(is_right for _, is_right in judged)
         guesses = [1.0 / len(terms.values[fact]) for fact, _ in judged]
-        for name, among in (("precision", len(judged)), ("recall", len(records) * len(scored))):
-            yield _ratio(output, name, right, among, len(records), guesses)
+        stating = sum(bool(facts.keys() & scored) for facts in stated)
+        yield _ratio(output, "precision", right, len(judged), stating, guesses)
+        among = len(records) * len(scored)
+        yield _ratio(output, "recall", right, among, len(records), guesses)
 
 
 def _ratio(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 from codi.build import load_config
 from codi.config import ConfigError
 from codi.data.source import Roots, places
-from codi.evaluation.classifiers import Classifier, Progress, quiet
+from codi.evaluation.classifiers import Classifier
 from codi.evaluation.extractors.base import file_digest, tensors_digest
 from codi.evaluation.judges import JUDGES, SEED
 from codi.evaluation.panels import TaughtPanel, counted
@@ -34,6 +34,7 @@ from codi.evaluation.shipped import (
     settings_digest,
 )
 from codi.media import atomic_write_text
+from codi.progress import Progress, quiet
 from codi.weights import save_part
 
 MODEL = "tiny"
@@ -62,23 +63,28 @@ def teach_judges(
         ConfigError: there are no training shards of any part with facts.
     """
     config = load_config(MODEL)
-    made = {}
+    made: dict[str, Any] = {}
     for part in PARTS.values():
         shards = found_shards(part, root, judged=("val",)) if part.facts else {}
         if TRAINED in shards:
             with TemporaryDirectory() as cache:
                 suite = PartSuite(part, config, root, shards, Path(cache), progress, steps)
                 made[part.name] = _taught(suite, folder)
+            _write_table(folder, made)  # weights of other hashes than the table's are refused
     if not made:
         names = ", ".join(f"{name}-train*.tar" for name, part in PARTS.items() if part.facts)
         raise ConfigError(
             f"{places(root)}: none of {names} for judges to learn from; give their folder with "
             "--data or CODI_DATA"
         )
+    return made
+
+
+def _write_table(folder: Path, made: Mapping[str, Any]) -> None:
+    """Write what is said of the judges of all parts: those `made`, and the others as they were."""
     kept = {**read_judges(folder), **made}
     table = {"parts": {name: kept[name] for name in PARTS if name in kept}}
     atomic_write_text(folder / TABLE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    return made
 
 
 def _taught(suite: PartSuite, folder: Path) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Modality:
         media: "package.module:Class" of its `MediaType`, imported at first use.
         is_caption: whether it is written: given literally, and drawn from captions in training.
         part_of: modality whose stored items contain one of this (an image is a frame of a video).
+        in_time: whether it goes on in time, so that something in it can strike at an instant.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Modality:
     media: str
     is_caption: bool = False
     part_of: str | None = None
+    in_time: bool = False
 
     def media_class(self) -> type[MediaType]:
         """Import and return the media class."""
@@ -151,7 +153,13 @@ for _entry in (
     Modality(
         "image", "a still picture", "png", "codi.modalities.image:ImageMedia", part_of="video"
     ),
-    Modality("video", "a silent clip of pictures", "mp4", "codi.modalities.video:VideoMedia"),
-    Modality("audio", "a sound", "wav", "codi.modalities.audio:AudioMedia"),
+    Modality(
+        "video",
+        "a silent clip of pictures",
+        "mp4",
+        "codi.modalities.video:VideoMedia",
+        in_time=True,
+    ),
+    Modality("audio", "a sound", "wav", "codi.modalities.audio:AudioMedia", in_time=True),
 ):
     register(_entry)

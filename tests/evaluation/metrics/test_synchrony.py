@@ -106,14 +106,5 @@ def test_av_align_from_all_to_nothing() -> None:
     assert av_align([], times, 0.125) == 0.0
 
 
-def test_a_learned_judge_says_how_far_apart() -> None:
-    class Judge:
-        offsets_s = np.array([-1.0, 0.0, 0.2])
-
-        def scores(
-            self, frames: np.ndarray, fps: float, samples: np.ndarray, rate_hz: int
-        ) -> np.ndarray:
-            return np.eye(3)[len(samples)]
-
-    clips = [(np.zeros((2, 2, 2, 3)), 8.0, np.zeros(n), RATE_HZ) for n in range(3)]
-    assert desync_s(Judge(), clips).tolist() == [1.0, 0.0, 0.2]
+def test_desync_is_the_distance_of_the_likeliest_offset() -> None:
+    assert desync_s(np.array([-1.0, 0.0, 0.2])).tolist() == [1.0, 0.0, 0.2]

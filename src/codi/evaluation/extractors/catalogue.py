@@ -15,7 +15,6 @@ from codi.evaluation.extractors.published import ClapExtractor, ClipExtractor
 from codi.evaluation.extractors.scripted import SCRIPTS, ScriptedExtractor
 from codi.pipeline import Pipeline
 
-OWN = OwnExtractor.name
 OWNS = {kind.name: kind for kind in (OwnExtractor, OwnFrameExtractor)}
 """The model's own encoders, which need no file."""
 

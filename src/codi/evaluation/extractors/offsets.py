@@ -33,8 +33,6 @@ _FPS, _RATE_HZ = 25.0, 16_000
 class OffsetExtractor(TorchScriptExtractor):
     """The likeliest offset of the sound of a clip: "offset_s" (n, 1), in seconds.
 
-    It is an `OffsetClassifier` (`codi.evaluation.metrics.synchrony`) as well.
-
     Args:
         source: file, or a folder that holds it.
         device: where to compute.
@@ -82,20 +80,6 @@ class OffsetExtractor(TorchScriptExtractor):
             raise self.refuse(modality, "video")
         likeliest = self._scores(items).argmax(axis=1)
         return {"offset_s": self.offsets_s[likeliest, None].astype(np.float32)}
-
-    def scores(
-        self, frames: np.ndarray, fps: float, samples: np.ndarray, rate_hz: int
-    ) -> np.ndarray:
-        """Return a score (K,) before the softmax for each offset of a clip and its sound.
-
-        Args:
-            frames: uint8 (F, H, W, 3).
-            fps: of the frames.
-            samples: (S,) in [-1, 1].
-            rate_hz: of the samples.
-        """
-        found: np.ndarray = self._scores([media.Video(frames, fps, media.Audio(samples, rate_hz))])
-        return found[0]
 
     @torch.no_grad()
     def _scores(self, clips: Sequence[media.Video]) -> np.ndarray:

@@ -42,6 +42,12 @@ def clipsim(text: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return (unit(text)[:, None] * unit(frames)).sum(axis=-1).mean(axis=1)
 
 
+def frame_consistency(frames: np.ndarray) -> np.ndarray:
+    """Return the mean cosine (n,) of each frame (n, F, D) of a clip with the next."""
+    x = unit(frames)
+    return (x[:, :-1] * x[:, 1:]).sum(axis=-1).mean(axis=1)
+
+
 @dataclass(frozen=True)
 class Recall:
     """How often the right one is among the first k, its interval, and what chance gives."""

@@ -2,13 +2,12 @@
 
 Onsets of a sound are peaks of its spectral flux; events of a clip are peaks of its optical flow.
 AV-Align counts how many of either meet, and cross-correlation says by how much one runs after the
-other. What a learned model says goes through `OffsetClassifier`. Knows no generator and no file.
+other; DeSync is of the offsets that a learned classifier says. Knows no generator and no file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -123,28 +122,9 @@ def offset_s(a: np.ndarray, b: np.ndarray, hop_s: float = HOP_S, most_s: float =
     return (top - most + shift) * hop_s
 
 
-class OffsetClassifier(Protocol):
-    """A learned judge of synchrony, such as Synchformer (Iashin et al., 2024), for DeSync.
+def desync_s(offsets_s: np.ndarray) -> np.ndarray:
+    """Return DeSync (n,): how far from 0 the likeliest offset (n,) of each sound is, in seconds.
 
-    Attributes:
-        offsets_s: the offsets (K,) it tells apart: by how much the sound runs after the picture.
+    The offsets are a learned classifier's, such as Synchformer's (Iashin et al., 2024).
     """
-
-    offsets_s: np.ndarray
-
-    def scores(
-        self, frames: np.ndarray, fps: float, samples: np.ndarray, rate_hz: int
-    ) -> np.ndarray:
-        """Return a score (K,) before the softmax for each offset of a clip and its sound."""
-        ...
-
-
-def desync_s(classifier: OffsetClassifier, clips: Sequence[tuple]) -> np.ndarray:
-    """Return DeSync (n,): how far from 0 the likeliest offset of every clip is, in seconds.
-
-    Args:
-        classifier: the judge.
-        clips: (frames (F, H, W, 3), fps, samples (S,), sample_rate_hz) of each.
-    """
-    likeliest = [int(np.argmax(classifier.scores(*clip))) for clip in clips]
-    return np.abs(classifier.offsets_s[likeliest])
+    return np.abs(offsets_s)
