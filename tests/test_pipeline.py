@@ -1,4 +1,4 @@
-"""Any to any: prompts, joint sampling, kept streams."""
+"""Any to any: prompts and joint sampling."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from codi.types import Latents
 from codi.weights import save_model
 from tests.small import (
     NAMES,
-    RELEASED,
     SENTENCE,
     awake_model,
-    latents,
     objects,
     small_config,
     small_model,
@@ -192,6 +190,19 @@ def test_long_lists_of_seeds_are_cut_into_batches(pipeline: Pipeline) -> None:
         assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
 
 
+def test_what_is_encoded_once_is_sampled_in_as_many_calls_as_one_likes(pipeline: Pipeline) -> None:
+    given = [("text", "a  ball"), ("image", objects()["image"])]
+    settings, kept = SamplingSettings(steps=2), {"audio": objects()["audio"]}
+    whole = pipeline.generate(given, ["image"], keep=kept, seeds=[3, 4], steps=2)
+    encoded = pipeline.encoded(given, ["image"], keep=kept, settings=settings)
+    parts = [pipeline.generated(encoded, [seed]) for seed in (3, 4)]
+    for i, part in enumerate(parts):
+        assert (part.notes, part.settings) == (whole.notes, whole.settings)
+        assert list(part) == ["image", "audio"]
+        one, other = (np.asarray(made) for made in (*part["image"], whole["image"][i]))
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
 # --- guidance ---
 
 
@@ -304,79 +315,6 @@ def test_guidance_is_a_number_for_each_modality(pipeline: Pipeline) -> None:
     }
     with pytest.raises(ConfigError, match=r"unknown modality to guide: 'aduio'; .* 'audio'"):
         pipeline.describe(SamplingSettings(guidance={"aduio": 5.0}), ["image", "audio"])
-
-
-# --- kept streams ---
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_kept_stream_comes_back_unchanged(pipeline: Pipeline, name: str) -> None:
-    given = objects()[name]
-    others = [other for other in NAMES if other != name][:1]
-    made = pipeline.generate(to=others, keep={name: given}, seeds=[0, 1], steps=2)
-    array = small_config().media(name).to_array
-    assert list(made) == [*others, name]
-    assert len(made[name]) == len(made[others[0]]) == 2
-    for item in made[name]:
-        assert np.array_equal(array(item), array(given))
-
-
-def test_a_clip_holds_the_sound_of_its_sample(pipeline: Pipeline) -> None:
-    made = pipeline.generate(to=["video", "audio"], seeds=[0, 1], steps=1)
-    for clip, sound in zip(made["video"], made["audio"], strict=True):
-        assert clip.audio is sound
-    kept = pipeline.generate(to=["audio"], keep={"video": objects()["video"]}, steps=1)
-    assert kept["video"][0].audio is kept["audio"][0]
-    assert pipeline.generate(to=["video"], steps=1)["video"][0].audio is None
-
-
-def test_a_kept_stream_informs_the_others(pipeline: Pipeline) -> None:
-    context, kept = pipeline.context([]), latents(small_config(), ["video"], size=1)["video"]
-    settings = SamplingSettings(steps=2)
-    one, other = (
-        pipeline.sample(context, ["audio"], [1], settings=settings, kept={"video": z})
-        for z in (kept, kept + 1.0)
-    )
-    assert not torch.allclose(one["audio"], other["audio"], atol=1e-4)
-
-
-def test_a_kept_streams_environment_is_computed_once(pipeline: Pipeline) -> None:
-    calls: list[str] = []
-    hooks = [
-        pipeline.model.part("environments", name).register_forward_hook(
-            lambda *_, name=name: calls.append(name)
-        )
-        for name in ("text", "audio")
-    ]
-    kept = latents(small_config(), ["text"], size=1)
-    settings = SamplingSettings(steps=3)
-    pipeline.sample(pipeline.context([]), ["audio"], [1], settings=settings, kept=kept)
-    for hook in hooks:
-        hook.remove()
-    assert (calls.count("text"), calls.count("audio")) == (1, 3)
-
-
-def test_a_kept_stream_brings_the_diffuser_whose_step_embedding_it_shares(tmp_path: Path) -> None:
-    released = small_model(*RELEASED)
-    save_model(released, tmp_path)
-    pipeline = load(tmp_path, device="cpu")
-    kept = latents(released.config, ["video"], size=1)
-    made = pipeline.sample(
-        pipeline.empty_context(1), ["audio"], [1], settings=SamplingSettings(steps=1), kept=kept
-    )
-    assert made["audio"].isfinite().all()
-    assert set(pipeline.model.role("diffusers")) == {"audio", "vision"}
-
-
-def test_a_kept_stream_is_a_prompt_as_well(pipeline: Pipeline) -> None:
-    given = objects()
-    made = pipeline.generate(to=["audio"], keep={"image": Image.new("RGB", (9, 9))}, steps=1)
-    [note] = made.notes  # what it is read for twice is told once
-    assert note.startswith("image: ")
-    assert made["image"][0].size == (64, 64)
-    plain = pipeline.generate([("image", given["image"])], ["audio"], steps=1)
-    kept = pipeline.generate(to=["audio"], keep={"image": given["image"]}, steps=1)
-    assert not np.array_equal(plain["audio"][0].samples, kept["audio"][0].samples)
 
 
 # --- what is refused ---

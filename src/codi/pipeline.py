@@ -6,10 +6,9 @@ The pipeline knows modality names only through the registry and the model's conf
 from __future__ import annotations
 
 import gc
-import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,10 @@ import torch
 from torch import Tensor
 
 from codi.build import Model, ModelConfig, load_config
-from codi.config import ConfigError, unknown
+from codi.config import ConfigError
 from codi.denoiser import JointDenoiser
-from codi.diffusion import (
-    SAMPLERS,
-    SPACINGS,
-    TAKES_ETA,
-    GuidanceRule,
-    Noise,
-    NoiseSource,
-    ProductSpace,
-)
+from codi.diffusion import SAMPLERS, GuidanceRule, Noise, NoiseSource, ProductSpace
+from codi.diffusion.settings import resolved
 from codi.encoders.mixing import interpolated, of_one_length
 from codi.generation import (
     Condition,
@@ -45,12 +37,38 @@ from codi.unets.reuse import DeepFeatures
 from codi.weights import find_device, find_model, open_part, require_files
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A request that is checked and encoded, to be sampled as often as one likes.
+
+    Attributes:
+        to: names of the modalities to generate.
+        settings: as they were asked for.
+        described: with every default filled in.
+        context: of the prompts (1, L, D).
+        against: what to steer away from (1, L, D).
+        kept: clean latents (1, ...) of the streams that are given.
+        originals: their objects.
+        notes: as in `Generation`.
+    """
+
+    to: Sequence[str]
+    settings: SamplingSettings
+    described: dict[str, Any]
+    context: Tensor
+    against: Tensor
+    kept: Latents
+    originals: dict[str, Any]
+    notes: list[str]
+
+
 class Pipeline:
     """A model in a folder, with its parts loaded when a request first needs them.
 
     With `offload`, parts are dropped as soon as a request has no more use for them, and loaded
-    again by the next: prompt encoders once all prompts are encoded, diffusers before decoding.
-    Weights are held in `dtype` and computed in `compute_dtype`, which is `dtype` by default.
+    again by the next: prompt encoders once all prompts are encoded, codecs once all kept streams
+    are, diffusers before decoding. Weights are held in `dtype` and computed in `compute_dtype`,
+    which is `dtype` by default.
     """
 
     def __init__(
@@ -123,12 +141,30 @@ class Pipeline:
                 contradictory request.
             MediaError: a file that cannot be used.
         """
-        prompts, away = _read("conditions", conditions), _read("negative", negative)
-        to, seeds, batch = _read("to", to), _read("seeds", seeds), _read("batch", batch)
-        kept_sources, callback = _read("keep", keep) or {}, _read("callback", callback)
+        seeds, batch = _read("seeds", seeds), _read("batch", batch)
+        callback = _read("callback", callback)
         settings = SamplingSettings(
             sampler, steps, guidance, eta, spacing, guidance_interval, reuse
         )
+        encoded = self.encoded(conditions, to, negative=negative, keep=keep, settings=settings)
+        return self.generated(encoded, seeds, callback=callback, batch=batch)
+
+    def encoded(
+        self,
+        conditions: Conditions = (),
+        to: Sequence[str] = ("image",),
+        *,
+        negative: Conditions = (),
+        keep: Mapping[str, Any] | None = None,
+        settings: SamplingSettings = SamplingSettings(),
+    ) -> Encoded:
+        """Check a request and encode what it gives: the half of `generate` that knows no seed.
+
+        Raises:
+            ConfigError, MediaError: as `generate`.
+        """
+        prompts, away = _read("conditions", conditions), _read("negative", negative)
+        to, kept_sources = _read("to", to), _read("keep", keep) or {}
         self._check(to, kept_sources)
         described = self.describe(settings, to)  # refuses the impossible before loading anything
         if away and all(scale == 1 for scale in described["guidance"].values()):
@@ -139,6 +175,7 @@ class Pipeline:
         prompts += [Condition(name, source) for name, source in kept_sources.items()]
         streams = [*to, *kept_sources]
         needed = self._needed(streams, [c.modality for c in (*prompts, *away)], kept_sources)
+        needed += self.config.parts(("codecs",), list(kept_sources))
         self._look_for([*needed, *self.config.parts(("codecs",), to)])
         if not self.offload:
             self._load(needed)
@@ -148,32 +185,48 @@ class Pipeline:
         against = self.context(away, notes) if away else unprompted
         self._drop("encoders")
         kept, originals = self._keep(kept_sources, notes)
+        self._drop("codecs")
+        return Encoded(to, settings, described, context, against, kept, originals, notes)
+
+    def generated(
+        self,
+        encoded: Encoded,
+        seeds: Sequence[int],
+        *,
+        callback: Callable[[int, int], None] | None = None,
+        batch: int = 8,
+    ) -> Generation:
+        """Sample and decode what was encoded: the other half of `generate`, with its arguments.
+
+        A request may be made in several calls: which of them makes a sample changes it by rounding
+        alone.
+        """
         sampled = []
         for first in range(0, len(seeds), batch):
             some = list(seeds[first : first + batch])
             sampled.append(
                 self.sample(
-                    context.expand(len(some), -1, -1),
-                    to,
+                    encoded.context.expand(len(some), -1, -1),
+                    encoded.to,
                     some,
-                    settings=settings,
-                    against=against.expand(len(some), -1, -1),
-                    kept={name: z.expand(len(some), *z.shape[1:]) for name, z in kept.items()},
+                    settings=encoded.settings,
+                    against=encoded.against.expand(len(some), -1, -1),
+                    kept={n: z.expand(len(some), *z.shape[1:]) for n, z in encoded.kept.items()},
                     callback=callback,
                 )
             )
         self._drop("diffusers", "environments")
-        outputs: dict[str, list[Any]] = {name: [] for name in to}
+        outputs: dict[str, list[Any]] = {name: [] for name in encoded.to}
         for latents in sampled:
             for name, items in self.decode(latents).items():
                 outputs[name] += items
         self._drop("codecs")
-        outputs |= {name: [original] * len(seeds) for name, original in originals.items()}
+        outputs |= {name: [item] * len(seeds) for name, item in encoded.originals.items()}
         for i in range(len(seeds)):
             sample = {name: items[i] for name, items in outputs.items()}
             for name, item in sample.items():
                 outputs[name][i] = self.config.media(name).with_others(item, sample)
-        return Generation(outputs, notes, described)
+        return Generation(outputs, list(encoded.notes), encoded.described)
 
     # --- stations on the way ---
 
@@ -277,11 +330,11 @@ class Pipeline:
         """
         kept = dict(kept or {})
         self.require([*to, *kept], [], kept)
-        resolved = self.describe(settings, to)
+        described = self.describe(settings, to)
         schedule = self.model.schedule
         space = ProductSpace({name: tuple(self.config.modality(name).latent) for name in to})
         noise = NoiseSource(Noise(list(seeds)), space)
-        sampler = SAMPLERS[resolved["sampler"]]
+        sampler = SAMPLERS[described["sampler"]]
         against = self.empty_context(len(seeds)) if against is None else against
         context, against = of_one_length([context, against.to(context)])
         denoise = JointDenoiser(
@@ -292,17 +345,17 @@ class Pipeline:
             {name: z.to(self.device, self.compute_dtype) for name, z in kept.items()},
             {
                 name: GuidanceRule(
-                    resolved["guidance"][name],
+                    described["guidance"][name],
                     self.config.modality(name).rescale,
-                    resolved["guidance_interval"],
+                    described["guidance_interval"],
                 )
                 for name in to
             },
             self.compute_dtype,
-            self._deep(to, resolved["reuse"]),
+            self._deep(to, described["reuse"]),
             prepares=self.readiness.takes_prepared,
         )
-        total = resolved["steps"]
+        total = described["steps"]
 
         def on_device(index: int) -> Tensor:
             return noise(index).to(self.device)
@@ -314,14 +367,14 @@ class Pipeline:
         z = sampler(
             denoise,
             on_device(0),
-            schedule.timesteps(total, resolved["spacing"]),
+            schedule.timesteps(total, described["spacing"]),
             schedule,
-            eta=resolved["eta"],
+            eta=described["eta"],
             noise=on_device,
             callback=report,
         )
         if not torch.isfinite(z).all():
-            scales = ", ".join(f"{name} {scale:g}" for name, scale in resolved["guidance"].items())
+            scales = ", ".join(f"{name} {scale:g}" for name, scale in described["guidance"].items())
             wider = "" if self.compute_dtype == torch.float32 else "--dtype float32, "
             raise ConfigError(
                 f"model {self.config.name!r} made numbers that are not finite in "
@@ -349,46 +402,21 @@ class Pipeline:
         from codi import __version__
 
         settings = replace(settings, **{k: _read(k, v) for k, v in vars(settings).items()})
-        own = self.config.sampling
-        steps = own.steps if settings.steps is None else settings.steps
-        if not 1 <= steps <= self.model.schedule.T:
-            raise ConfigError(f"steps = {steps}; give a number from 1 to {self.model.schedule.T}")
-        interval = settings.guidance_interval or own.guidance_interval
-        if interval is not None and not 0 <= interval[0] <= interval[1]:
+        found = resolved(
+            settings,
+            vars(self.config.sampling),
+            {name: self.config.modality(name).guidance for name in to},
+            self.model.schedule.T,
+        )
+        if found["reuse"] > 1 and self.compile:
             raise ConfigError(
-                f"guidance_interval = {list(interval)}; give the lowest and the highest step t "
-                f"that are guided, from 0 to {self.model.schedule.T}"
+                f"reuse = {found['reuse']} computes other layers at every step, which a compiled "
+                "network cannot; leave --compile out, or give --reuse 1"
             )
-        reuse = own.reuse if settings.reuse is None else settings.reuse
-        if reuse < 1:
-            raise ConfigError(f"reuse = {reuse}; give 1 (none) or more evaluations")
-        if reuse > 1 and self.compile:
-            raise ConfigError(
-                f"reuse = {reuse} computes other layers at every step, which a compiled network "
-                "cannot; leave --compile out, or give --reuse 1"
-            )
-        spacing = settings.spacing or own.spacing
-        if spacing not in SPACINGS:
-            raise ConfigError(unknown("spacing", spacing, SPACINGS))
-        name = settings.sampler or own.sampler
-        if name not in SAMPLERS:
-            raise ConfigError(unknown("sampler", name, SAMPLERS))
-        eta = settings.eta
-        if eta is None and name == own.sampler and own.eta:
-            eta = own.eta
-        if settings.eta is not None and name in SAMPLERS.keys() - TAKES_ETA:
-            takers = " or ".join(sorted(TAKES_ETA))
-            raise ConfigError(f"eta: {name} takes none; leave it out, or use the sampler {takers}")
         return {
             "model": self.config.name,
             "to": list(to),
-            "sampler": name,
-            "steps": steps,
-            "spacing": spacing,
-            "eta": eta,
-            "guidance": self._guidance(settings.guidance, to),
-            "guidance_interval": interval,
-            "reuse": reuse,
+            **found,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
@@ -410,15 +438,13 @@ class Pipeline:
     def _needed(
         self, streams: Sequence[str], prompts: Sequence[str], kept: Mapping[str, Any]
     ) -> list[str]:
-        """Return the parts ("role.name") that a request uses until its latents are decoded."""
+        """Return the parts ("role.name") that a request uses between its codecs."""
         needed = self.config.parts(("encoders",), prompts)
         generated = [name for name in streams if name not in kept]
         needed += self.config.parts(("diffusers",), generated)
         if len(streams) > 1:
             needed += self.config.parts(("environments",), streams)
             needed += self.config.step_sharers(streams)
-        if kept:
-            needed += self.config.parts(("codecs",), list(kept))
         return needed
 
     @property
@@ -483,20 +509,6 @@ class Pipeline:
         parts = {name: self.model.part("diffusers", name) for name in to} if reuse > 1 else {}
         able = [name for name, part in parts.items() if getattr(part, "reuses_inside", False)]
         return {name: DeepFeatures(reuse) for name in able}
-
-    def _guidance(
-        self, given: float | Mapping[str, float] | None, to: Sequence[str]
-    ) -> dict[str, float]:
-        wanted = given if isinstance(given, Mapping) else dict.fromkeys(to, given)
-        for name in wanted:
-            if name not in to:
-                raise ConfigError(unknown("modality to guide:", name, to))
-        own = {name: self.config.modality(name).guidance for name in to}
-        scales = own | {name: scale for name, scale in wanted.items() if scale is not None}
-        for name, scale in scales.items():
-            if not math.isfinite(scale):
-                raise ConfigError(f"guidance of {name} is {scale}; give a finite number, such as 3")
-        return scales
 
     def _keep(self, sources: Mapping[str, Any], notes: list[str]) -> tuple[Latents, dict[str, Any]]:
         """Return clean latents (1, ...) and the objects of the streams that are given."""

@@ -12,20 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codi import build
 from codi.benchmarks import requests
-from codi.build import (
-    PRESETS,
-    Model,
-    ModelConfig,
-    load_config,
-    parameter_counts,
-    parameter_shares,
-)
+from codi.build import Model, load_config, parameter_shares
 from codi.cli import bench_generate, main
 from codi.cli.bench_generate import _peak_mib
 from codi.cli.cost import Costs
-from codi.config import ConfigError
 from codi.training.recipe import load_recipe
 from tests.small import PRESET
 
@@ -169,30 +160,6 @@ def test_train_counts_the_operations_of_its_steps(
     printed = capsys.readouterr().out
     for head in ("ms a step", "GFLOP ", "GFLOP/s", "of peak", "matrix products here: "):
         assert head in printed
-
-
-def test_presets_are_listed_with_what_they_are(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def counted(config: ModelConfig) -> dict[str, int]:
-        if config.name == "paper":
-            raise ConfigError("this encoder needs the transformers library; install it")
-        return parameter_counts(config) if config.name == "tiny" else {"diffusers.vision": 10**9}
-
-    monkeypatch.setattr(build, "parameter_counts", counted)
-    assert main(["presets"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = [row.split("│")[1:-1] for row in lines if "│" in row]
-    listed = {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}
-    for path in PRESETS.glob("*.toml"):
-        kind, parameters, about = listed[path.stem]
-        is_recipe = path.stem.startswith("recipe-")
-        assert kind.startswith("recipe" if is_recipe else "model with")
-        assert parameters.endswith(" million") != (is_recipe or path.stem == "paper")
-        assert about.split()[0] == path.read_text().split()[1]  # the comment it begins with
-    tiny = sum(parameter_counts(load_config("tiny")).values())
-    assert listed["tiny"][1] == f"{tiny / 1e6:,.0f} million"
-    assert lines[-1].startswith("paper: not counted: this encoder needs the transformers library")
 
 
 def test_a_model_is_described_by_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,8 @@ def test_measured_hours_stand_in_the_page_with_the_words_that_made_them(
     assert main(words) == 0
     assert "hours: float32, cpu" in capsys.readouterr().out
     assert "`codi bench growth recipe-tiny --estimate`" in page.read_text()
+    drawn = (tmp_path / "pictures" / "growth.svg").read_text()
+    assert all(f">{what}<" in drawn for what in ("stages", "million parameters", "hours"))
 
     monkeypatch.setattr("codi.cli.plan.measured", lambda *_: {})
     assert main(words) == 2

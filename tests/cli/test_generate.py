@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from PIL import Image
 
 from codi import media
+from codi.build import Model
 from codi.cli import main
+from codi.pipeline import Pipeline
 
 SUFFIXES = {"image": "png", "video": "mp4", "audio": "wav", "text": "txt"}
 
@@ -368,6 +371,37 @@ def test_a_run_that_stops_over_an_earlier_one_leaves_its_finished_samples_alone(
     assert f"incomplete: 1 of 2 samples are finished, in {studio.out}" in told.splitlines()
 
 
+def test_sigterm_leaves_the_finished_samples_and_takes_effect_behind_them(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert studio("--text", "a", "--num", "3", "--quiet") == 0
+    save, numbers, ended = media.save_image, iter(range(9)), []
+
+    def terminated(path: Path, item: Image.Image) -> None:
+        save(path, item)
+        if next(numbers) == 1:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:  # `timeout` sends it twice: to the process and to its group
+                signal.raise_signal(signal.SIGTERM)
+
+    def end(number: int, _frame: object) -> None:
+        ended.append((number, set(studio.files)))
+
+    monkeypatch.setattr(media, "save_image", terminated)
+    before = signal.signal(signal.SIGTERM, end)  # by default it ends the process
+    try:
+        assert studio("--text", "b", "--num", "3", "--batch", "1") == 130
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == [(signal.SIGTERM, {"000-image.png"})]
+    assert "incomplete: 1 of 3 samples are finished" in capsys.readouterr().err
+    table = studio.manifest
+    assert not table["complete"]
+    assert [condition["source"] for condition in table["conditions"]] == ["b"]
+
+
 def test_an_earlier_run_is_whole_until_the_last_sample_is_finished(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +431,27 @@ def test_samples_of_a_first_run_are_there_batch_by_batch(
     monkeypatch.setattr(media, "save_image", looking)
     assert studio("--text", "b", "--num", "3", "--batch", "1", "--quiet") == 0
     assert seen == [0, 1, 2]
+
+
+def test_prompts_and_kept_streams_are_encoded_once_for_all_batches(
+    studio: Studio, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, encode, asked = Model.encoder, Pipeline.encode, []
+
+    def prompted(model: Model, name: str) -> Any:
+        asked.append(f"prompt {name}")
+        return encoder(model, name)
+
+    def encoded(pipeline: Pipeline, name: str, arrays: Any) -> Any:
+        asked.append(f"stream {name}")
+        return encode(pipeline, name, arrays)
+
+    monkeypatch.setattr(Model, "encoder", prompted)
+    monkeypatch.setattr(Pipeline, "encode", encoded)
+    words = ("--text", "a ball", "--negative-text", "dark", "--keep", f"image={files['ball.png']}")
+    assert studio(*words, "--num", "3", "--batch", "1", "--quiet", to=("text",)) == 0
+    assert sorted(asked) == ["prompt image", "prompt text", "prompt text", "stream image"]
+    assert len(studio.manifest["samples"]) == 3
 
 
 @pytest.mark.parametrize(

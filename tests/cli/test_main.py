@@ -44,7 +44,7 @@ OPTIONS = {
     "--prepared --preset --repeat --size --stream --tokens",
     "bench memory": "--compute-dtype --dtype --folder --offload --preset --quiet --set --steps "
     "--to",
-    "bench growth": "--bf16 --device --estimate --order --plot --results",
+    "bench growth": "--bf16 --data --device --estimate --order --plot --results",
     "bench sampling": "--batch --device --intervals --model --out --quiet --reference --reuse "
     "--samplers --samples --spacings --steps --tasks",
     "presets": "--describe",

@@ -124,23 +124,28 @@ def test_a_run_that_is_killed_while_it_takes_its_place_is_finished_by_the_next(
     assert names_in(tmp_path) == {"000-text.txt", "001-text.txt", "manifest.json"}
 
 
-def test_ctrl_c_waits_until_a_run_has_taken_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_a_run_has_taken_its_place(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, ["old 0", "old 1"])
     bring = outputs._bring
 
     def interrupted(whole: Path, path: Path) -> list[str]:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return bring(whole, path)
 
     folder = OutputFolder(tmp_path)
     monkeypatch.setattr(outputs, "_bring", interrupted)
-    with folder, pytest.raises(KeyboardInterrupt):
-        folder.publish(written(folder, ["new"]))
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with folder, pytest.raises(KeyboardInterrupt):
+            folder.publish(written(folder, ["new"]))
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
     assert names_in(tmp_path) == {"000-text.txt", "manifest.json"}
     assert words_in(tmp_path) == {"000-text.txt": "new"}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_manifest_that_cannot_be_written_leaves_the_earlier_run(

@@ -6,15 +6,18 @@ import dataclasses
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from codi.build import PRESETS, load_config
-from codi.cli import main
+from codi.cli import main, plan
 from codi.cli.progress import Display
 from codi.cli.train import ShownStages, workers_of
 from codi.config import ConfigError, to_toml
-from codi.training.recipe import Objective, Stage, load_recipe
+from codi.training.loop import RunSettings
+from codi.training.recipe import Objective, Recipe, Stage, load_recipe
 from codi.weights import part_files
 
 SMALL = """
@@ -137,6 +140,53 @@ def test_dry_run_of_some_stages_with_other_settings(
     printed = capsys.readouterr().out
     assert "1,234" in printed
     assert "words-again" not in printed
+
+
+def test_only_may_be_given_twice(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--only", "words", "--only", "words-again"]
+    assert main(["train", str(recipe), "--dry-run", *words]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "reconstruct" in line]
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(("word", "dtype"), [("--bf16", "bfloat16"), ("--no-bf16", "float32")])
+def test_time_is_of_the_machine_and_the_precision_that_train(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, word: str, dtype: str
+) -> None:
+    found = []
+
+    def peak(device: str, *, dtype: torch.dtype) -> float:
+        found.append((device, str(dtype).removeprefix("torch.")))
+        return 1e12
+
+    monkeypatch.setattr("codi.cli.train.resolve_device", lambda _name: "cuda:1")
+    monkeypatch.setattr(plan, "matrix_peak", peak)
+    assert main(["train", str(recipe), "--dry-run", word]) == 0
+    assert found == [("cuda:1", dtype)]
+
+
+def test_what_is_measured_is_run_as_training_is(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: list[RunSettings] = []
+
+    class Noted:
+        def __init__(self, _recipe: Recipe, given: RunSettings, **_hooks: Any) -> None:
+            settings.append(given)
+
+        def run(self, _only: list[str]) -> None: ...
+
+    monkeypatch.setattr("codi.cli.train.resolve_device", lambda _name: "cuda")
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(plan, "matrix_peak", lambda *_, **__: 1e12)
+    monkeypatch.setattr(plan, "Run", Noted)
+    words = ["train", str(recipe), "--dry-run", "--estimate", "--quiet", "--bf16"]
+    for more in ([], ["--no-graphs", "--workers", "2"]):
+        assert main([*words, *more]) == 0
+    assert [(s.device, s.bfloat16, s.graphs, s.workers) for s in settings] == [
+        ("cuda", True, True, 3),
+        ("cuda", True, False, 2),
+    ]
 
 
 def test_estimate_measures_a_few_steps(

@@ -25,16 +25,17 @@ from codi.convert.codecs import (
     bert_rules,
     gpt2_rules,
     mel_codec,
-    mel_codec_autoencoder,
-    mel_codec_vocoder,
     optimus,
     optimus_decoder,
     optimus_encoder,
     vocoder,
     vocoder_config,
 )
+from codi.convert.layouts import AUDIOLDM_DIFFUSERS
 from codi.convert.rules import SAME, Table
 from tests.released import LAYOUT, needs_goldens
+
+[SPEECH_T5] = [m for m in AUDIOLDM_DIFFUSERS.modules if m.inside == "vocoder"]
 
 IMAGE = AutoencoderKLConfig(
     in_channels=3,
@@ -162,9 +163,8 @@ def test_the_counts_are_the_releases(
         (PLAIN, autoencoder_kl(PLAIN)),
         (SMALL_AUDIO, mel_codec(SMALL_AUDIO, "first_stage_model")),
         (SMALL_AUDIO, mel_codec(SMALL_AUDIO)),
-        (SMALL_AUDIO, mel_codec_autoencoder(SMALL_AUDIO)),
-        (SMALL_AUDIO, mel_codec_vocoder(SMALL_AUDIO)),
         (SMALL_VOCODER, vocoder(SMALL_VOCODER)),
+        (SMALL_VOCODER, SPEECH_T5.table(SMALL_VOCODER)),
         (UNPAIRED, vocoder(UNPAIRED)),
         (TEXT, optimus(TEXT)),
         (TEXT, optimus_encoder(TEXT)),
@@ -247,7 +247,6 @@ def test_the_autoencoder_is_diffusers(channels: int) -> None:
 def test_the_vocoder_is_transformers(dilations: Any) -> None:
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
     c = replace(SMALL_VOCODER, dilations=dilations)
-    audio = replace(SMALL_AUDIO, vocoder=c)
     theirs = transformers.SpeechT5HifiGan(
         transformers.SpeechT5HifiGanConfig(
             model_in_dim=c.bins,
@@ -259,12 +258,10 @@ def test_the_vocoder_is_transformers(dilations: Any) -> None:
             normalize_before=False,
         )
     ).eval()
-    codec = audio.build().eval()
-    table = mel_codec_vocoder(audio)
-    ours = nn.ModuleDict({"vocoder": codec.vocoder})
-    _copied(theirs, ours, [table])
+    ours = c.build().eval()
+    _copied(theirs, ours, [SPEECH_T5.table(c)])
     mel = torch.randn(2, 9, c.bins)
-    torch.testing.assert_close(codec.vocoder(mel[:, None]), theirs(mel), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours(mel[:, None]), theirs(mel), atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +24,7 @@ from codi.convert.converting import convert, prepare
 from codi.convert.sources import ForeignLayout
 from codi.convert.writing import Slot, TensorFile
 from codi.pipeline import load
-from codi.weights import load_model, part_files, read_origin
+from codi.weights import ORIGIN, load_model, part_files, read_origin
 from tests.convert import toy
 from tests.small import PRESET
 
@@ -325,7 +327,63 @@ def test_a_full_disk_and_an_interruption_leave_the_folder_as_it_was(
     with pytest.raises(ConfigError, match="make room, or convert with --dtype bf16"):
         convert(prepare([str(source)], model))
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_folder_on_another_disk_is_written_there(
+    single: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, source = tmp_path / "model", toy.write(tmp_path / "x.safetensors", single)
+    other = tmp_path / "other disk"
+    other.mkdir()
+    model.symlink_to(other)  # a mount point looks the same from inside
+    asked: list[Path] = []
+    usage, replace = shutil.disk_usage, Path.replace
+
+    def noted(path: Path) -> object:
+        asked.append(path.resolve())
+        return usage(path)
+
+    def on_one_disk(one: Path, to: Path) -> Path:
+        if other not in one.resolve().parents:
+            raise OSError(18, "Invalid cross-device link")
+        return replace(one, to)
+
+    monkeypatch.setattr(shutil, "disk_usage", noted)
+    monkeypatch.setattr(Path, "replace", on_one_disk)
+    _convert(source, model)
+    assert asked == [other]
+    assert part_files(model, "codecs.image")
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_all_files_are_in_the_folder(
+    number: int,
+    single: dict[str, Tensor],
+    toy_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, source = tmp_path / "model", toy.write(tmp_path / "x.safetensors", single)
+    _convert(toy_folder, model)
+    replace, moved = Path.replace, []
+
+    def interrupted(one: Path, to: Path) -> Path:
+        signal.raise_signal(number)
+        moved.append(to)
+        return replace(one, to)
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _convert(source, model)
+    finally:
+        signal.signal(number, before)
+    assert moved[-2:] == [model / "config.toml", model / ORIGIN]
+    assert part_files(model, "codecs.image")
+    assert "codecs.image" in read_origin(model)["parts"]
 
 
 # --- memory ---

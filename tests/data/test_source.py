@@ -23,6 +23,7 @@ from codi.data.source import (
     WorldConfig,
     WorldSource,
     beside_set,
+    captions_in,
     data_root,
     data_roots,
     find_files,
@@ -267,6 +268,28 @@ def test_a_caption_is_of_what_its_modality_shows(tmp_path: Path) -> None:
     assert heard == {"a voice says 1", "the digit 1"}
     assert seen == {"a handwritten 1"}
     assert any_ == heard | seen
+
+
+@pytest.mark.parametrize(
+    ("record", "whole", "heard"),
+    [
+        ({"captions": "a bell"}, ["a bell"], "a bell"),
+        ({"captions_of": {"audio": "a bell", "image": ["a cup"]}}, ["a bell", "a cup"], "a bell"),
+        ({"captions": "", "text": "a bell"}, ["a bell"], "a bell"),
+        ({"captions": [], "text": ""}, [], ""),
+    ],
+)
+def test_a_caption_without_brackets_is_one(
+    tmp_path: Path, record: dict[str, Any], whole: list[str], heard: str
+) -> None:
+    _tar(tmp_path / "bells.tar", {"a.json": json.dumps(record).encode()})
+    source = _shards(tmp_path)
+    kept = source.read(0)[1]
+    assert kept["captions"] == captions_in(record) == whole
+    old = {"captions": heard, "captions_of": {"audio": heard}}  # of a store that was made before
+    for said in (kept, old):
+        assert {source.caption(said, "audio", RNG(i)).text for i in range(20)} == {heard}
+        assert source.matches(["a bell", "b"], [said]).tolist() == [[heard == "a bell"], [False]]
 
 
 def test_a_caption_of_a_shard_is_true_of_items_that_have_it(tmp_path: Path) -> None:

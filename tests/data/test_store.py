@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,26 @@ def test_several_processes_build_the_same_store(tmp_path: Path) -> None:
     assert np.array_equal(one.arrays["audio"], two.arrays["audio"])
     with pytest.raises(ConfigError, match="item 70 has audio, video"):
         open_store(Squares(150, odd=70), tmp_path / "three", workers=2)
+
+
+class Held(Squares):
+    """Items of which each says whether its process hears Ctrl-C; they stay where they are."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a source of many items is not to travel with every few of them")
+
+    def read(self, index: int) -> tuple[dict[str, np.ndarray], Record]:
+        arrays, record = super().read(index)
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        return arrays, record | {"here": os.getpid() == self.reader, "ignored": ignored}
+
+    reader = os.getpid()
+
+
+def test_processes_are_told_rows_alone_and_leave_interrupts_to_the_first(tmp_path: Path) -> None:
+    store = open_store(Held(70), tmp_path, workers=2)
+    assert [record["root"] for record in store.records] == list(range(70))
+    assert all(record["ignored"] and not record["here"] for record in store.records)
 
 
 def test_a_store_is_built_once(tmp_path: Path) -> None:

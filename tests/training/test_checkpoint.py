@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,43 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "checkpoint", *_parts())
 
 
-@pytest.mark.parametrize("renames", [0, 1])
+@pytest.mark.parametrize("file", ["state.safetensors", "progress.json"])
+@pytest.mark.parametrize("left", [b"", b"\0" * 100], ids=["nothing", "zeros"])
+def test_what_a_power_cut_leaves_is_an_error(tmp_path: Path, file: str, left: bytes) -> None:
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, *_parts(), {"step": 1})
+    (folder / file).write_bytes(left)
+    with pytest.raises(ConfigError) as caught:
+        load_checkpoint(folder, *_parts())
+    said = str(caught.value)
+    assert said.startswith(f"{folder / file}: damaged or unreadable")
+    assert said.endswith(f"remove {folder} to start the stage anew")
+    assert "\n" not in said
+
+
+def test_files_are_as_any_new_one_and_reach_the_disk_before_they_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    sync, replace = os.fsync, Path.replace
+
+    def noted(file: int) -> None:
+        synced.append(file)
+        sync(file)
+
+    def synced_first(self: Path, target: Path) -> Path:
+        assert len(synced) == 2 or target.name in ("state.safetensors", "progress.json")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", synced_first)
+    save_checkpoint(tmp_path / "checkpoint", *_parts(), {"step": 1})
+    (tmp_path / "any").touch()
+    modes = {path.stat().st_mode for path in (tmp_path / "checkpoint").iterdir()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
+
+
+@pytest.mark.parametrize("renames", range(4))
 def test_a_run_killed_while_saving_finds_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:

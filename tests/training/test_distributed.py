@@ -50,6 +50,11 @@ def test_what_is_done_together() -> None:
     _launch("check")
 
 
+@pytest.mark.usefixtures("store")  # with the latents that both read
+def test_a_stream_that_is_clean_in_one_of_them_is_told_by_the_other(cache: Path) -> None:
+    _launch("listen", cache)
+
+
 @pytest.mark.timeout(300)
 def test_two_processes_are_one_that_accumulates_twice(tmp_path: Path, cache: Path) -> None:
     said = _launch("train", tmp_path / "two", cache, 0)

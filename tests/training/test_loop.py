@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,8 +29,8 @@ from codi.training.loop import (
 from codi.training.parameters import fresh_model, select_parameters
 from codi.training.recipe import Objective, Recipe
 from codi.weights import load_model, save_model
-from tests.small import PRESET, awake_model, small_config
-from tests.training.conftest import Batches, recipe, reconstruct, stage
+from tests.small import PRESET, small_config
+from tests.training.conftest import recipe, reconstruct, stage
 
 DENOISE = Objective("denoise", {"bounce": 1.0}, {"modality": "audio", "captions": ["audio"]})
 
@@ -244,6 +243,21 @@ def test_a_checkpoint_of_other_settings_is_told(tmp_path: Path, cache: Path) -> 
     assert said[0] == "codec: goes on from a checkpoint with batch = 2 (now 1)"
 
 
+@pytest.mark.parametrize("name", ["text", "image"])  # without matrices for Muon, and with
+def test_another_optimiser_begins_anew(name: str, tmp_path: Path, cache: Path) -> None:
+    def one(optimiser: str) -> Recipe:
+        return recipe(stage("codec", reconstruct(name), optimiser=optimiser))
+
+    for optimiser in ("muon", "adamw", "muon"):
+        said: list[str] = []
+        stop = _stop_at(1, _raise)
+        with pytest.raises(KeyboardInterrupt):
+            _run(one(optimiser), tmp_path, cache, say=said.append, report=stop).run()
+    assert said[1] == "codec: its optimiser begins anew"
+    _run(one("muon"), tmp_path, cache, say=said.append).run()
+    assert said.count("codec: its optimiser begins anew") == 1
+
+
 @pytest.mark.parametrize(("length", "told"), [(6, True), (32, False)])
 def test_captions_that_are_not_read_to_the_end_are_told(
     length: int, told: bool, tmp_path: Path, cache: Path
@@ -392,33 +406,6 @@ def test_what_is_to_be_cached_has_to_be_trained_before(tmp_path: Path, cache: Pa
         _run(recipe(stage("ldm", DENOISE)), tmp_path, cache).run()
 
 
-def test_samples_are_drawn_on_the_way(tmp_path: Path, cache: Path) -> None:
-    whole = recipe(
-        stage("codec", reconstruct("audio"), steps=1, train=("codecs.audio.autoencoder.*",)),
-        stage("ldm", DENOISE, steps=2),
-    )
-    _run(whole, tmp_path, cache, sample_every=1).run()
-    shown = sorted((tmp_path / "stages" / "ldm" / "samples").iterdir())
-    assert [path.name for path in shown] == ["000001-audio.png", "000002-audio.png"]
-    assert (tmp_path / "stages" / "codec" / "samples" / "000001-audio.png").is_file()
-
-
-@pytest.mark.parametrize("name", ["image", "text", "audio"])
-def test_codecs_show_what_they_make_of_things(name: str, batch_for: Batches) -> None:
-    model = awake_model(parts=small_config().parts(("codecs",)))
-    task = reconstruct(name).build(model, "here")
-    batch = batch_for(task)
-    picture = task.pictures(batch)[name]
-    assert picture.dtype == np.uint8
-    assert picture.shape[2] == 3
-    one = small_config().media(name).picture
-    if name == "image":
-        first = small_config().media(name).from_tensor(batch.media[name])[0]
-        height, width, _ = one(first).shape
-        assert np.array_equal(picture[:height, :width], one(first))
-        assert picture.shape[:2] == (4 * (height + 2), 2 * (width + 2))
-
-
 def test_numbers_are_logged_by_part(tmp_path: Path, cache: Path) -> None:
     logged: list[tuple[Path, int, set[str]]] = []
 
@@ -554,6 +541,30 @@ def test_a_step_that_was_cut_through_is_not_saved(
             _run(_both(), tmp_path, cache, checkpoint_every=2).run()
     _run(_both(), tmp_path, cache).run()
     assert _same(tmp_path, straight)
+
+
+def test_what_is_no_longer_finite_replaces_no_checkpoint(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = iter(range(100))
+    update = torch.optim.AdamW.step
+
+    def broken(self: torch.optim.AdamW, *details: Any) -> Any:
+        result = update(self, *details)
+        if next(updates) == 2:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].view(-1)[0] = float("nan")
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", broken)
+        with pytest.raises(KeyboardInterrupt):
+            _run(recipe(), tmp_path, cache, checkpoint_every=2, say=said.append).run()
+    assert said[-2].startswith("codec: step 3 is not saved: what is trained is no longer finite")
+    _run(recipe(), tmp_path, cache, say=said.append).run()
+    assert any(line.endswith("from step 2 of 6") for line in said)
 
 
 def test_a_run_that_is_killed_goes_on_from_its_checkpoint(

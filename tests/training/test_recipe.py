@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from codi.build import PRESETS, Model
+from codi.cli.plan import Planner
 from codi.config import ConfigError, to_toml
-from codi.training.loop import _Trainable
-from codi.training.parameters import select_parameters
+from codi.training.parameters import parts_of, tasks_of, trained_by
 from codi.training.recipe import Objective, Recipe, Stage, load_recipe
 from tests.small import PRESET, marks
 from tests.training.conftest import recipe, reconstruct, stage
@@ -45,15 +45,28 @@ def _shape_of(name: str, part: str) -> torch.nn.Module:
 @pytest.mark.parametrize(("name", "stage"), _stages())
 def test_every_stage_of_every_recipe_finds_what_it_trains(name: str, stage: Stage) -> None:
     config = load_recipe(name).model_config()
-    skeleton = Model(config, [])
-    drafts = [objective.build(skeleton, "test") for objective in stage.objectives]
-    parts = list(dict.fromkeys(part for task in drafts for part in task.parts))
-    for part in parts:
+    model = Model(config, [])
+    for part in parts_of(stage, config, name):
         role, part_name = part.split(".", 1)
-        skeleton.role(role)[part_name] = _shape_of(name, part)
-    tasks = [objective.build(skeleton, "test") for objective in stage.objectives]
-    globs = stage.train or [glob for task in tasks for glob in task.default_train]
-    assert select_parameters(_Trainable(skeleton, tasks), globs, stage.name)
+        model.role(role)[part_name] = _shape_of(name, part)
+    _, chosen = trained_by(stage, model, tasks_of(stage, model, name))
+    assert chosen
+
+
+def test_objectives_of_a_stage_share_a_parameter_of_one_name() -> None:
+    aligns = [
+        Objective("align", {"bounce": 1.0}, {"modality": name}, share=0.5)
+        for name in ("audio", "image")
+    ]
+    both, config = stage("both", *aligns), recipe().model_config()
+    model = Model(config, parts_of(both, config, "test"))
+    tasks = tasks_of(both, model, "test")
+    _, chosen = trained_by(both, model, tasks)
+    scales = [dict(task.named_parameters(recurse=False))["log_scale"] for task in tasks]
+    assert all(scale is chosen["log_scale"] for scale in scales)
+    plan = Planner(recipe(both)).plan(both)  # which sets the stage up by the same functions
+    assert plan.parameters == sum(p.numel() for p in chosen.values())
+    assert set(plan.trained) == {"log_scale", "encoders.audio", "encoders.image"}
 
 
 def test_a_recipe_that_is_written_reads_back(tmp_path: Path) -> None:

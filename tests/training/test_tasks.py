@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from codi.build import Model
 from codi.config import ConfigError
 from codi.training.denoise import draw_steps
-from codi.training.loop import _Trainable
-from codi.training.parameters import select_parameters
+from codi.training.parameters import Trainable, select_parameters
 from codi.training.recipe import TASKS, Objective
 from codi.training.task import Draws, Task
 from tests.small import awake_model, small_config
@@ -68,7 +67,7 @@ def _task(case: str) -> Task:
 
 
 def _chosen(task: Task) -> dict[str, nn.Parameter]:
-    return select_parameters(_Trainable(task.model, [task]), task.default_train, "test")
+    return select_parameters(Trainable(task.model, [task]), task.default_train, "test")
 
 
 def _draws() -> Draws:
@@ -203,7 +202,7 @@ def test_frozen_encoders_that_were_measured_keep_their_mean(batch_for: Batches) 
 
 def test_frozen_streams_carry_the_gradient_to_the_others(batch_for: Batches) -> None:
     task = _task("joint video audio")
-    chosen = select_parameters(_Trainable(task.model, [task]), ["environments.vision.*"], "test")
+    chosen = select_parameters(Trainable(task.model, [task]), ["environments.vision.*"], "test")
     losses = task(batch_for(task), _draws())
     losses["audio"].backward()  # the video's environment hears of the sound's error
     assert any(p.grad is not None and p.grad.any() for p in chosen.values())

@@ -275,11 +275,15 @@ def _parameters(config: ModelConfig, names: Iterable[str]) -> dict[str, int]:
 
 
 def _drawn(rows: Iterable[Sequence[str]]) -> str:
+    """Draw the rows of the table over the number of modalities."""
     from codi.evaluation.plot import Point, scatter
 
-    points = [
-        Point(what, int(n), int(number))
-        for n, _, *numbers in rows
-        for what, number in zip(_DRAWN, numbers, strict=False)
-    ]
+    points = []
+    for n, _, *numbers in rows:
+        counts, (parameters, _flops, *hours) = numbers[: len(_DRAWN)], numbers[len(_DRAWN) :]
+        points += [
+            Point(what, int(n), int(number)) for what, number in zip(_DRAWN, counts, strict=True)
+        ]
+        points.append(Point("million parameters", int(n), int(parameters.replace(",", "")) / 1e6))
+        points += [Point("hours", int(n), float(number)) for number in hours]
     return scatter(points, "modalities", "number", logarithmic=False)

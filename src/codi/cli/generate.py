@@ -38,7 +38,7 @@ Every sample has a number: 000-image.png, 000-video.mp4 (with its sound, where t
 000-audio.wav, 000-text.txt, and manifest.json tells how they were made. The same command makes the
 same files. A folder that holds an earlier run stays as it is until the new samples are finished;
 then these replace all of that run at once, but nothing that this one read, and no other file.
-Ctrl-C leaves the samples that are finished.
+Ctrl-C and SIGTERM leave the samples that are finished.
 """
 
 
@@ -194,6 +194,7 @@ def run(arguments: argparse.Namespace) -> int:
     from codi.cli.outputs import OutputFolder
     from codi.cli.progress import Display, print_line
     from codi.diffusion import SAMPLERS
+    from codi.locking import ended_by_sigterm
 
     if arguments.sampler is not None and arguments.sampler not in SAMPLERS:
         raise ConfigError(unknown("sampler", arguments.sampler, SAMPLERS))
@@ -208,7 +209,11 @@ def run(arguments: argparse.Namespace) -> int:
         offload=arguments.offload,
         compile=arguments.compile,
     )
-    with OutputFolder(arguments.out) as folder, Display(arguments.quiet) as display:
+    with (
+        ended_by_sigterm(),
+        OutputFolder(arguments.out) as folder,
+        Display(arguments.quiet) as display,
+    ):
         work = _Work(request, arguments, pipeline, folder, began_s)
         work.do(display)
     if arguments.json:
@@ -253,34 +258,38 @@ class _Work:
             raise
 
     def _make(self, display: Display) -> None:
+        from codi.generation import SamplingSettings
+
         request, size = self.request, self.arguments.batch
         self._reserve()
         prompts, negative, keep = self._load(display)
         bar = display.begin(" + ".join(request.to), None)
+        given = self.arguments
+        encoded = self.pipeline.encoded(
+            prompts,
+            request.to,
+            negative=negative,
+            keep=keep,
+            settings=SamplingSettings(
+                given.sampler,
+                given.steps,
+                request.guidance,
+                given.eta,
+                given.spacing,
+                request.guidance_interval,
+                given.reuse,
+            ),
+        )
+        self._note(encoded.notes, display)
+        self.settings = encoded.described
         batches = range(0, len(request.seeds), size)
         for index, first in enumerate(batches):
 
             def report(step: int, steps: int, index: int = index) -> None:
                 display.at(bar, index * steps + step, steps * len(batches))
 
-            made = self.pipeline.generate(
-                prompts,
-                request.to,
-                seeds=request.seeds[first : first + size],
-                negative=negative,
-                keep=keep,
-                steps=self.arguments.steps,
-                sampler=self.arguments.sampler,
-                eta=self.arguments.eta,
-                guidance=request.guidance,
-                guidance_interval=request.guidance_interval,
-                spacing=self.arguments.spacing,
-                reuse=self.arguments.reuse,
-                callback=report,
-                batch=size,
-            )
-            self._note(made.notes, display)
-            self.settings = made.settings
+            seeds = request.seeds[first : first + size]
+            made = self.pipeline.generated(encoded, seeds, callback=report, batch=size)
             self._write(first, made)
             if not self.folder.holds_earlier:  # what an earlier run made gives way once, at the end
                 self._publish(display)

@@ -11,17 +11,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from codi.config import ConfigError
-from codi.locking import locked
+from codi.locking import locked, uninterrupted
 from codi.media import atomic_write_text
 from codi.modalities.base import MediaType, modality
 
@@ -128,7 +125,7 @@ class OutputFolder:
     def publish(self, manifest: Mapping[str, Any]) -> list[str]:
         """Bring the samples that a manifest lists, and itself, to their place, all or nothing.
 
-        Ctrl-C waits for the end of it.
+        Ctrl-C and SIGTERM wait for the end of it.
 
         Returns:
             The names of the earlier run's files that were removed.
@@ -137,7 +134,7 @@ class OutputFolder:
             MediaError: the manifest cannot be written; the folder is as it was.
         """
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        with _uninterrupted():
+        with uninterrupted():
             removed = _bring(self._whole, self.path)  # what failed half-way, where anything did
             self._new.mkdir(exist_ok=True)
             atomic_write_text(self._new / MANIFEST, text)
@@ -216,23 +213,3 @@ def _bring(whole: Path, path: Path) -> list[str]:
         (whole / MANIFEST).replace(path / MANIFEST)
     shutil.rmtree(whole, ignore_errors=True)
     return removed
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block, which is short."""
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield
-        return
-    came: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-
-    handler = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if came:
-        signal.raise_signal(signal.SIGINT)

@@ -9,19 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
-from torch import nn
 
 from codi.benchmarks.machine import matrix_peak
-from codi.build import Model, ModelConfig
+from codi.build import ModelConfig
 from codi.cli.cost import Costs
 from codi.cli.progress import Display, duration, print_line, print_table
 from codi.config import ConfigError, unknown
 from codi.data.source import data_root
 from codi.training.loop import Run, RunSettings
-from codi.training.parameters import select_parameters
+from codi.training.parameters import parts_of, tasks_of, trained_by
 from codi.training.recipe import Objective, Recipe, Stage
-from codi.training.task import Task
 
 MEASURED_STEPS = 4
 """Steps of a stage that `measured` takes; the first one is not counted."""
@@ -35,6 +34,8 @@ def show_plan(
     data: str | None,
     seconds_a_step: Mapping[str, float] | None = None,
     only: Iterable[str] | None = None,
+    device: str = "cpu",
+    bfloat16: bool = False,
 ) -> None:
     """Print a recipe's stages without training: no data are read and no weights are made.
 
@@ -43,6 +44,8 @@ def show_plan(
         data: folder of the data sets, to say which of them are there.
         seconds_a_step: measured times by stage; all others are estimated from operation counts.
         only: names of the stages to show.
+        device: where it would be trained; its speed is measured.
+        bfloat16: whether it would be trained in bfloat16.
 
     Raises:
         ConfigError: an unknown stage, or a mistake in the recipe.
@@ -54,7 +57,8 @@ def show_plan(
     config = recipe.model_config()
     planner = Planner(recipe)
     measured_s = dict(seconds_a_step or {})
-    speed = _SHARE_OF_PEAK * matrix_peak()
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    speed = _SHARE_OF_PEAK * matrix_peak(device, dtype=dtype)
     table = Table(
         "stage", "objectives", "data", "trained parts", "parameters", "steps", "batch", "time",
         title=f"recipe {recipe.name}: model {config.name}",
@@ -109,12 +113,9 @@ class StagePlan:
     @classmethod
     def of(cls, recipe: Recipe, stage: Stage, costs: Costs) -> StagePlan:
         """Return the plan of a stage, found on shapes alone."""
-        tasks = _tasks(recipe, stage, costs.with_parts([]))
-        parts = list(dict.fromkeys(part for task in tasks for part in task.parts))
-        model = costs.with_parts(parts)
-        tasks = _tasks(recipe, stage, model)
-        globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
-        chosen = select_parameters(_named(model, tasks), globs, stage.name)
+        model = costs.with_parts(parts_of(stage, costs.model.config, recipe.name))
+        tasks = tasks_of(stage, model, recipe.name)
+        _, chosen = trained_by(stage, model, tasks)
         trained = dict.fromkeys(".".join(name.split(".")[:2]) for name in chosen)
         total = sum(objective.share for objective in stage.objectives)
         flops = sum(
@@ -149,24 +150,6 @@ class StagePlan:
             f"{self.stage.steps:,}",
             batch,
         )
-
-
-def _tasks(recipe: Recipe, stage: Stage, model: Model) -> list[Task]:
-    return [
-        objective.build(model, stage.where(recipe.name, i))
-        for i, objective in enumerate(stage.objectives)
-    ]
-
-
-def _named(model: Model, tasks: list[Task]) -> nn.Module:
-    """Return the parameters of a stage under the names that recipes use."""
-    module = nn.Module()
-    for role, parts in model.named_children():
-        module.add_module(role, parts)
-    for task in tasks:
-        for name, parameter in task.named_parameters(recurse=False):
-            module.register_parameter(name, parameter)
-    return module
 
 
 def _objective(objective: Objective, where: str) -> str:
@@ -206,16 +189,30 @@ def source_lines(
 
 
 def measured(
-    recipe: Recipe, data: str | None, device: str, bfloat16: bool, display: Display
+    recipe: Recipe,
+    data: str | None,
+    device: str,
+    bfloat16: bool,
+    display: Display,
+    *,
+    workers: int = 0,
+    graphs: bool = False,
 ) -> dict[str, float]:
     """Return the seconds that a step of each stage takes, by taking a few of every stage in turn.
 
     Optional data sources are left out and worlds are made small; a stage whose data or whose
-    starting points are missing is left out.
+    starting points are missing is left out. `workers` and `graphs` as in `RunSettings`.
     """
     times: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="codi-") as folder:
-        settings = RunSettings(out=Path(folder), data=data, device=device, bfloat16=bfloat16)
+        settings = RunSettings(
+            Path(folder),
+            data=data,
+            device=device,
+            bfloat16=bfloat16,
+            workers=workers,
+            graphs=graphs,
+        )
         clock = _Clock(times)
         short = Run(shortened(recipe), settings, progress=display.count, steps=clock.steps)
         for index in display.count("measuring stages", len(recipe.stage)):

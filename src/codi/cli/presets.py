@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
-from codi.config import ConfigError
+_PACKAGE = Path(__file__).parents[1]
+_PRESETS, _WEIGHTS = _PACKAGE / "presets", _PACKAGE / "weights"
+"""Where they lie; the modules that say so as well would bring torch, which a list does not need."""
+
+_PARAMETERS = re.compile(r"([\d,]+ million) parameters")
 
 SUMMARY = "list the models and recipes that come with the package"
 
@@ -33,11 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do `codi presets`."""
-    from codi.build import PRESETS
-
     if arguments.describe is None:
         _list()
-    elif (PRESETS / f"{arguments.describe}.toml").is_file() and _is_recipe(arguments.describe):
+    elif (_PRESETS / f"{arguments.describe}.toml").is_file() and _is_recipe(arguments.describe):
         _describe_recipe(arguments.describe)
     else:
         _describe_model(arguments.describe)
@@ -51,45 +54,34 @@ def _is_recipe(name: str) -> bool:
 def _list() -> None:
     from rich.table import Table
 
-    from codi.build import PRESETS
-    from codi.cli.progress import print_line, print_table
-    from codi.weights import SHIPPED
+    from codi.cli.progress import print_table
 
     table = Table("name", "what", "parameters", "about")
     table.columns[2].justify = "right"
-    presets = sorted(PRESETS.glob("*.toml"), key=lambda path: path.stem)
-    uncounted = []
+    presets = sorted(_PRESETS.glob("*.toml"), key=lambda path: path.stem)
     for path in (path for path in presets if not _is_recipe(path.stem)):
-        has_weights = (SHIPPED / path.stem / "config.toml").is_file()
+        has_weights = (_WEIGHTS / path.stem / "config.toml").is_file()
         kind = "model with trained weights" if has_weights else "model without weights"
-        try:
-            parameters = _millions(path.stem)
-        except ConfigError as error:  # parts of it are another library's
-            parameters = "?"
-            uncounted.append(f"{path.stem}: not counted: {error}")
-        table.add_row(path.stem, kind, parameters, _about(path))
+        counted = _PARAMETERS.search(_comment(path))
+        table.add_row(path.stem, kind, counted[1] if counted else "?", _about(path))
     for path in (path for path in presets if _is_recipe(path.stem)):
         table.add_row(path.stem, "recipe", "", _about(path))
     print_table(table)
-    for line in uncounted:
-        print_line(line)
-
-
-def _millions(name: str) -> str:
-    from codi.build import load_config, parameter_counts
-
-    return f"{sum(parameter_counts(load_config(name)).values()) / 1e6:,.0f} million"
 
 
 def _about(path: Path) -> str:
-    """Return the comment that a preset begins with, up to the end of its first sentence."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comment = []
-    for line in lines:
+    """Return the first sentence of what a preset begins with."""
+    return _comment(path).partition(". ")[0].removesuffix(".")
+
+
+def _comment(path: Path) -> str:
+    """Return the comment that a preset begins with; that of a model says how large it is."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        comment.append(line.lstrip("# "))
-    return " ".join(comment).partition(". ")[0].removesuffix(".")
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)
 
 
 def _describe_model(name: str) -> None:

@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe, or a TOML file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run")
-    parser.add_argument("--only", nargs="+", metavar="STAGE", help="do these stages only")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", metavar="STAGE", help="do these stages only"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -137,8 +139,11 @@ def _plan(recipe: Recipe, arguments: argparse.Namespace, display: Display) -> No
     times: dict[str, float] = {}
     device, bfloat16 = _machine(arguments)  # which refuses one that is not there
     if arguments.estimate:
-        times = measured(recipe, arguments.data, device, bfloat16, display)
-    show_plan(recipe, arguments.data, times, arguments.only)
+        workers, graphs = _helpers(arguments, device)
+        times = measured(
+            recipe, arguments.data, device, bfloat16, display, workers=workers, graphs=graphs
+        )
+    show_plan(recipe, arguments.data, times, arguments.only, device, bfloat16)
 
 
 def _machine(arguments: argparse.Namespace) -> tuple[str, bool]:
@@ -151,6 +156,16 @@ def _machine(arguments: argparse.Namespace) -> tuple[str, bool]:
 
     device = resolve_device(arguments.device)
     return device, computes_bfloat16(device) if arguments.bf16 is None else arguments.bf16
+
+
+def _helpers(arguments: argparse.Namespace, device: str) -> tuple[int, bool]:
+    """Return how many processes work beside the one that trains, and whether graphs are replayed.
+
+    Raises:
+        ConfigError: see `workers_of`.
+    """
+    graphs = arguments.graphs if arguments.graphs is not None else device != "cpu"
+    return workers_of(arguments.workers, device), graphs
 
 
 def train(
@@ -166,6 +181,7 @@ def train(
 
     asked, bfloat16 = _machine(arguments)
     with joined(asked) as (processes, device):
+        workers, graphs = _helpers(arguments, device)
         settings = RunSettings(
             out=out,
             cache=arguments.cache,
@@ -174,8 +190,8 @@ def train(
             bfloat16=bfloat16,
             checkpoint_every=arguments.checkpoint_every,
             sample_every=arguments.sample_every,
-            workers=workers_of(arguments.workers, device),
-            graphs=arguments.graphs if arguments.graphs is not None else device != "cpu",
+            workers=workers,
+            graphs=graphs,
         )
         shown = ShownStages(display)
         training = Run(

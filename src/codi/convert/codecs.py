@@ -208,20 +208,6 @@ def mel_codec(config: MelCodecConfig, prefix: str = "") -> Table:
     return Table(rules, unused=_at(prefix, TRAINING | constants))
 
 
-def mel_codec_autoencoder(
-    config: MelCodecConfig, names: _AutoencoderNames = DIFFUSERS, prefix: str = ""
-) -> Table:
-    """Return the table of the autoencoder of AudioLDM alone, as its `vae` folder has it."""
-    rules = below("autoencoder", prefix, _autoencoder_rules(config.autoencoder, names))
-    return Table(rules, unused=_at(prefix, TRAINING), fresh={"vocoder.*": "in another folder"})
-
-
-def mel_codec_vocoder(config: MelCodecConfig, prefix: str = "") -> Table:
-    """Return the table of the vocoder of AudioLDM alone: SpeechT5HifiGan of transformers."""
-    rules = below("vocoder", prefix, _vocoder_rules(config.vocoder, "upsampler"))
-    return Table(rules, unused=_at(prefix, SPEECH_T5), fresh={"autoencoder.*": "in another folder"})
-
-
 def vocoder(config: VocoderConfig, prefix: str = "", upsample: str = "ups") -> Table:
     """Return the table of a HiFi-GAN generator of its authors' code, its weight norm undone."""
     return Table(below("", prefix, _vocoder_rules(config, upsample)))

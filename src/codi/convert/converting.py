@@ -35,6 +35,7 @@ from codi.convert.planning import (
 from codi.convert.reading import open_checkpoint
 from codi.convert.writing import Slot, TensorFile, total_bytes
 from codi.encoders.published import may_be_of_hub
+from codi.locking import uninterrupted
 from codi.weights import ORIGIN, part_files, part_stem, read_origin
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -253,7 +254,7 @@ def brought_by(part: str, plan: Plan) -> str:
 
 
 def convert(conversion: Conversion, tick: Tick = lambda *_: None) -> list[str]:
-    """Do a conversion: whatever stops it, the folder is left as it was.
+    """Do a conversion: what stops it leaves the folder as it was; Ctrl-C at its end waits.
 
     Returns:
         A line for each tensor with values that are no numbers or infinite.
@@ -344,14 +345,17 @@ def _origin(conversion: Conversion) -> str:
 def _staged(folder: Path, nbytes: int) -> Iterator[Path]:
     """Give an empty folder on the disk of `folder`, which is removed in the end."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder.parent).free
+        # A folder that is there may be a mount point or a link: its disk is that of its inside.
+        exists = folder.exists()
+        place = folder if exists else folder.parent
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
         if nbytes > free:
             raise ConfigError(
                 f"{folder}: needs {nbytes / 2**30:.1f} GiB, and its disk has "
                 f"{free / 2**30:.1f} GiB left; make room, or convert with --dtype bf16"
             )
-        staging = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
+        staging = place / f".{'convert' if exists else folder.name}-{secrets.token_hex(4)}"
         staging.mkdir()
     except OSError as error:
         raise ConfigError(
@@ -371,8 +375,9 @@ def _move_in(staging: Path, folder: Path, replaced: Collection[str]) -> None:
     files = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
     old = {path for part in replaced for path in part_files(folder, part)}
     files.sort(key=lambda path: path.name in ("config.toml", ORIGIN))  # the parts first
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (staging / file).replace(folder / file)
-    for path in old - {folder / file for file in files}:
-        path.unlink()
+    with uninterrupted():  # half of it would be a mixture of two models
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (staging / file).replace(folder / file)
+        for path in old - {folder / file for file in files}:
+            path.unlink()

@@ -349,7 +349,7 @@ class ShardSource(Source):
                 f"({type(error).__name__}: {error}); mend or leave out the item"
             ) from error
         labels = {key: value for key, value in record.items() if isinstance(value, str | int)}
-        of = record.get("captions_of") or {}
+        of = {name: _several(said) for name, said in (record.get("captions_of") or {}).items()}
         kept = {"captions": captions, "captions_of": of, "labels": labels}
         return arrays, kept
 
@@ -372,10 +372,11 @@ class ShardSource(Source):
         del complete
         pattern = self.config.captions.get(shown_by)
         if pattern is None:
-            choices = record.get("captions_of", {}).get(shown_by)
+            choices = _several(record.get("captions_of", {}).get(shown_by))
         else:
-            choices = [c for c in record["captions"] if re.search(pattern, c)]
-        choices = choices or record["captions"] or [""]  # wordless items prompt with nothing
+            choices = [c for c in _several(record["captions"]) if re.search(pattern, c)]
+        # Wordless items prompt with nothing.
+        choices = choices or _several(record["captions"]) or [""]
         text = str(choices[rng.integers(len(choices))])
         return Caption(text, text)
 
@@ -384,16 +385,21 @@ class ShardSource(Source):
         return VARIATIONS[modality](array, strength, rng) if strength else array
 
     def matches(self, claims: Sequence[Any], records: Sequence[Record]) -> np.ndarray:
-        known = [set(r["captions"]) for r in records]
+        known = [set(_several(r["captions"])) for r in records]
         return np.array([[claim in captions for captions in known] for claim in claims])
 
 
 def captions_in(record: Record) -> list[str]:
     """Return all captions of a shard's record: `captions`, those of `captions_of`, or `text`."""
-    said = record.get("captions") or [
-        c for some in (record.get("captions_of") or {}).values() for c in some
+    said = _several(record.get("captions")) or [
+        c for some in (record.get("captions_of") or {}).values() for c in _several(some)
     ]
-    return said or [record[key] for key in ("text",) if key in record]
+    return said or _several(record.get("text"))
+
+
+def _several(said: str | Sequence[str] | None) -> list[str]:
+    """Return captions as a list: a record, also one of a store, may give one without brackets."""
+    return [said] if said and isinstance(said, str) else list(said or ())
 
 
 def _decode_video(encoded: bytes, record: Record, settings: dict[str, Any]) -> np.ndarray:

@@ -12,7 +12,8 @@ import itertools
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -21,14 +22,9 @@ from numpy.lib.format import open_memmap
 
 from codi.config import ConfigError
 from codi.data.source import Record, Source
-from codi.locking import Progress, locked
+from codi.locking import locked
 from codi.media import atomic_path, atomic_write_text
-
-
-def quiet(what: str, count: int) -> Iterable[int]:
-    """Return the indices without showing progress."""
-    del what
-    return range(count)
+from codi.progress import Progress, quiet
 
 
 class Store:
@@ -134,8 +130,9 @@ def _build(source: Source, folder: Path, progress: Progress, workers: int) -> No
         write = functools.partial(_write, source, partial)
         written: Iterator[list[Record]] = map(write, chunks)
         if workers > 1:
-            pool = stack.enter_context(multiprocessing.get_context("fork").Pool(workers))
-            written = pool.imap(write, chunks)
+            fork = multiprocessing.get_context("fork")  # which hands the source over as it is
+            pool = stack.enter_context(fork.Pool(workers, _begin_work, (write,)))
+            written = pool.imap(_work, chunks)
         found = itertools.chain.from_iterable(written)
         records = [next(found) for _ in progress(f"preparing {source.fingerprint}", len(source))]
     atomic_write_text(partial / "records.json", json.dumps(records))
@@ -144,6 +141,21 @@ def _build(source: Source, folder: Path, progress: Progress, workers: int) -> No
 
 _CHUNK = 32
 """Items that a process writes before it says so."""
+
+_Write = Callable[[range], list[Record]]
+_OWN: list[_Write] = []
+"""In a process that works for another: what it does with its rows."""
+
+
+def _begin_work(write: _Write) -> None:
+    """Keep what the rows are for, so that they alone travel; leave Ctrl-C to who began this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _OWN.append(write)
+
+
+def _work(rows: range) -> list[Record]:
+    [write] = _OWN
+    return write(rows)
 
 
 def _write(source: Source, folder: Path, rows: range) -> list[Record]:

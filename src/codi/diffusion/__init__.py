@@ -1,6 +1,7 @@
 """The mathematics of diffusion: schedules, parameterisations, samplers, guidance, product space.
 
-Tensors only. Nothing here knows a network, a prompt, a modality or a file.
+Tensors, and the settings that say how they are sampled. Nothing here knows a network, a prompt, a
+modality or a file.
 """
 
 from codi.diffusion.guidance import GuidanceRule, combine, rescale

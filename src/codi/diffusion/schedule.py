@@ -149,10 +149,6 @@ class NoiseSchedule:
         """Return alpha_t^2 / sigma_t^2 (B,) for steps t (B,) (Kingma et al. 2021, Eq. 2)."""
         return self._gather((self.alpha_bar / (1 - self.alpha_bar)).float(), t, 1)
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """Return log(alpha_t^2 / sigma_t^2) (B,) for steps t (B,); +inf at t = 0."""
-        return self._gather((self.alpha_bar / (1 - self.alpha_bar)).log().float(), t, 1)
-
     def timesteps(self, count: int, spacing: str = "trailing") -> list[int]:
         """Choose `count` steps out of 1..T, decreasing, and append the last one, 0 mostly.
 

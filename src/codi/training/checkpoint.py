@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from codi.config import ConfigError
+from codi.media import atomic_path, atomic_write_text
 from codi.training.ema import MovingAverage
+
+T = TypeVar("T")
 
 
 def save_checkpoint(
@@ -42,8 +45,9 @@ def save_checkpoint(
         for key, value in optimiser.state.get(p, {}).items():
             tensors[f"optimiser/{key}/{name}"] = torch.as_tensor(value)
     cpu = {key: value.cpu().contiguous().clone() for key, value in tensors.items()}
-    save_file(cpu, str(partial / "state.safetensors"))
-    (partial / "progress.json").write_text(json.dumps(progress))
+    with atomic_path(partial / "state.safetensors") as temporary:  # which reaches the disk
+        save_file(cpu, str(temporary))
+    atomic_write_text(partial / "progress.json", json.dumps(progress))
     if folder.exists():
         folder.replace(old)
     partial.replace(folder)
@@ -65,13 +69,13 @@ def load_checkpoint(
     if not folder.exists() and old.exists():  # killed between the two renames
         with suppress(FileNotFoundError):  # another of several processes has done it
             old.replace(folder)
-    if not (folder / "progress.json").is_file():
+    progress_file, file = folder / "progress.json", folder / "state.safetensors"
+    if not progress_file.is_file():
         return None
-    file = folder / "state.safetensors"
-    try:
-        tensors = load_file(str(file))
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{file}: damaged or unreadable ({error}); remove {folder}") from error
+    progress: dict[str, Any] = _read(
+        progress_file, lambda: json.loads(progress_file.read_text(encoding="utf-8"))
+    )
+    tensors = _read(file, lambda: load_file(str(file)))
     saved = {
         key.removeprefix("parameter/"): x
         for key, x in tensors.items()
@@ -99,4 +103,18 @@ def load_checkpoint(
                 state[key] = value.to(p.device)  # a fused optimiser counts on the device too
         if state:
             optimiser.state[p] = state
-    return json.loads((folder / "progress.json").read_text())
+    return progress
+
+
+def _read(file: Path, read: Callable[[], T]) -> T:
+    """Return what `read` finds in a file of a checkpoint.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    try:
+        return read()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: damaged or unreadable ({error}); remove {file.parent} to start the stage anew"
+        ) from error

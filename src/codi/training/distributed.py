@@ -8,6 +8,7 @@ share parameters, and its hooks would run for each of them.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,12 +72,18 @@ class Processes:
             p.grad = mean.view_as(p).clone()
 
     def average(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the means over the processes of numbers that all of them have."""
-        if self.count == 1 or not values:
+        """Return the mean of every number over the processes that have it; all have one or more."""
+        if self.count == 1:
             return dict(values)
-        stacked = torch.stack([value.detach().float() for value in values.values()])
-        distributed.all_reduce(stacked)
-        return dict(zip(values, (stacked / self.count).unbind(), strict=True))
+        lists: list[list[str]] = [[] for _ in range(self.count)]
+        distributed.all_gather_object(lists, list(values))
+        names = list(dict.fromkeys(itertools.chain.from_iterable(lists)))  # alike in all of them
+        none = torch.zeros_like(next(iter(values.values())), dtype=torch.float32)
+        sums = torch.stack([values.get(name, none).detach().float() for name in names])
+        distributed.all_reduce(sums)
+        counts = [sum(name in own for own in lists) for name in names]
+        means = (total / count for total, count in zip(sums.unbind(), counts, strict=True))
+        return dict(zip(names, means, strict=True))
 
     def any(self, here: bool) -> bool:
         """Say whether something is so in any process."""

@@ -165,7 +165,11 @@ class Joint(Task):
         return self.config.denoised
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Return one denoising term for each stream that is noisy, and the contrastive term."""
+        """Return one denoising term for each stream that is noisy, and the contrastive term.
+
+        A stream that is clean in every sample has no term, which would be 0 and mean nothing: of
+        several processes, what is logged is the mean over those that have one.
+        """
         c, model = self.config, self.model
         texts = batch.texts
         z0 = {name: clean_latents(model, name, batch, texts) for name in c.streams}

@@ -20,20 +20,27 @@ from codi.build import ROLES, Model
 from codi.config import ConfigError, to_toml, unknown
 from codi.data.batches import Batch, Mixture, keyed_generator
 from codi.data.source import data_root
-from codi.data.store import Store, open_store, quiet
-from codi.locking import Progress, locked
+from codi.data.store import Store, open_store
+from codi.locking import locked
 from codi.media import atomic_write_text
 from codi.memory import keep_freed_memory
 from codi.modalities import modality
 from codi.nn.graphs import replay
+from codi.progress import Progress, quiet
 from codi.training.checkpoint import load_checkpoint, save_checkpoint
 from codi.training.distributed import ALONE, Processes
 from codi.training.drawing import draw_ahead
 from codi.training.ema import MovingAverage
-from codi.training.norms import gradient_norms, part_of, update_norms
+from codi.training.norms import all_finite, gradient_norms, part_of, update_norms
 from codi.training.notices import cut_captions, differences, untrained_parts
 from codi.training.optimiser import OPTIMISERS
-from codi.training.parameters import fresh_model, select_parameters, starting_model
+from codi.training.parameters import (
+    fresh_model,
+    parts_of,
+    starting_model,
+    tasks_of,
+    trained_by,
+)
 from codi.training.preview import preview, save_pictures
 from codi.training.recipe import Objective, Recipe, Stage
 from codi.training.stopping import between_steps
@@ -96,21 +103,6 @@ class RunSettings:
     graphs: bool = False
 
 
-class _Trainable(nn.Module):
-    """The model and the tasks' own parameters under the names recipes use."""
-
-    def __init__(self, model: Model, tasks: list[Task]) -> None:
-        super().__init__()
-        for role, parts in model.named_children():
-            self.add_module(role, parts)
-        for task in tasks:
-            for name, p in task.named_parameters(recurse=False):
-                if name not in dict(self.named_parameters(recurse=False)):
-                    self.register_parameter(name, p)
-                else:
-                    setattr(task, name, getattr(self, name))  # one parameter for all objectives
-
-
 def fingerprint(module: nn.Module) -> str:
     """Return a short hash of a module's weights."""
     digest = hashlib.sha256()
@@ -152,7 +144,7 @@ class Run:
         self.show_steps, self.report = steps, report
         self.folder = settings.out / "model"
         self._stores: dict[str, Store] = {}
-        self._absent: set[str] = set()
+        self._said: set[str] = set()
 
     def done(self, stage: Stage) -> bool:
         """Say whether a stage has finished."""
@@ -224,9 +216,7 @@ class Run:
         model, tasks = self._prepare(stage)
         marks = _marks(model)
         mixtures = self._mixtures(stage, tasks)
-        trainable = _Trainable(model, tasks)
-        globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
-        parameters = select_parameters(trainable, globs, stage.name)
+        trainable, parameters = trained_by(stage, model, tasks)
         for line in (
             *untrained_parts(stage, model, parameters, self.folder),
             *cut_captions(model, self._sources(stage, tasks), self.recipe.seed),
@@ -289,10 +279,8 @@ class Run:
         settings = self.settings
         checkpoint = self._stage_folder(stage) / "checkpoint"
         initial = {name: p.detach().clone() for name, p in parameters.items()}  # of the stage
-        progress = load_checkpoint(checkpoint, parameters, optimiser, average) or _BEGINNING
+        progress = self._resume(stage, checkpoint, parameters, optimiser, average)
         first, spent_s = progress["step"], progress["spent_s"]
-        if changed := differences(progress.get("settings"), self._made_by(stage)):
-            self.say(f"{stage.name}: goes on from a checkpoint with {changed}")
         self.say(
             f"{stage.name}: {sum(p.numel() for p in parameters.values()):,} parameters, "
             + (f"from step {first} of {stage.steps}" if first else f"{stage.steps} steps")
@@ -303,13 +291,20 @@ class Run:
         done, whole = first, True
 
         def save() -> None:
-            if self.processes.leads:
-                state = {
-                    "step": done,
-                    "spent_s": spent_s + time.monotonic() - began,
-                    "settings": self._made_by(stage),
-                }
-                save_checkpoint(checkpoint, parameters, optimiser, average, state)
+            if not self.processes.leads:
+                return
+            if not all_finite(parameters):  # it may be long since the losses were looked at
+                self.say(
+                    f"{stage.name}: step {done} is not saved: what is trained is no longer finite; "
+                    "lower learning_rate and go on from the checkpoint before"
+                )
+                return
+            state = {
+                "step": done,
+                "spent_s": spent_s + time.monotonic() - began,
+                "settings": self._made_by(stage),
+            }
+            save_checkpoint(checkpoint, parameters, optimiser, average, state)
 
         try:
             with between_steps() as interrupted:
@@ -349,6 +344,27 @@ class Run:
             log.close()
         self._refuse_standstill(stage, parameters, initial, first)
         return spent_s + time.monotonic() - began
+
+    def _resume(
+        self,
+        stage: Stage,
+        checkpoint: Path,
+        parameters: dict[str, nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+        average: MovingAverage,
+    ) -> dict[str, Any]:
+        """Restore a checkpoint, say how its settings differ, and return its progress.
+
+        What it holds of another kind of optimiser is forgotten.
+        """
+        progress = load_checkpoint(checkpoint, parameters, optimiser, average) or _BEGINNING
+        before = progress.get("settings")
+        if changed := differences(before, self._made_by(stage)):
+            self.say(f"{stage.name}: goes on from a checkpoint with {changed}")
+        if (before or {}).get("optimiser", stage.optimiser) != stage.optimiser:
+            optimiser.state.clear()
+            self.say(f"{stage.name}: its optimiser begins anew")
+        return progress
 
     def _gradients(
         self,
@@ -419,10 +435,18 @@ class Run:
             batch = mixture.batch(4, stage.name, i, "samples")
             pictures = task.pictures(_to_device(batch, self.settings.device))
             if task.streams:
-                pictures |= preview(model, self.folder, task.streams, batch)
+                try:
+                    pictures |= preview(model, self.folder, task.streams, batch)
+                except ConfigError as error:  # is no reason to stop
+                    self._say_once(f"{stage.name}: no samples can be made: {error}")
             if pictures:
                 save_pictures(pictures, self._stage_folder(stage) / "samples", done)
                 log.pictures(done, pictures)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)
 
     def _autocast(self) -> torch.autocast:
         device = torch.device(self.settings.device).type
@@ -432,10 +456,7 @@ class Run:
 
     def _prepare(self, stage: Stage) -> tuple[Model, list[Task]]:
         """Return the model with the parts the stage uses, and its tasks."""
-        skeleton = Model(self.config, [])
-        wheres = [stage.where(self.recipe.name, i) for i in range(len(stage.objectives))]
-        drafts = [o.build(skeleton, w) for o, w in zip(stage.objectives, wheres, strict=True)]
-        parts = list(dict.fromkeys(part for task in drafts for part in task.parts))
+        parts = parts_of(stage, self.config, self.recipe.name)
         model = fresh_model(self.config, parts, self.recipe.seed)
         for part in parts:
             role, name = part.split(".", 1)
@@ -450,10 +471,8 @@ class Run:
             if part_files(self.folder, source):
                 load_part(model.role(role)[name], self.folder, source)
         model.to(self.settings.device)
-        return model, [
-            o.build(model, w).to(self.settings.device)
-            for o, w in zip(stage.objectives, wheres, strict=True)
-        ]
+        tasks = tasks_of(stage, model, self.recipe.name)
+        return model, [task.to(self.settings.device) for task in tasks]
 
     def store(self, name: str) -> Store | None:
         """Return the prepared data of a source, or None for an optional one that is absent."""
@@ -461,9 +480,7 @@ class Run:
             root = data_root(self.settings.data)
             source = self.recipe.sources()[name].build(self.config, root)
             if source is None:
-                if name not in self._absent:
-                    self.say(f"data source {name!r} is not there; training goes on without it")
-                self._absent.add(name)
+                self._say_once(f"data source {name!r} is not there; training goes on without it")
                 return None
             cache = self.settings.cache or self.settings.out / "cache"
             workers = max(self.settings.workers, 1)

@@ -26,6 +26,12 @@ def update_norms(
     return _norms("update", {n: p.detach() - initial[n] for n, p in parameters.items()})
 
 
+def all_finite(parameters: Mapping[str, nn.Parameter]) -> bool:
+    """Say whether every number is finite, by the norms: one pass, one wait."""
+    norms = torch._foreach_norm([p.detach() for p in parameters.values()])
+    return bool(torch.stack(norms).isfinite().all())
+
+
 def _norms(kind: str, tensors: dict[str, Tensor]) -> dict[str, float]:
     if not tensors:
         return {}

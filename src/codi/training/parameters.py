@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from codi.build import Model, ModelConfig
 from codi.config import ConfigError
-from codi.training.recipe import Recipe
+from codi.training.recipe import Recipe, Stage
+from codi.training.task import Task
 from codi.weights import find_model, load_model, part_files
 
 
@@ -48,6 +49,45 @@ def select_parameters(
     for name, p in everything.items():
         p.requires_grad_(name in chosen)
     return {name: everything[name] for name in everything if name in chosen}
+
+
+def tasks_of(stage: Stage, model: Model, recipe: str) -> list[Task]:
+    """Return the tasks of a stage over the parts of a model; errors name the recipe."""
+    return [o.build(model, stage.where(recipe, i)) for i, o in enumerate(stage.objectives)]
+
+
+def parts_of(stage: Stage, config: ModelConfig, recipe: str) -> list[str]:
+    """Return the parts ("role.name") that the tasks of a stage use, without building any."""
+    drafts = tasks_of(stage, Model(config, []), recipe)
+    return list(dict.fromkeys(part for task in drafts for part in task.parts))
+
+
+def trained_by(
+    stage: Stage, model: Model, tasks: Sequence[Task]
+) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    """Return model and tasks as one module, and what of it the stage trains; freeze all the rest.
+
+    Raises:
+        ConfigError: a glob of the stage that matches no parameter.
+    """
+    everything = Trainable(model, tasks)
+    globs = stage.train or tuple(dict.fromkeys(g for task in tasks for g in task.default_train))
+    return everything, select_parameters(everything, globs, stage.name)
+
+
+class Trainable(nn.Module):
+    """The model and the tasks' own parameters under the names recipes use."""
+
+    def __init__(self, model: Model, tasks: Sequence[Task]) -> None:
+        super().__init__()
+        for role, parts in model.named_children():
+            self.add_module(role, parts)
+        for task in tasks:
+            for name, p in task.named_parameters(recurse=False):
+                if name not in dict(self.named_parameters(recurse=False)):
+                    self.register_parameter(name, p)
+                else:
+                    setattr(task, name, getattr(self, name))  # one parameter for all objectives
 
 
 def fresh_model(config: ModelConfig, parts: Iterable[str], seed: int) -> Model:

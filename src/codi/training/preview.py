@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from codi.build import ROLES, Model
-from codi.config import ConfigError
 from codi.data.batches import Batch
+from codi.modalities import modality
 from codi.pipeline import Condition, Pipeline
 from codi.types import Media
+from codi.weights import missing_parts
 
 
 def preview(
@@ -20,28 +21,41 @@ def preview(
 ) -> dict[str, np.ndarray]:
     """Return a picture for each stream, of samples prompted by the batch's first captions.
 
-    Parts that the stage does not train are read from `folder`; when one is not trained yet, there
-    is nothing to show and the result is empty.
+    Parts that the stage does not train are read from `folder`; when one is not trained yet, or
+    nothing reads captions, there is nothing to show and the result is empty.
+
+    Raises:
+        ConfigError: samples cannot be made for another reason, such as numbers that are not finite.
     """
-    if not batch.captions:
+    config = model.config
+    reads = [n for n, m in config.modalities.items() if m.encoder and modality(n).is_caption]
+    if not (batch.captions and reads) or _absent(model, folder, streams, reads[0]):
         return {}
-    borrowed = Model(model.config, [])
+    borrowed = Model(config, [])
     for role in ROLES:
         for name, module in model.role(role).items():
             borrowed.role(role)[name] = module
     device = str(next(model.parameters()).device)
-    pipeline = Pipeline(model.config, folder, device=device, model=borrowed)
+    pipeline = Pipeline(config, folder, device=device, model=borrowed)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in streams}
-    try:
-        for seed, caption in enumerate(batch.captions[:4]):
-            made = pipeline.generate(
-                [Condition("text", caption.text)], streams, seeds=[seed], steps=steps
-            )
-            for name in streams:
-                rows[name].append(model.config.media(name).picture(made[name][0]))
-    except ConfigError:
-        return {}
+    for seed, caption in enumerate(batch.captions[:4]):
+        prompt = Condition(reads[0], caption.text)
+        made = pipeline.generate([prompt], streams, seeds=[seed], steps=steps)
+        for name in streams:
+            rows[name].append(config.media(name).picture(made[name][0]))
     return {name: _stacked(found, axis=0) for name, found in rows.items()}
+
+
+def _absent(model: Model, folder: Path, streams: Sequence[str], prompt: str) -> set[str]:
+    """Return the parts that sampling needs and that are neither in the model nor in the folder."""
+    config = model.config
+    together = ("environments",) if len(streams) > 1 else ()
+    needed = config.parts(("diffusers", "codecs", *together), streams)
+    needed += config.parts(("encoders",), [prompt])
+    if together:
+        needed += config.step_sharers(streams)
+    present = {f"{role}.{name}" for role in ROLES for name in model.role(role)}
+    return set(needed) & set(missing_parts(folder, config)) - present
 
 
 @torch.no_grad()

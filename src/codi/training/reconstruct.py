@@ -63,11 +63,32 @@ def exchanged(texts: Sequence[str], share: float, draws: Draws) -> list[str]:
     return [" ".join(next(mixed) for _ in row) for row in rows]
 
 
-class Reconstruct(Task):
+class _CodecTask(Task):
+    """An objective of the codec of one modality."""
+
+    def __init__(self, model: Model, config: ReconstructConfig | VocodeConfig) -> None:
+        super().__init__(model)
+        self.modality = config.modality
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the codec."""
+        return self.model.config.parts(("codecs",), [self.modality])
+
+    def medium(self, batch: Batch) -> Media:
+        """Return what the codec encodes."""
+        return batch.media[self.modality]
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return what goes in beside what comes out."""
+        return {self.modality: reconstructions(self.model, self.modality, self.medium(batch))}
+
+
+class Reconstruct(_CodecTask):
     """The codec's own reconstruction objective, then the scale of its latents."""
 
     def __init__(self, model: Model, config: ReconstructConfig) -> None:
-        super().__init__(model)
+        super().__init__(model, config)
         self.config = config
 
     @property
@@ -77,23 +98,13 @@ class Reconstruct(Task):
         return Wanted(captions=c.captions) if c.captions else Wanted(media=(c.modality,))
 
     @property
-    def parts(self) -> list[str]:
-        """Return the codec."""
-        return self.model.config.parts(("codecs",), [self.config.modality])
-
-    @property
     def default_train(self) -> tuple[str, ...]:
         """Return the whole codec."""
         return tuple(f"{part}.*" for part in self.parts)
 
     def medium(self, batch: Batch) -> Media:
-        """Return what the codec encodes."""
-        return batch.texts if self.config.captions else batch.media[self.config.modality]
-
-    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Return what goes in beside what comes out."""
-        name = self.config.modality
-        return {name: reconstructions(self.model, name, self.medium(batch))}
+        """Return the captions, or the media."""
+        return batch.texts if self.config.captions else super().medium(batch)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the codec's terms."""
@@ -123,7 +134,7 @@ class VocodeConfig:
         return Vocode(model, self)
 
 
-class Vocode(Task):
+class Vocode(_CodecTask):
     """Spectrogram as the autoencoder returns it -> waveform, by a multi-resolution STFT loss.
 
     Raises:
@@ -131,7 +142,7 @@ class Vocode(Task):
     """
 
     def __init__(self, model: Model, config: VocodeConfig) -> None:
-        super().__init__(model)
+        super().__init__(model, config)
         self.config = config
         [part] = self.parts
         codec = model.config.part(*part.split(".", 1))
@@ -152,25 +163,15 @@ class Vocode(Task):
         return Wanted(media=(self.config.modality,))
 
     @property
-    def parts(self) -> list[str]:
-        """Return the codec."""
-        return self.model.config.parts(("codecs",), [self.config.modality])
-
-    @property
     def default_train(self) -> tuple[str, ...]:
         """Return the vocoder alone."""
         return tuple(f"{part}.vocoder.*" for part in self.parts)
-
-    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Return what goes in beside what comes out."""
-        name = self.config.modality
-        return {name: reconstructions(self.model, name, batch.media[name])}
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the spectral loss on one crop of every sound."""
         codec = self.model.codec(self.config.modality)
         assert isinstance(codec, MelCodec)
-        x = batch.media[self.config.modality]
+        x = self.medium(batch)
         total = x.shape[1] // codec.config.mel.hop
         columns = min(self.config.columns, total)
         start = int(draws.integers(0, total - columns + 1, 1))
