@@ -22,7 +22,7 @@ from codi.evaluation.extractors.offsets import OffsetExtractor
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.embeddings import cosines
 from codi.evaluation.metrics.synchrony import desync_s
-from codi.evaluation.protocols import InputRow, Protocol, TaskRow, load_protocol
+from codi.evaluation.protocols import InputRow, MetricRow, Protocol, TaskRow, load_protocol
 from codi.evaluation.runner import Run, evaluate
 from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import REFERENCES_FROM, Input, Task
@@ -441,6 +441,13 @@ def test_prompts_are_weighed_and_may_be_the_partners(
     torch.testing.assert_close(context_of(words, other, weights=(0.0, 1.0)), seen.flip(0))
     mixed = context_of(words, other, weights=(0.25, 0.75))
     torch.testing.assert_close(mixed, 0.25 * said + 0.75 * seen.flip(0))
+
+
+def test_only_a_world_says_when_anything_strikes(folder: Path) -> None:
+    row = TaskRow(("text",), ("video", "audio"), metrics=(MetricRow("impacts_gain"),))
+    protocol = Protocol("x", "coco", "val2014", 1, (row,))
+    with pytest.raises(ConfigError, match=r"nobody knows when anything strikes in coco; leave imp"):
+        BenchmarkSuite("mine", protocol, Extractors({}, load(folder, device="cpu")), None)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class Known:
     people: list[list[str]] = field(default_factory=list)
     when: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     alone: Known | None = None
+    agree: np.ndarray | None = None
 
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
         return self.held[f"true {modality}" if true else modality]
@@ -39,6 +40,10 @@ class Known:
 
     def times(self, modality: str) -> list[tuple[float, ...]]:
         return self.when[modality]
+
+    def impacts(self) -> np.ndarray:
+        assert self.agree is not None
+        return self.agree
 
     def apart(self) -> Known:
         return self.alone or self
@@ -97,6 +102,16 @@ def test_a_gain_in_synchrony_is_paired() -> None:
     together = Known(3, when={"audio": when, "video": when}, alone=alone)
     assert measured("av_align_gain", together).value == pytest.approx(1 / 3)
     assert measured("av_align_gain", alone).value == 0.0
+
+
+def test_a_gain_in_impacts_is_paired() -> None:
+    together = Known(
+        3, agree=np.array([1.0, 0.5, 0.0]), alone=Known(3, agree=np.array([0.5, 0.5, 0.5]))
+    )
+    found = measured("impacts_gain", together)
+    assert found.value == 0.0
+    assert found.ci95 is not None
+    assert found.ci95[0] < 0.0 < found.ci95[1]
 
 
 def test_frames_that_stay_are_consistent_and_frames_that_turn_are_not() -> None:

@@ -35,7 +35,7 @@ from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
 from codi.evaluation.records import Ledger, Reading, Record
 from codi.evaluation.report import drawn
-from codi.evaluation.scoring import Cell
+from codi.evaluation.scoring import Cell, compared_impacts
 from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth, partner
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings
@@ -444,6 +444,12 @@ def _require_known(name: str, protocol: Protocol) -> bool:
                 f"suite {name}: nobody knows the facts of {protocol.data}; "
                 f"leave measures, tells and shown_by out of {row.task.name}"
             )
+        of_world = [given.metric for given in row.metrics if METRICS[given.metric].world]
+        if of_world and terms.match is None:
+            raise ConfigError(
+                f"suite {name}: nobody knows when anything strikes in {protocol.data}; "
+                f"leave {', '.join(of_world)} out of {row.task.name}"
+            )
         for given in row.task.inputs:
             shown = terms.shows.get(given.shows, ())
             for fact in given.tells or ():
@@ -516,6 +522,15 @@ class _Evidence(Evidence):
     def times(self, modality: str) -> list[tuple[float, ...]]:
         """Return when something happens."""
         return [record.readings[modality].peaks_s or () for record in self._records()]
+
+    def impacts(self) -> np.ndarray:
+        """Return how well what strikes in the outputs agrees, as the items' world reads it."""
+        terms = self.suite.terms
+        compared = compared_impacts(self.task, terms, self._records())
+        assert compared is not None
+        assert terms.match is not None  # as was required of the suite
+        _, first, second = compared
+        return np.array([terms.match(a, b)[0] for a, b in zip(first, second, strict=True)])
 
     def _records(self) -> list[Record]:
         records = self.ledger_of(self.task).records

@@ -68,6 +68,10 @@ class Evidence(Protocol):
         """Return when something happens in every item, in seconds."""
         ...
 
+    def impacts(self) -> np.ndarray:
+        """Return how well what strikes in the outputs agrees, as F1 of every item (n,)."""
+        ...
+
     def apart(self) -> Evidence:
         """Return the same of the outputs made one by one."""
         ...
@@ -102,6 +106,7 @@ class Metric:
         cuts: whether it is a mean over parts of the samples, whose number a suite may name.
         together: the modalities that its extractor looks at together, the first with the others
             beside it; a task has to make them all.
+        world: whether it wants items of a world, which says when something strikes.
     """
 
     compute: Compute
@@ -114,6 +119,7 @@ class Metric:
     tokens: bool = False
     cuts: bool = False
     together: tuple[str, ...] = ()
+    world: bool = False
 
 
 # --- distances between sets ---
@@ -229,6 +235,12 @@ def _av_align_gain(found: Evidence, of: Sequence[str]) -> Number:
     return _mean(together - apart, -1.0, 1.0)
 
 
+def _impacts_gain(found: Evidence, of: Sequence[str]) -> Number:
+    """Return how much better impacts agree, item by item, than the same made apart."""
+    del of
+    return _mean(found.impacts() - found.apart().impacts(), -1.0, 1.0)
+
+
 def _desync(found: Evidence, of: Sequence[str]) -> Number:
     """Return DeSync: how far from 0 the likeliest offset of every clip's sound is, in seconds."""
     return _mean(desync_s(found.rows(of[0], "offset_s")[:, 0]), least=0.0)
@@ -326,6 +338,9 @@ METRICS: dict[str, Metric] = {
     "frame_consistency": Metric(_frame_consistency, ("features",)),
     "av_align": Metric(_av_align, compares=0, times=("audio", "video")),
     "av_align_gain": Metric(_av_align_gain, beside="apart", compares=0, times=("audio", "video")),
+    "impacts_gain": Metric(
+        _impacts_gain, beside="apart", compares=0, times=("audio", "video"), world=True
+    ),
     "desync": Metric(
         _desync, ("offset_s",), better="lower", compares=0, together=("video", "audio")
     ),
