@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from codi.evaluation.classifiers import (
-    Classifier,
-    PictureClassifier,
-    VoiceClassifier,
-    fit_classifier,
-    prepared,
-)
+from codi.evaluation.classifiers import Classifier, PictureClassifier, VoiceClassifier
+from codi.evaluation.classifiers import train_classifier as train
 from tests.evaluation.toy_digits import drawn, spoken
-
-
-def train(judge: Classifier, media: Tensor, labels: list[int], **settings: Any) -> Classifier:
-    return fit_classifier(judge, prepared(judge, media), labels, **settings)
 
 
 def pictures(classes: list[int], seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is drawn, shown, done or heard: small networks, trained on real data.
+"""What is drawn, shown, done or heard: small networks, trained on real data within the evaluation.
 
 They judge a model without having seen it: real media teach them, distorted at random so that small
 faults of a generator do not decide. They know no file and no suite.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.audio import MelConfig, log_mel
-from codi.progress import Progress, quiet
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+Progress = Callable[[str, int], Iterable[int]]
+
+
+def quiet(what: str, total: int) -> Iterable[int]:
+    """Return the steps 0 ... total - 1 without showing them."""
+    del what
+    return range(total)
 
 
 class Classifier(nn.Module, ABC):
@@ -275,6 +283,16 @@ def prepared(classifier: Classifier, media: Tensor | Iterable[Tensor]) -> Tensor
     parts = [media] if isinstance(media, Tensor) else media
     some = [classifier.prepare(x[i : i + 64]) for x in parts for i in range(0, len(x), 64)]
     return torch.cat(some)
+
+
+def train_classifier(
+    classifier: Classifier,
+    media: Tensor | Iterable[Tensor],
+    labels: Sequence[int],
+    **settings: Any,
+) -> Classifier:
+    """Train on media with known classes; see `fit_classifier`, which takes prepared inputs."""
+    return fit_classifier(classifier, prepared(classifier, media), labels, **settings)
 
 
 def fit_classifier(
