@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from codi import media
-from codi.build import PRESETS, Model, ModelConfig, load_config
+from codi.build import Model, ModelConfig, load_config
+from codi.folders import PRESETS
 from codi.types import Latents
 
 PRESET = Path(__file__).with_name("small.toml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codi.evaluation.suites import BOUNCE
-from codi.weights import SHIPPED
+from codi.folders import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", SHIPPED / "tiny" / "README.md"]

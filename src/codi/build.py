@@ -28,13 +28,12 @@ from codi.encoders.environment import EnvironmentEncoderConfig, PooledEnvironmen
 from codi.encoders.sound import SoundEncoderConfig
 from codi.encoders.text import TextEncoderConfig
 from codi.encoders.vision import VisionEncoderConfig
+from codi.folders import PRESETS
 from codi.media import atomic_write_bytes
 from codi.modalities import MediaType, modality
 from codi.model import CoDi
 from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
-
-PRESETS = Path(__file__).parent / "presets"
 
 KINDS: dict[str, Any] = {
     "autoencoder_kl": AutoencoderKLConfig,
@@ -164,6 +163,22 @@ class ModelConfig:
         """Return "role.part" of diffusers whose step embedding the environments of `of` share."""
         sharing = [m for m in of if self._shares_step(self.modality(m).environment)]
         return self.parts(("diffusers",), sharing)
+
+    def sampling_parts(
+        self, prompts: Collection[str], streams: Collection[str], kept: Collection[str] = ()
+    ) -> list[str]:
+        """Return "role.part" of all that sampling uses: what a request needs between its codecs.
+
+        Args:
+            prompts: modalities of its conditions.
+            streams: of all that denoise together.
+            kept: those of them that are given.
+        """
+        found = self.parts(("encoders",), prompts)
+        found += self.parts(("diffusers",), [name for name in streams if name not in kept])
+        if len(streams) > 1:
+            found += self.parts(("environments",), streams) + self.step_sharers(streams)
+        return found
 
     def _shares_step(self, environment: str | None) -> bool:
         return environment is not None and getattr(

@@ -174,7 +174,8 @@ class Pipeline:
             )
         prompts += [Condition(name, source) for name, source in kept_sources.items()]
         streams = [*to, *kept_sources]
-        needed = self._needed(streams, [c.modality for c in (*prompts, *away)], kept_sources)
+        asked = [c.modality for c in (*prompts, *away)]
+        needed = self.config.sampling_parts(asked, streams, kept_sources)
         needed += self.config.parts(("codecs",), list(kept_sources))
         self._look_for([*needed, *self.config.parts(("codecs",), to)])
         if not self.offload:
@@ -433,19 +434,7 @@ class Pipeline:
         self, streams: Sequence[str], prompts: Sequence[str], kept: Mapping[str, Any]
     ) -> None:
         """Load the parts that a request uses and nothing else."""
-        self._load(self._needed(streams, prompts, kept))
-
-    def _needed(
-        self, streams: Sequence[str], prompts: Sequence[str], kept: Mapping[str, Any]
-    ) -> list[str]:
-        """Return the parts ("role.name") that a request uses between its codecs."""
-        needed = self.config.parts(("encoders",), prompts)
-        generated = [name for name in streams if name not in kept]
-        needed += self.config.parts(("diffusers",), generated)
-        if len(streams) > 1:
-            needed += self.config.parts(("environments",), streams)
-            needed += self.config.step_sharers(streams)
-        return needed
+        self._load(self.config.sampling_parts(prompts, streams, kept))
 
     @property
     def readiness(self) -> Readiness:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from codi.config import ConfigError
+from codi.folders import PRESETS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"
-SHIPPED = Path(__file__).parent / "presets"
 
 _SHOWN = 5
 """Words that show where a text was cut."""
@@ -105,10 +105,10 @@ def load_tokenizer(file: str) -> Tokenizer:
     """
     from tokenizers import Tokenizer as Library
 
-    for path in (Path(file), SHIPPED / file):
+    for path in (Path(file), PRESETS / file):
         if path.is_file():
             return Tokenizer(Library.from_file(str(path)))
-    raise ConfigError(f"no tokenizer file {file!r}: give a path, or a name from {SHIPPED}")
+    raise ConfigError(f"no tokenizer file {file!r}: give a path, or a name from {PRESETS}")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:

@@ -19,13 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from codi.build import PRESETS, Model, ModelConfig, load_config, with_files_in
+from codi.build import Model, ModelConfig, load_config, with_files_in
 from codi.config import ConfigError, to_toml, unknown
+from codi.folders import PRESETS, SHIPPED
 from codi.media import atomic_path, atomic_write_text
 from codi.nn.precision import held
-
-SHIPPED = Path(__file__).parent / "weights"
-"""Folder of the models whose trained weights ship with the package."""
 
 ORIGIN = "origin.json"
 """File in which `codi convert` keeps where the parts came from, and what would bring the others."""

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from codi.build import PRESETS, load_config, parameter_counts
+from codi.build import load_config, parameter_counts
 from codi.cli import main
-from codi.weights import SHIPPED as WEIGHTS
+from codi.folders import PRESETS
+from codi.folders import SHIPPED as WEIGHTS
 from tests.small import EXTERNAL, SHIPPED
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from codi.build import PRESETS, load_config
+from codi.build import load_config
 from codi.cli import main, plan
 from codi.cli.progress import Display
 from codi.cli.train import ShownStages, workers_of
 from codi.config import ConfigError, to_toml
+from codi.folders import PRESETS
 from codi.training.loop import RunSettings
 from codi.training.recipe import Objective, Recipe, Stage, load_recipe
 from codi.weights import part_files

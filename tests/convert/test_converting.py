@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from codi.build import PRESETS, Model, load_config
+from codi.build import Model, load_config
 from codi.config import ConfigError
 from codi.convert import converting, fresh
 from codi.convert import layouts as registry
 from codi.convert.converting import convert, prepare
 from codi.convert.sources import ForeignLayout
 from codi.convert.writing import Slot, TensorFile
+from codi.folders import PRESETS
 from codi.pipeline import load
 from codi.weights import ORIGIN, load_model, part_files, read_origin
 from tests.convert import toy

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codi.build import PRESETS, Model
+from codi.build import Model
 from codi.config import ConfigError
 from codi.convert.converting import convert, prepare
 from codi.convert.exporting import prepare_export, write_export
 from codi.diffusion import Noise, NoiseSource, ProductSpace
+from codi.folders import PRESETS
 from codi.pipeline import Condition, SamplingSettings, load
 from codi.weights import load_model
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from codi.build import PRESETS, Model
+from codi.build import Model
 from codi.cli.plan import Planner
 from codi.config import ConfigError, to_toml
+from codi.folders import PRESETS
 from codi.training.parameters import parts_of, tasks_of, trained_by
 from codi.training.recipe import Objective, Recipe, Stage, load_recipe
 from tests.small import PRESET, marks

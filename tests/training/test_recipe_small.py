@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from codi.build import PRESETS
 from codi.evaluation.parts import PARTS
+from codi.folders import PRESETS
 from codi.tokenizer import load_tokenizer
 from codi.training.loop import Run, RunSettings
 from codi.training.recipe import Recipe, Stage, load_recipe

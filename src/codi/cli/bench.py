@@ -67,6 +67,6 @@ def run_flops(arguments: argparse.Namespace) -> int:
 
 def _configuration(model: str) -> str | Path:
     """Return what to read a model's configuration from: its weights' folder where it has one."""
-    from codi.weights import SHIPPED
+    from codi.folders import SHIPPED
 
     return SHIPPED / model if (SHIPPED / model / "config.toml").is_file() else model

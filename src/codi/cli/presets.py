@@ -6,9 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parents[1]
-_PRESETS, _WEIGHTS = _PACKAGE / "presets", _PACKAGE / "weights"
-"""Where they lie; the modules that say so as well would bring torch, which a list does not need."""
+from codi.folders import PRESETS, SHIPPED
 
 _PARAMETERS = re.compile(r"([\d,]+ million) parameters")
 
@@ -40,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do `codi presets`."""
     if arguments.describe is None:
         _list()
-    elif (_PRESETS / f"{arguments.describe}.toml").is_file() and _is_recipe(arguments.describe):
+    elif (PRESETS / f"{arguments.describe}.toml").is_file() and _is_recipe(arguments.describe):
         _describe_recipe(arguments.describe)
     else:
         _describe_model(arguments.describe)
@@ -58,9 +56,9 @@ def _list() -> None:
 
     table = Table("name", "what", "parameters", "about")
     table.columns[2].justify = "right"
-    presets = sorted(_PRESETS.glob("*.toml"), key=lambda path: path.stem)
+    presets = sorted(PRESETS.glob("*.toml"), key=lambda path: path.stem)
     for path in (path for path in presets if not _is_recipe(path.stem)):
-        has_weights = (_WEIGHTS / path.stem / "config.toml").is_file()
+        has_weights = (SHIPPED / path.stem / "config.toml").is_file()
         kind = "model with trained weights" if has_weights else "model without weights"
         counted = _PARAMETERS.search(_comment(path))
         table.add_row(path.stem, kind, counted[1] if counted else "?", _about(path))

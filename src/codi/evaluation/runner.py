@@ -315,11 +315,10 @@ class Run:
             return []
         if task.path == "codec":
             return config.parts(("codecs",), streams)
-        found = config.parts(("encoders",), [given.modality for given in task.inputs])
-        found += config.parts(("diffusers",), task.outputs)
-        if len(streams) > 1 and not task.apart:
-            found += config.parts(("environments",), streams) + config.step_sharers(streams)
-        return found + config.parts(("codecs",), streams)
+        prompts = [given.modality for given in task.inputs]
+        together = [[name] for name in task.outputs] if task.apart else [streams]
+        found = [p for some in together for p in config.sampling_parts(prompts, some, task.kept)]
+        return list(dict.fromkeys(found + config.parts(("codecs",), streams)))
 
     def lacking(self, task: Task) -> list[str]:
         """Return what the model has not that a task needs."""

@@ -25,8 +25,9 @@ from codi.evaluation.extractors.base import tensors_digest
 from codi.evaluation.judges import JUDGES, SEED
 from codi.evaluation.panels import Panel
 from codi.evaluation.parts import Fact, Part
+from codi.folders import SHIPPED
 from codi.modalities import modality as modality_entry
-from codi.weights import SHIPPED, load_part
+from codi.weights import load_part
 
 FOLDER = SHIPPED / "judges"
 """Where the judges lie that ship."""

@@ -49,11 +49,7 @@ def preview(
 def _absent(model: Model, folder: Path, streams: Sequence[str], prompt: str) -> set[str]:
     """Return the parts that sampling needs and that are neither in the model nor in the folder."""
     config = model.config
-    together = ("environments",) if len(streams) > 1 else ()
-    needed = config.parts(("diffusers", "codecs", *together), streams)
-    needed += config.parts(("encoders",), [prompt])
-    if together:
-        needed += config.step_sharers(streams)
+    needed = config.sampling_parts([prompt], streams) + config.parts(("codecs",), streams)
     present = {f"{role}.{name}" for role in ROLES for name in model.role(role)}
     return set(needed) & set(missing_parts(folder, config)) - present
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from codi.build import PRESETS, Model, ModelConfig, load_config
+from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError, build, load_toml, override, unknown
 from codi.data.source import source_config
+from codi.folders import PRESETS
 from codi.training.align import AlignConfig
 from codi.training.denoise import DenoiseConfig
 from codi.training.joint import JointConfig
