@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from codi.nn import attention
 from codi.nn.attention import (
     SHORT,
     Attention,
@@ -14,6 +15,7 @@ from codi.nn.attention import (
     FeedForward,
     TransformerLayer,
     attend,
+    attend_in_slices,
     causal_bias,
 )
 from tests.small import awake
@@ -29,6 +31,34 @@ def test_both_ways_to_attend_are_one(keys: int) -> None:
     bias = torch.randn(3, 5, keys)
     expected = scaled_dot_product_attention(q, k, v, attn_mask=bias)
     torch.testing.assert_close(attend(q, k, v, bias), expected)
+
+
+@pytest.mark.parametrize("size", [1, 500, 700, 1_500, 10_000])
+def test_attention_in_slices_is_attention(size: int) -> None:
+    """One query at a time, several of one head, one head, two of three, and all at once."""
+    q, k, v = (torch.randn(2, 3, length, 4) for length in (11, 15, 15))
+    found = attend_in_slices(q, k, v, size)
+    torch.testing.assert_close(found, scaled_dot_product_attention(q, k, v))
+    assert found.transpose(1, 2).flatten(2).data_ptr() == found.data_ptr()  # a view, no copy
+
+
+def test_cpus_with_vectors_of_bfloat16_alone_attend_in_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    q, k, v = (torch.randn(1, 2, 2 * SHORT, 4, dtype=torch.bfloat16) for _ in range(3))
+    expected, slices = scaled_dot_product_attention(q, k, v), []
+
+    def sliced(*given: object) -> Tensor:
+        slices.append(given)
+        return attend_in_slices(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attention, "attend_in_slices", sliced)
+    for vectors in (False, True):
+        monkeypatch.setattr(attention, "only_vectors_of_bfloat16", lambda x=vectors: x)
+        assert attend(q, k, v).requires_grad is False
+        with torch.no_grad():
+            torch.testing.assert_close(attend(q, k, v), expected, rtol=0.02, atol=0.01)
+        assert len(slices) == int(vectors)
 
 
 def test_queries_keys_and_values_have_a_bias_where_asked() -> None:

@@ -165,7 +165,14 @@ def computes_bfloat16(device: str) -> bool:
     """
     if torch.device(device).type != "cpu":
         return True
-    return any(
-        getattr(torch.cpu, name, lambda: False)()
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    return _cpu_has("avx512_bf16") or _cpu_has("amx_tile")
+
+
+@cache
+def only_vectors_of_bfloat16() -> bool:
+    """Say whether this CPU has units for vectors of bfloat16, but none for tiles of it (AMX)."""
+    return _cpu_has("avx512_bf16") and not _cpu_has("amx_tile")
+
+
+def _cpu_has(units: str) -> bool:
+    return bool(getattr(torch.cpu, f"_is_{units}_supported", lambda: False)())
