@@ -77,6 +77,18 @@ def test_temporal_attention_knows_when_a_frame_is(config: TemporalConfig) -> Non
     assert not torch.allclose(seen[0], seen[1], atol=1e-5)
 
 
+@both
+def test_linear_layers_over_time_read_no_views(config: TemporalConfig) -> None:
+    """Of a view in three axes torch would repeat their weights for every position."""
+    block, laid_out = awake(_block(config)), []
+    for layer in block.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(lambda _, given: laid_out.append(given[0]))
+    block(torch.randn(5, 16, 3, 3).to(memory_format=torch.channels_last), frames=5)
+    assert len(laid_out) > 3
+    assert all(x.is_contiguous() for x in laid_out)
+
+
 def test_heads_of_the_temporal_attention_may_be_its_own() -> None:
     assert RELEASED.split(32, lambda channels: (1, channels)) == (2, 8)
     assert TemporalConfig(heads=4).split(32, lambda channels: (1, channels)) == (4, 8)

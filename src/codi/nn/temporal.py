@@ -169,9 +169,8 @@ class ShiftedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the residual (N, F, C) for `x` (N, F, C)."""
-        value, gate = self.to_hidden(x).float().chunk(2, dim=-1)
-        hidden = (value * gelu(gate)).to(x.dtype)
-        return self.to_out(self.norm(temporal_shift(hidden, chunks=2)))
+        value, gate = self.to_hidden(x).chunk(2, dim=-1)
+        return self.to_out(self.norm(temporal_shift(value * gelu(gate), chunks=2)))
 
 
 class TemporalBlock(nn.Module):
@@ -212,7 +211,9 @@ class TemporalBlock(nn.Module):
         """Return (B * F, C, H, W) for `x` (B * F, C, H, W) and F = `frames`."""
         height, width = x.shape[2:]
         clip = x.unflatten(0, (-1, frames)).permute(0, 3, 4, 1, 2)  # (B, H, W, F, C)
-        sequence = clip.reshape(-1, frames, x.shape[1])  # (B * H * W, F, C)
+        # One copy, (B * H * W, F, C): of a view, every linear layer below makes a copy of its own,
+        # and torch may even repeat the weights for each position.
+        sequence = clip.reshape(-1, frames, x.shape[1]).contiguous()
         sequence = sequence + self.attend(sequence)
         if self.feed_forward is not None:
             sequence = sequence + self.feed_forward(sequence)
