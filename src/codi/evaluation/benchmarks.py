@@ -29,7 +29,7 @@ from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
 from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
 from codi.evaluation.metrics import java
-from codi.evaluation.metrics.gaussians import CHUNK
+from codi.evaluation.metrics.rows import chunks
 from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
@@ -491,8 +491,8 @@ class _Evidence(Evidence):
         whole = self.indices[-1] + 1
         rows = self.ledger_of(task).rows(f"{modality}.{extractor}.{kind}", whole)
         rows = rows if whole == self.n else rows[list(self.indices)]
-        for first in range(0, self.n, CHUNK):
-            if not np.isfinite(rows[first : first + CHUNK]).all():
+        for chunk in chunks(self.n):
+            if not np.isfinite(rows[chunk]).all():
                 identity = self.suite.networks[extractor]
                 raise ValueError(
                     f"{kind} of {task.name} by {identity['name']} from {identity['source']} are "

@@ -18,7 +18,7 @@ import numpy as np
 
 from codi.evaluation.metrics import java
 from codi.evaluation.metrics.captions import ConsensusScorer, bleu_counts, bleu_of, rouge_l
-from codi.evaluation.metrics.classes import inception_score, softmax_kl
+from codi.evaluation.metrics.classes import inception_interval, inception_score, softmax_kl
 from codi.evaluation.metrics.embeddings import clipsim, cosines, frame_consistency, retrieval
 from codi.evaluation.metrics.gaussians import frechet_distance, frechet_interval, gaussian_of
 from codi.evaluation.metrics.kernels import kernel_distance
@@ -28,7 +28,6 @@ from codi.evaluation.metrics.words import words_of
 from codi.evaluation.statistics import (
     Interval,
     mean_interval,
-    normal_interval,
     resampled_interval,
     wilson_interval,
 )
@@ -138,15 +137,10 @@ def _kernel(found: Evidence, of: Sequence[str]) -> Number:
 
 def _inception(found: Evidence, of: Sequence[str]) -> Number:
     """Return the score over parts in order: items come in random order, so that parts are too."""
-    logits = np.asarray(found.rows(of[0], "logits"))
+    logits = found.rows(of[0], "logits")
     splits = found.splits or (10 if len(logits) >= _SPLIT_FROM else 1)
     value = inception_score(logits, splits)
-    rng = np.random.default_rng(0)
-    n = len(logits)
-    others = [inception_score(logits[rng.integers(n, size=n)], splits) for _ in range(_RESAMPLES)]
-    error = float(np.std(others, ddof=1))
-    # Guesses that are all the same, such as one sample's, do not say how far they spread.
-    return Number(value, normal_interval(value, error, least=1.0) if error > 1e-9 else None)
+    return Number(value, inception_interval(logits, value, splits))
 
 
 # --- means over items ---

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from codi.evaluation.metrics.classes import inception_score, log_probabilities, softmax_kl
+from codi.evaluation.metrics import rows
+from codi.evaluation.metrics.classes import (
+    inception_interval,
+    inception_score,
+    log_probabilities,
+    softmax_kl,
+)
 
 
 def test_sure_and_varied_guesses_score_as_many_as_there_are_classes() -> None:
@@ -17,6 +26,59 @@ def test_sure_and_varied_guesses_score_as_many_as_there_are_classes() -> None:
     assert inception_score(np.tile(1000.0 * np.eye(5), (4, 1)), splits=4) == pytest.approx(5.0)
     with pytest.raises(ValueError, match="every part"):
         inception_score(np.eye(2), splits=3)
+
+
+class OnDisk(np.ndarray):
+    """Rows that must not all be read at once."""
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        found = np.ndarray.__getitem__(self, key)  # type: ignore[call-overload]
+        assert len(found) <= rows.CHUNK
+        return np.asarray(found)
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise AssertionError("read whole")
+
+
+def test_scores_are_read_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = 3.0 * np.random.default_rng(0).standard_normal((50, 6))
+    log_p = log_probabilities(scores)
+    halves = log_p[:25], log_p[25:]
+    kls = [(np.exp(x) * (x - np.log(np.exp(x).mean(axis=0)))).sum(axis=1) for x in halves]
+    wanted = np.mean([np.exp(kl.mean()) for kl in kls])
+    whole = inception_interval(scores, wanted, splits=2)
+    kl = softmax_kl(scores, scores[::-1])
+    monkeypatch.setattr(rows, "CHUNK", 7)
+    held, other = scores.view(OnDisk), scores[::-1].view(OnDisk)
+    assert inception_score(held, splits=2) == pytest.approx(wanted)
+    assert inception_interval(held, wanted, splits=2) == pytest.approx(whole)
+    np.testing.assert_allclose(softmax_kl(held, other), kl)
+
+
+def test_the_interval_holds_what_other_samples_score() -> None:
+    """As many classes are drawn 200 times, and 95 % of the intervals should hold the mean."""
+    rng = np.random.default_rng(0)
+    values, intervals = [], []
+    for _ in range(200):
+        guesses = 6.0 * np.eye(5)[rng.integers(5, size=60)]
+        values.append(inception_score(guesses))
+        intervals.append(inception_interval(guesses, values[-1], resamples=20))
+    held = sum(low <= np.mean(values) <= high for low, high in intervals)
+    assert held > 170
+    assert inception_interval(np.tile([9.0, 1.0], (7, 1)), 1.0) is None
+
+
+def test_fifty_thousand_samples_fit_in_memory(tmp_path: Path) -> None:
+    """The rows take 80 MB in double precision, the counts of 20 resamples 20."""
+    n, classes = 50_000, 200
+    held = np.memmap(tmp_path / "scores.f32", "<f4", "w+", shape=(n, classes))
+    held[:] = np.random.default_rng(0).standard_normal((n, classes), dtype=np.float32)
+    tracemalloc.start()
+    value = inception_score(held, splits=10)
+    assert inception_interval(held, value, splits=10, resamples=20) is not None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 70e6
 
 
 def test_kl_is_zero_for_the_same_guess_and_has_a_closed_form() -> None:

@@ -10,8 +10,14 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
+from codi.evaluation.metrics.rows import by_chunks, chunks
+from codi.evaluation.statistics import Interval, normal_interval
+
 _SUM_TOLERANCE = 1e-3
 """How far from 1 probabilities may add up: a softmax in half precision is as far."""
+
+_SAME = 1e-9
+"""Deviation of resampled scores below which all guesses count as the same."""
 
 
 def log_probabilities(scores: np.ndarray) -> np.ndarray:
@@ -24,8 +30,20 @@ def log_probabilities(scores: np.ndarray) -> np.ndarray:
     Args:
         scores: (n, classes).
     """
+    return _log(scores, _are_probabilities(scores))
+
+
+def _are_probabilities(scores: np.ndarray) -> bool:
+    for rows in chunks(len(scores)):
+        x = np.asarray(scores[rows], dtype=np.float64)
+        if (x < 0.0).any() or (np.abs(x.sum(axis=1) - 1.0) > _SUM_TOLERANCE).any():
+            return False
+    return True
+
+
+def _log(scores: np.ndarray, probabilities: bool) -> np.ndarray:
     x = np.asarray(scores, dtype=np.float64)
-    if (x >= 0.0).all() and (np.abs(x.sum(axis=1) - 1.0) <= _SUM_TOLERANCE).all():
+    if probabilities:
         x = np.log(np.maximum(x, np.finfo(np.float64).tiny))
     found: np.ndarray = log_softmax(x, axis=1)
     return found
@@ -37,23 +55,63 @@ def inception_score(scores: np.ndarray, splits: int = 1) -> float:
     From 1, when every sample gets the same guess, to the number of classes.
 
     Args:
-        scores: (n, classes), before the softmax or after it.
+        scores: (n, classes), before the softmax or after it; they may lie on disk, and are read a
+            chunk at a time.
         splits: into how many parts samples are cut, in order; the mean over parts is returned.
 
     Raises:
         ValueError: fewer samples than parts.
     """
-    if len(scores) < splits or splits < 1:
-        raise ValueError(f"{len(scores)} samples in {splits} parts; give a sample for every part")
-    log_p = log_probabilities(scores)
-    return float(np.mean([score_of(np.exp(part), part) for part in np.array_split(log_p, splits)]))
+    n = len(scores)
+    if n < splits or splits < 1:
+        raise ValueError(f"{n} samples in {splits} parts; give a sample for every part")
+    return float(_scores(scores, _counts(np.arange(n), splits)).mean())
 
 
-def score_of(p: np.ndarray, log_p: np.ndarray) -> float:
-    """Return the score of guesses p (n, classes) and their logarithms."""
-    mean = p.mean(axis=0)
+def inception_interval(
+    scores: np.ndarray, value: float, splits: int = 1, resamples: int = 100, seed: int = 0
+) -> Interval | None:
+    """Return a 95 % interval of the Inception Score `value` of the same scores and splits.
+
+    Its width is the bootstrap's; all resamples are scored in one pass over the rows. Guesses that
+    are all the same, such as one sample's, do not say how far they spread, and have none (None).
+    """
+    rng, n = np.random.default_rng(seed), len(scores)
+    counts = np.empty((resamples, splits, n), dtype=np.uint16)
+    for drawn in counts:
+        drawn[:] = _counts(rng.integers(n, size=n), splits)
+    found = _scores(scores, counts.reshape(-1, n)).reshape(resamples, splits).mean(axis=1)
+    error = float(np.std(found, ddof=1))
+    return normal_interval(value, error, least=1.0) if error > _SAME else None
+
+
+def _counts(drawn: np.ndarray, splits: int) -> np.ndarray:
+    """Return how often each sample is in each part (splits, n) of those drawn, cut in order."""
+    parts = np.array_split(drawn, splits)
+    return np.stack([np.bincount(part, minlength=len(drawn)) for part in parts]).astype(np.uint16)
+
+
+def _scores(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the score (m,) of each of several sets, made of samples as often as `counts` says.
+
+    The mean KL is the mean of p log p, less the same of the mean guess: both are sums over samples.
+
+    Args:
+        scores: (n, classes).
+        counts: (m, n).
+    """
+    probabilities = _are_probabilities(scores)
+    guess, certainty = np.zeros((len(counts), scores.shape[1])), np.zeros(len(counts))
+    for rows in chunks(len(scores)):
+        log_p = _log(scores[rows], probabilities)
+        p, often = np.exp(log_p), counts[:, rows].astype(np.float64)
+        guess += often @ p
+        certainty += often @ (p * log_p).sum(axis=1)
+    size = counts.sum(axis=1, dtype=np.float64)
+    mean = guess / size[:, None]
     log_mean = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
-    return float(np.exp((p * (log_p - log_mean)).sum(axis=1).mean()))
+    found: np.ndarray = np.exp(certainty / size - (mean * log_mean).sum(axis=1))
+    return found
 
 
 def softmax_kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -70,5 +128,10 @@ def softmax_kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """
     if generated.shape != reference.shape:
         raise ValueError(f"scores of shapes {generated.shape} and {reference.shape}; pair them")
-    log_q, log_p = log_probabilities(generated), log_probabilities(reference)
-    return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    made, true = _are_probabilities(generated), _are_probabilities(reference)
+
+    def kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        log_q, log_p = _log(generated, made), _log(reference, true)
+        return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
+
+    return by_chunks(kl, generated, reference)

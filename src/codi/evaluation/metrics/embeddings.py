@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codi.evaluation.metrics.rows import by_chunks
 from codi.evaluation.statistics import Interval, wilson_interval
 
 
@@ -31,7 +32,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if a.shape != b.shape:
         raise ValueError(f"embeddings of shapes {a.shape} and {b.shape}; pair them, in one space")
-    return (unit(a) * unit(b)).sum(axis=-1)
+    return by_chunks(lambda x, y: (unit(x) * unit(y)).sum(axis=-1), a, b)
 
 
 def clipsim(text: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -39,13 +40,19 @@ def clipsim(text: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
     CLIPSIM of Wu et al. (2021, GODIVA), as a plain cosine: not times 100, not cut off at 0.
     """
-    return (unit(text)[:, None] * unit(frames)).sum(axis=-1).mean(axis=1)
+    return by_chunks(
+        lambda x, y: (unit(x)[:, None] * unit(y)).sum(axis=-1).mean(axis=1), text, frames
+    )
 
 
 def frame_consistency(frames: np.ndarray) -> np.ndarray:
     """Return the mean cosine (n,) of each frame (n, F, D) of a clip with the next."""
-    x = unit(frames)
-    return (x[:, :-1] * x[:, 1:]).sum(axis=-1).mean(axis=1)
+
+    def consistency(some: np.ndarray) -> np.ndarray:
+        x = unit(some)
+        return np.asarray((x[:, :-1] * x[:, 1:]).sum(axis=-1).mean(axis=1))
+
+    return by_chunks(consistency, frames)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,12 @@ in memory. Knows no network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from codi.evaluation.metrics.rows import chunks
 from codi.evaluation.statistics import Interval, normal_interval
-
-CHUNK = 4096
-"""Rows of features that are in memory at once."""
 
 
 @dataclass
@@ -99,14 +96,10 @@ def gaussian_of(rows: np.ndarray, weights: np.ndarray | None = None) -> Gaussian
     """
     found = GaussianStatistics(rows.shape[-1])
     pieces = rows.shape[1] if rows.ndim == 3 else 1
-    for chunk in _chunks(len(rows)):
+    for chunk in chunks(len(rows)):
         own = None if weights is None else np.repeat(weights[chunk], pieces)
         found.add(rows[chunk].reshape(-1, rows.shape[-1]), own)
     return found
-
-
-def _chunks(length: int) -> Iterator[slice]:
-    return (slice(first, first + CHUNK) for first in range(0, length, CHUNK))
 
 
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
