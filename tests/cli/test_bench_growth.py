@@ -24,6 +24,7 @@ def test_pairs_grow_by_two_a_modality_and_parameters_add_up_to_the_model() -> No
     assert [g.modality for g in grown] == ORDER
     assert [g.pairs for g in grown] == [0, 1, 1, 2]
     assert sum(g.stages for g in grown) == len(recipe.stage)
+    assert [g.objectives for g in grown] == [2, 4, 5, 3]  # a codec, an alignment, a diffuser ...
     model = model_of_shapes(recipe.model_config())
     assert sum(g.parameters for g in grown) == sum(p.numel() for p in model.parameters())
     assert all(g.flops > 0 for g in grown)
@@ -33,9 +34,9 @@ def test_the_table_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFi
     plot, page = tmp_path / "growth.svg", tmp_path / "results.md"
     words = ["--order", *ORDER, "--plot", str(plot), "--results", str(page)]
     assert main(["bench", "growth", "recipe-tiny", *words]) == 0
-    assert "video adds 4 stages, 2 pairs" in capsys.readouterr().out
+    assert "video adds 4 stages, 3 objectives, 2 pairs" in capsys.readouterr().out
     assert "all pairs" in plot.read_text()
-    assert "| 2 | image | 6 | 1 | 1 |" in page.read_text()
+    assert "| 2 | image | 6 | 6 | 1 | 1 |" in page.read_text()
     assert (tmp_path / "pictures" / "growth.svg").read_text() == plot.read_text()
 
 
@@ -58,7 +59,10 @@ def test_a_fifth_modality_comes_last() -> None:
     wrong = told("examples/depth.toml", "recipe-tiny")
     assert wrong.returncode == 2
     assert "name the recipe of the largest model last" in wrong.stderr
-    assert "depth adds 4 stages, 2 pairs" in told("recipe-tiny", "examples/depth.toml").stdout
+    assert (
+        "depth adds 4 stages, 4 objectives, 2 pairs"
+        in told("recipe-tiny", "examples/depth.toml").stdout
+    )
 
 
 def test_seconds_of_steps_add_up_to_hours() -> None:

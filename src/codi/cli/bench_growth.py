@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from codi.build import ModelConfig
     from codi.training.recipe import Recipe, Stage
 
-_DRAWN = ("stages", "pairs trained", "all pairs")
+_DRAWN = ("stages", "objectives", "pairs trained", "all pairs")
 """Columns that are drawn."""
 
 _BLOCK = "growth"
 """Of a page of results."""
 
 _DESCRIPTION = """\
-Count what each modality adds to the training of the ones before it: stages, pairs that are trained,
-parameters and operations. A stage belongs to the newest modality that its largest objective is
-about. Several recipes are read as one training, such as a trained model's and that of a further
-modality. Nothing is trained; with --estimate a few steps of every stage are taken, to say how many
-hours all of them take on this machine.
+Count what each modality adds to the training of the ones before it: stages, objectives, pairs that
+are trained, parameters and operations. A stage belongs to the newest modality that its largest
+objective is about; a task of the same modalities is one objective, however many stages replay it.
+Several recipes are read as one training, such as a trained model's and that of a further modality.
+Nothing is trained; with --estimate a few steps of every stage are taken, to say how many hours all
+of them take on this machine.
 
 examples:
   codi bench growth recipe-tiny --order text image audio video
@@ -74,7 +75,8 @@ class Growth:
     """What one modality adds.
 
     Attributes:
-        stages: of training; pairs: of modalities that are trained together.
+        stages: of training; objectives: tasks of some modalities, each counted once.
+        pairs: of modalities that are trained together.
         parameters: of the parts that no earlier modality has.
         flops: operations of its stages.
         seconds: that its stages take, where a step of each was measured.
@@ -82,6 +84,7 @@ class Growth:
 
     modality: str
     stages: int
+    objectives: int
     pairs: int
     parameters: int
     flops: float
@@ -116,8 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
     print_table(table)
     for added in grown:
         print_line(
-            f"{added.modality} adds {added.stages} stages, {added.pairs} pairs, "
-            f"{added.parameters:,} parameters, {added.flops / 1e15:,.1f} PFLOP"
+            f"{added.modality} adds {added.stages} stages, {added.objectives} objectives, "
+            f"{added.pairs} pairs, {added.parameters:,} parameters, {added.flops / 1e15:,.1f} PFLOP"
             + ("" if added.seconds is None else f" and {added.seconds / 3600:.2f} h")
         )
     if on:
@@ -178,13 +181,14 @@ def _table(grown: Iterable[Growth]) -> list[list[str]]:
     grown = list(grown)
     timed = all(added.seconds is not None for added in grown)
     rows = [["modalities", "added", *_DRAWN, "parameters", "PFLOP", *(["hours"] if timed else [])]]
-    stages = pairs = parameters = 0
+    stages = objectives = pairs = parameters = 0
     flops = seconds = 0.0
     for n, added in enumerate(grown, 1):
-        stages, pairs = stages + added.stages, pairs + added.pairs
+        stages, objectives = stages + added.stages, objectives + added.objectives
+        pairs += added.pairs
         parameters, flops = parameters + added.parameters, flops + added.flops
         every = n * (n - 1) // 2
-        counts = [f"{n}", added.modality, f"{stages}", f"{pairs}", f"{every}"]
+        counts = [f"{n}", added.modality, *map(str, (stages, objectives, pairs, every))]
         seconds += added.seconds or 0.0
         hours = [f"{seconds / 3600:.2f}"] if timed else []
         rows.append([*counts, f"{parameters:,}", f"{flops / 1e15:,.1f}", *hours])
@@ -220,9 +224,13 @@ def growth(
     flops: dict[str, float] = defaultdict(float)
     seconds: dict[str, float] = defaultdict(float)
     pairs: dict[str, set[frozenset[str]]] = defaultdict(set)
+    objectives: dict[str, set[tuple[str, frozenset[str]]]] = defaultdict(set)
     for recipe, times in zip(recipes, seconds_a_step or [{}] * len(recipes), strict=True):
         planner = Planner(recipe)
         for stage in recipe.stage:
+            for index, objective in enumerate(stage.objectives):
+                named = frozenset(_named(recipe, stage, index))
+                objectives[max(named, key=names.index)].add((objective.task, named))
             about = _about(recipe, stage)
             newest = max(about, key=names.index)
             stages[newest] += 1
@@ -233,7 +241,7 @@ def growth(
     parameters = _parameters(recipes[-1].model_config(), names)
     return [
         Growth(
-            n, stages[n], len(pairs[n]), parameters[n], flops[n],
+            n, stages[n], len(objectives[n]), len(pairs[n]), parameters[n], flops[n],
             None if seconds_a_step is None else seconds[n],
         )
         for n in names
@@ -252,10 +260,15 @@ def _ordered(config: ModelConfig, order: Sequence[str] | None) -> list[str]:
 
 def _about(recipe: Recipe, stage: Stage) -> list[str]:
     """Return the modalities of a stage's largest objective; the others replay earlier stages."""
+    shares = [objective.share for objective in stage.objectives]
+    return _named(recipe, stage, shares.index(max(shares)))
+
+
+def _named(recipe: Recipe, stage: Stage, index: int) -> list[str]:
+    """Return the modalities of an objective."""
     from codi.cli.plan import streams_of
 
-    index, largest = max(enumerate(stage.objectives), key=lambda pair: pair[1].share)
-    config = largest.config(stage.where(recipe.name, index))
+    config = stage.objectives[index].config(stage.where(recipe.name, index))
     bridge = getattr(config, "bridge", None)
     return list(dict.fromkeys([*streams_of(config), *([bridge] if bridge else [])]))
 
