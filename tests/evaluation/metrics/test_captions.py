@@ -99,6 +99,23 @@ def test_they_agree_with_the_evaluation_of_coco_captions() -> None:
     np.testing.assert_allclose(ConsensusScorer(THEIRS).cider_d(OWN), each, atol=1e-4)
 
 
+def test_cider_agrees_with_the_evaluation_of_coco_where_both_ciders_are_one() -> None:
+    """No n-gram comes twice and all lengths are one: nothing is clipped, nothing is penalised."""
+    module = pytest.importorskip("pycocoevalcap.cider.cider", reason="pycocoevalcap is missing")
+    rng, words = np.random.default_rng(0), [f"w{i}" for i in range(11)]
+
+    def caption() -> list[str]:
+        return [str(word) for word in rng.choice(words, size=9, replace=False)]
+
+    theirs, own = [[caption() for _ in range(3)] for _ in range(30)], [caption() for _ in range(30)]
+    _, each = module.Cider().compute_score(
+        {i: [" ".join(r) for r in some] for i, some in enumerate(theirs)},
+        {i: [" ".join(c)] for i, c in enumerate(own)},
+    )
+    assert max(each) > 0.1
+    np.testing.assert_allclose(ConsensusScorer(theirs).cider(own), each, atol=1e-4)
+
+
 def test_bleu_agrees_with_sacrebleu() -> None:
     sacrebleu = pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
     streams = [[" ".join(some[i % len(some)]) for some in THEIRS] for i in range(3)]
