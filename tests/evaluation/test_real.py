@@ -123,6 +123,7 @@ def test_test_shards_may_lie_in_a_folder_of_their_own(
     assert measured(folder, test, tmp_path / "set", "esc-true-text") == both
     settings = settings_of(tmp_path / "set")
     assert settings["note"] == "esc: test, 6 items, facts (class) and retrieval."
+    assert settings["media"]["audio"]["sample_rate_hz"] == 16_000
     assert "noto" in settings["left_out"]  # what is measured is what --data has
     monkeypatch.setenv("CODI_DATA", "/nowhere")  # nobody asked for it
     assert measured(folder, [test, training], tmp_path / "both", "esc-true-text") == both

@@ -230,6 +230,7 @@ def described(
     sampling = first.pipeline.describe(first.sampling_of(made), made)
     del sampling["to"]
     own: dict[str, Any] = {"suite": name, "note": " ".join(run.suite.note for run in runs)}
+    own["media"] = _media(first.pipeline.config, (t for run in runs for t in run.suite.tasks))
     left_out = dict(said["left_out"])
     for run in runs:
         networks = own.get("extractors", {})
@@ -242,6 +243,12 @@ def described(
     own["samples"] = max(run.sampled for run in runs) or max(counted, default=0)
     own["samples_of_suite"] = max(run.suite.samples for run in runs)
     return {**own, **sampling, **said, "splits": columns, "left_out": left_out}
+
+
+def _media(config: ModelConfig, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
+    """Return the sizes and rates of the media that tasks read and make, which are the model's."""
+    used = {n for t in tasks for n in (*(given.modality for given in t.inputs), *t.outputs)}
+    return {name: dict(config.modality(name).media) for name in sorted(used & {*config.modalities})}
 
 
 def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
