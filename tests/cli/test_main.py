@@ -119,15 +119,27 @@ def test_help_is_quick() -> None:
     assert spent_s() - before_s <= 0.5
 
 
-def test_importing_codi_makes_threads_wait_passively_and_imports_no_torch() -> None:
+def test_importing_codi_makes_threads_sleep_soon_and_imports_no_torch() -> None:
     script = (
         "import codi, os, sys\n"
         "assert os.environ['OMP_WAIT_POLICY'] == 'passive'\n"
+        "assert os.environ['GOMP_SPINCOUNT'] == '1000'\n"
         "assert 'torch' not in sys.modules\n"
         "codi.register, codi.Modality\n"
         "assert 'torch' not in sys.modules\n"
         "codi.load, codi.Pipeline, codi.Condition\n"
         "assert 'torch' in sys.modules\n"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_user_says_how_threads_wait() -> None:
+    script = (
+        "import os\n"
+        "os.environ['OMP_WAIT_POLICY'] = 'active'\n"
+        "import codi\n"
+        "assert 'GOMP_SPINCOUNT' not in os.environ\n"
     )
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
