@@ -15,9 +15,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# OpenMP reads these once, when torch is imported. Threads that spin while they wait make small models
-# many times slower beside another program that computes; threads that sleep at once are slow to wake
-# on an idle machine. A thousand turns are some ten microseconds (docs/performance.md).
+# OpenMP reads these once, when torch is imported. Threads that spin while they wait make small
+# models many times slower beside another program that computes; threads that sleep at once are slow
+# to wake on an idle machine. A thousand turns are some ten microseconds (docs/performance.md).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
