@@ -51,6 +51,26 @@ def test_the_networks_may_have_other_channels_than_the_latent() -> None:
         _codec(inner_channels=3)
 
 
+@torch.no_grad()
+def test_blocks_of_a_level_may_attend() -> None:
+    """What a corner of the latent says then reaches the other one, without a middle attention."""
+    shape = {"middle_attention": False, "multipliers": (1, 1)}
+    z = torch.randn(1, 2, 1, 24, 24)
+    other = z.clone()
+    other[..., 0, 0] += 1.0
+    for levels, reaches in (((), False), ((1,), True)):
+        codec = awake(_codec(**shape, attention_levels=levels)).eval()
+        for block in codec.decoder.modules():
+            if isinstance(block, ResBlock):  # whose norms every position reaches as well
+                for name in ("norm_in", "norm_out"):
+                    setattr(block, name, torch.nn.Identity())
+        codec.decoder[-3] = torch.nn.Identity()
+        moved = (codec.decode_raw(other) - codec.decode_raw(z))[..., -1, -1].abs().max()
+        assert bool(moved > 1e-6) is reaches
+    with pytest.raises(ConfigError, match="attention_levels has 2; levels are 0 to 1"):
+        _codec(**shape, attention_levels=(2,))
+
+
 def test_a_clip_is_its_frames() -> None:
     codec, clip = awake(_codec()), torch.randn(2, 3, 5, 16, 16)
     frame = clip[:, :, 2:3]

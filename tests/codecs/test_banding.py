@@ -37,9 +37,11 @@ def test_every_kind_of_layer_is_the_same_in_bands(positions: int) -> None:
 
 
 @pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("levels", [(), (0, 1)])
 @torch.no_grad()
-def test_a_large_picture_is_decoded_exactly(patch: int) -> None:
-    whole: AutoencoderKL = awake(dataclasses.replace(CONFIG, patch=patch).build()).eval()
+def test_a_large_picture_is_decoded_exactly(patch: int, levels: tuple[int, ...]) -> None:
+    config = dataclasses.replace(CONFIG, patch=patch, attention_levels=levels)
+    whole: AutoencoderKL = awake(config.build()).eval()
     banded = AutoencoderKL(dataclasses.replace(whole.config, tile_px=32)).eval()
     banded.load_state_dict(whole.state_dict())
     z = torch.randn(1, 4, 2, 18, 11)

@@ -76,11 +76,13 @@ def _environment(c: PooledEnvironmentConfig, draw: Draw) -> PooledEnvironmentCon
 
 
 def _autoencoder(c: AutoencoderKLConfig, draw: Draw) -> AutoencoderKLConfig:
+    multipliers = _levels(draw)
     return replace(
         c,
         channels=8 * draw(st.integers(1, 2)),
-        multipliers=_levels(draw),
+        multipliers=multipliers,
         depth=draw(st.integers(1, 2)),
+        attention_levels=draw(st.sampled_from([(), (len(multipliers) - 1,)])),
         groups=4,
     )
 

@@ -15,7 +15,12 @@ from safetensors.torch import load_file, save_file
 from codi.codecs.vocabularies import load_byte_pairs, load_word_pieces
 from codi.config import ConfigError
 from codi.convert import codecs
-from codi.convert.check_codecs import CHECKS, released_optimus, released_vocoder
+from codi.convert.check_codecs import (
+    CHECKS,
+    released_autoencoder,
+    released_optimus,
+    released_vocoder,
+)
 from codi.convert.golden import Check, Golden, Words
 from codi.convert.verifying import verify
 from tests.codecs.published import write_byte_pairs, write_word_pieces
@@ -215,13 +220,21 @@ def test_an_autoencoder_may_have_more_channels_in_its_latent_than_before_it(tmp_
 
 
 @needs_goldens
-@pytest.mark.parametrize(
-    ("key", "value"), [("attn_resolutions", [8]), ("double_z", False), ("out_ch", 1)]
-)
+@pytest.mark.parametrize(("key", "value"), [("double_z", False), ("out_ch", 1)])
 def test_an_autoencoder_of_another_kind_is_named(tmp_path: Path, key: str, value: object) -> None:
     golden = _copy(tmp_path, "f_autokl")
     golden.about["config"]["ddconfig"][key] = value
     with pytest.raises(ConfigError, match=rf"ddconfig\.{key} = {re.escape(str(value))}; the auto"):
+        _check(golden).run(golden)
+
+
+@needs_goldens
+def test_an_autoencoder_may_attend_at_some_resolutions(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "f_autokl")
+    golden.about["config"]["ddconfig"]["attn_resolutions"] = [16, 8]
+    assert released_autoencoder(golden.about).attention_levels == (1, 2)
+    missing = re.escape("no weight for encoder.4.norm.weight")  # this one does not attend
+    with pytest.raises(ConfigError, match=missing):
         _check(golden).run(golden)
 
 

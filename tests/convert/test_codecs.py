@@ -22,6 +22,7 @@ from codi.convert.codecs import (
     DIFFUSERS,
     OLD_DIFFUSERS,
     autoencoder_kl,
+    autoencoder_kl_config,
     bert_rules,
     gpt2_rules,
     mel_codec,
@@ -216,16 +217,17 @@ def _copied(theirs: nn.Module, ours: nn.Module, tables: Iterable[Table]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "levels"), [(1, ()), (3, ()), (3, (1,)), (3, (0, 1))])
 @torch.no_grad()
-def test_the_autoencoder_is_diffusers(channels: int) -> None:
+def test_the_autoencoder_is_diffusers(channels: int, levels: tuple[int, ...]) -> None:
     diffusers = pytest.importorskip("diffusers", reason="needs codi[external]")
-    config = replace(SMALL, in_channels=channels)
+    config = replace(SMALL, in_channels=channels, attention_levels=levels)
+    described = autoencoder_kl_config(config)
     theirs = diffusers.AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        down_block_types=described["down_block_types"],
+        up_block_types=described["up_block_types"],
         block_out_channels=(8, 16),
         layers_per_block=1,
         latent_channels=4,

@@ -33,6 +33,8 @@ class AutoencoderKLConfig:
         channels, multipliers, depth: width of the first level, of all levels, blocks per level.
         patch: pixels folded into channels on each side before the first convolution.
         middle_attention: self-attention over the smallest map.
+        attention_levels: levels, from 0 for the largest maps, whose blocks are each followed by
+            self-attention (latent diffusion's attn_resolutions).
         kl_weight, latent_noise: weight of the KL term; deviation of noise added to the (unit
             variance) latent in training, which teaches the decoder to bear a diffuser's errors.
         attention_bias, asymmetric_padding, quant_convolutions: what Stable Diffusion's first stage
@@ -60,6 +62,7 @@ class AutoencoderKLConfig:
     depth: int = 2
     patch: int = 1
     middle_attention: bool = True
+    attention_levels: tuple[int, ...] = ()
     groups: int = 32
     kl_weight: float = 1e-6
     edge_weight: float = 0.0
@@ -79,9 +82,14 @@ class AutoencoderKLConfig:
         """Check that tiles can be laid, and that the networks fit the latent.
 
         Raises:
-            ConfigError: a tile smaller than one latent position, nothing but overlap, or channels
-                that nothing makes the latent's.
+            ConfigError: a tile smaller than one latent position, nothing but overlap, channels
+                that nothing makes the latent's, or attention on a level that is not there.
         """
+        for level in self.attention_levels:
+            if not 0 <= level < len(self.multipliers):
+                raise ConfigError(
+                    f"attention_levels has {level}; levels are 0 to {len(self.multipliers) - 1}"
+                )
         if self.inner_channels is not None and not self.quant_convolutions:
             raise ConfigError(
                 f"inner_channels = {self.inner_channels} needs quant_convolutions = true, which "
@@ -134,10 +142,14 @@ def _norm(channels: int, c: AutoencoderKLConfig) -> nn.GroupNorm:
     return group_norm(channels, c.groups, c.norm_eps, c.group_channels)
 
 
+def _attention(channels: int, c: AutoencoderKLConfig) -> SpatialSelfAttention:
+    return SpatialSelfAttention(channels, c.groups, c.group_channels, c.attention_bias)
+
+
 def _middle(channels: int, c: AutoencoderKLConfig) -> nn.Sequential:
     layers: list[nn.Module] = [_block(channels, channels, c)]
     if c.middle_attention:
-        layers.append(SpatialSelfAttention(channels, c.groups, c.group_channels, c.attention_bias))
+        layers.append(_attention(channels, c))
     layers.append(_block(channels, channels, c))
     return nn.Sequential(*layers)
 
@@ -150,6 +162,8 @@ def _encoder(c: AutoencoderKLConfig) -> nn.Sequential:
         for _ in range(c.depth):
             layers.append(_block(now, width, c))
             now = width
+            if level in c.attention_levels:
+                layers.append(_attention(now, c))
         if level < len(widths) - 1:
             layers.append(Downsample(now, asymmetric=c.asymmetric_padding))
     layers += [_middle(now, c), _norm(now, c), nn.SiLU()]
@@ -165,6 +179,8 @@ def _decoder(c: AutoencoderKLConfig) -> nn.Sequential:
         for _ in range(c.depth + 1):
             layers.append(_block(now, widths[level], c))
             now = widths[level]
+            if level in c.attention_levels:
+                layers.append(_attention(now, c))
         if level > 0:
             layers.append(Upsample(now))
     layers += [_norm(now, c), nn.SiLU(), conv(now, c.in_channels * c.patch**2)]

@@ -36,7 +36,7 @@ def released_autoencoder(about: dict[str, Any]) -> AutoencoderKLConfig:
     """
     d = about["config"]["ddconfig"]
     scales = [value for name, value in about.items() if name.endswith("_scale_factor")]
-    known = {"attn_resolutions": [], "double_z": True, "out_ch": d["in_channels"]}
+    known = {"double_z": True, "out_ch": d["in_channels"]}
     for key, value in known.items():
         if d.get(key) not in (value, None):
             raise ConfigError(f"ddconfig.{key} = {d[key]}; the autoencoder here has {value} only")
@@ -48,12 +48,21 @@ def released_autoencoder(about: dict[str, Any]) -> AutoencoderKLConfig:
         channels=d["ch"],
         multipliers=tuple(d["ch_mult"]),
         depth=d["num_res_blocks"],
+        attention_levels=_attention_levels(d),
         attention_bias=True,
         asymmetric_padding=True,
         quant_convolutions=True,
         norm_eps=1e-6,
         group_channels=1,
         scale_factor=scales[0] if scales else 1.0,
+    )
+
+
+def _attention_levels(d: dict[str, Any]) -> tuple[int, ...]:
+    """Return the levels whose maps have a side that `attn_resolutions` names."""
+    sides = d.get("attn_resolutions") or ()
+    return tuple(
+        level for level in range(len(d["ch_mult"])) if sides and d["resolution"] >> level in sides
     )
 
 

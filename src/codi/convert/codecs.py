@@ -25,8 +25,10 @@ class _AutoencoderNames:
     """
 
     down: str
+    down_attention: str
     downsample: str
     up: str
+    up_attention: str
     upsample: str
     middle: tuple[str, str, str]
     norm_out: str
@@ -37,8 +39,10 @@ class _AutoencoderNames:
 
 LDM = _AutoencoderNames(
     down="encoder.down.{level}.block.{block}",
+    down_attention="encoder.down.{level}.attn.{block}",
     downsample="encoder.down.{level}.downsample",
     up="decoder.up.{level}.block.{block}",
+    up_attention="decoder.up.{level}.attn.{block}",
     upsample="decoder.up.{level}.upsample",
     middle=("{half}.mid.block_1", "{half}.mid.attn_1", "{half}.mid.block_2"),
     norm_out="{half}.norm_out",
@@ -50,8 +54,10 @@ LDM = _AutoencoderNames(
 
 DIFFUSERS = _AutoencoderNames(
     down="encoder.down_blocks.{step}.resnets.{block}",
+    down_attention="encoder.down_blocks.{step}.attentions.{block}",
     downsample="encoder.down_blocks.{step}.downsamplers.0",
     up="decoder.up_blocks.{step}.resnets.{block}",
+    up_attention="decoder.up_blocks.{step}.attentions.{block}",
     upsample="decoder.up_blocks.{step}.upsamplers.0",
     middle=(
         "{half}.mid_block.resnets.0",
@@ -88,6 +94,10 @@ def _autoencoder_rules(c: AutoencoderKLConfig, names: _AutoencoderNames) -> Iter
             foreign = names.down.format(level=level, step=level, block=i)
             yield from below(f"encoder.{at}", foreign, block)
             at += 1
+            if level in c.attention_levels:
+                foreign = names.down_attention.format(level=level, step=level, block=i)
+                yield from _attention_rules(f"encoder.{at}", foreign, names)
+                at += 1
         if level < last:
             yield Rule(f"encoder.{at}", names.downsample.format(level=level, step=level))
             at += 1
@@ -104,6 +114,10 @@ def _autoencoder_rules(c: AutoencoderKLConfig, names: _AutoencoderNames) -> Iter
                 f"decoder.{at}", names.up.format(level=level, step=step, block=i), block
             )
             at += 1
+            if level in c.attention_levels:
+                foreign = names.up_attention.format(level=level, step=step, block=i)
+                yield from _attention_rules(f"decoder.{at}", foreign, names)
+                at += 1
         if level > 0:
             yield Rule(f"decoder.{at}", names.upsample.format(level=level, step=step))
             at += 1
@@ -119,16 +133,17 @@ def _middle_rules(
     c: AutoencoderKLConfig, names: _AutoencoderNames, block: tuple[Rule, ...], half: str, at: int
 ) -> Iterator[Rule]:
     first, attention, second = (name.format(half=half) for name in names.middle)
-    norm, *projections = names.attention
     yield from below(f"{half}.{at}.0", first, block)
     if c.middle_attention:
-        yield Rule(f"{half}.{at}.1.norm", f"{attention}.{norm}")
-        ours = ("to_q", "to_k", "to_v", "to_out")
-        for mine, theirs in zip(ours, projections, strict=True):
-            yield from _projection(
-                f"{half}.{at}.1.attention.{mine}", f"{attention}.{theirs}", names.projections
-            )
+        yield from _attention_rules(f"{half}.{at}.1", attention, names)
     yield from below(f"{half}.{at}.{2 if c.middle_attention else 1}", second, block)
+
+
+def _attention_rules(ours: str, foreign: str, names: _AutoencoderNames) -> Iterator[Rule]:
+    norm, *projections = names.attention
+    yield Rule(f"{ours}.norm", f"{foreign}.{norm}")
+    for mine, theirs in zip(("to_q", "to_k", "to_v", "to_out"), projections, strict=True):
+        yield from _projection(f"{ours}.attention.{mine}", f"{foreign}.{theirs}", names.projections)
 
 
 def _projection(ours: str, foreign: str, layout: Layout) -> Iterator[Rule]:
@@ -162,19 +177,19 @@ def autoencoder_kl(
 def autoencoder_kl_config(config: AutoencoderKLConfig) -> dict[str, object]:
     """Return the `config.json` with which `diffusers` loads what it stores."""
     c = config
-    levels = len(c.multipliers)
+    attends = ["Attn" if level in c.attention_levels else "" for level in range(len(c.multipliers))]
     return {
         "_class_name": "AutoencoderKL",
         "act_fn": "silu",
         "block_out_channels": [c.channels * multiplier for multiplier in c.multipliers],
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "down_block_types": [f"{attn}DownEncoderBlock2D" for attn in attends],
         "in_channels": c.in_channels,
         "latent_channels": c.latent_channels,
         "layers_per_block": c.depth,
         "norm_num_groups": c.groups,
         "out_channels": c.in_channels,
         "scaling_factor": 1.0 if c.scale_factor is None else c.scale_factor,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "up_block_types": [f"{attn}UpDecoderBlock2D" for attn in reversed(attends)],
     }
 
 
