@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +16,20 @@ SHIPPED = load_tokenizer("tokenizer-tiny.json")
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=3))
-def test_any_text_comes_back(texts: list[str]) -> None:
-    assert SHIPPED.decode(SHIPPED.encode(texts, 1000)) == [text.strip() for text in texts]
+def test_any_text_comes_back_in_small_letters(texts: list[str]) -> None:
+    normal = SHIPPED.library.normalizer.normalize_str
+    assert SHIPPED.decode(SHIPPED.encode(texts, 1000)) == [normal(text).strip() for text in texts]
+
+
+@pytest.mark.parametrize("name", ["tokenizer-tiny.json", "tokenizer-small.json"])
+def test_capitals_mean_what_small_letters_mean(name: str) -> None:
+    """Captions have none, so a model knows nothing of capitals; users begin sentences with them."""
+    shipped = load_tokenizer(name)
+    told, plain = (shipped.encode([text], 20) for text in ("A Red BALL", "a red ball"))
+    assert torch.equal(told, plain)
+    longer = extend_tokenizer(shipped, ["a Zzyx"] * 3, len(shipped) + 3)
+    assert torch.equal(longer.encode(["ZZYX"], 20), longer.encode(["zzyx"], 20))
+    assert longer.kept("zzyx", 20)[1] < shipped.kept("zzyx", 20)[1]
 
 
 @pytest.mark.parametrize("text", ["<eos>", "one <pad> two", "<bos><eos>"])

@@ -1,7 +1,8 @@
 """Sentences -> token ids and back, through the `tokenizers` library.
 
-Every text part names its tokenizer file; the default one is a byte-level BPE, so any UTF-8 text has
-ids. It knows no model.
+Every text part names its tokenizer file; those that ship are byte-level BPEs, so any UTF-8 text has
+ids, and know small letters alone, as the captions do that they and the models were trained on: a
+prompt means the same in capitals. It knows no model.
 """
 
 from __future__ import annotations
@@ -149,9 +150,9 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocabulary: int
             f"the tokenizer has {len(tokenizer)} entries; ask for more than that to extend it"
         )
     ids, merges = table["model"]["vocab"], table["model"]["merges"]
-    counts = Counter(
-        word for text in texts for word, _ in library.pre_tokenizer.pre_tokenize_str(text)
-    )
+    normal = library.normalizer.normalize_str if library.normalizer else str
+    split = library.pre_tokenizer.pre_tokenize_str
+    counts = Counter(word for text in texts for word, _ in split(normal(text)))
     spelled = {word: [t.value for t in library.model.tokenize(word)] for word in counts}
     while len(ids) < vocabulary:
         pairs: Counter[tuple[str, str]] = Counter()
