@@ -229,6 +229,14 @@ def test_an_autoencoder_of_another_kind_is_named(tmp_path: Path, key: str, value
 
 
 @needs_goldens
+def test_an_autoencoder_may_be_given_clips(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "f_autokl")
+    for name in ("x", "z", "out_mean", "out_logvar", "out_dec"):
+        golden.tensors[name] = torch.stack([golden.tensors[name]] * 2, dim=2)
+    assert _verdicts(golden) == dict.fromkeys(("out_mean", "out_logvar", "out_dec"), "pass")
+
+
+@needs_goldens
 def test_an_autoencoder_may_attend_at_some_resolutions(tmp_path: Path) -> None:
     golden = _copy(tmp_path, "f_autokl")
     golden.about["config"]["ddconfig"]["attn_resolutions"] = [16, 8]

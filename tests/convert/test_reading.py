@@ -123,6 +123,17 @@ def test_a_malicious_file_runs_nothing(zipped: bool, tmp_path: Path) -> None:
     assert ran.exists()
 
 
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    """torch would map the compressed bytes as numbers."""
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"weight": torch.zeros(64, 64)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ConfigError, match="in it is compressed"):
+        open_checkpoint(packed)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_pickle_that_is_no_checkpoint_is_refused_in_one_line(
     protocol: int, tmp_path: Path

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -93,6 +94,22 @@ def test_long_sound_is_cut_and_says_so(tmp_path: Path) -> None:
     assert notes == [
         "dog.flac: 2 channels mixed to mono, used 2.0 s of 31.4 s from the start, 44100 -> 16000 Hz"
     ]
+
+
+def test_a_recording_without_a_length_is_cut_and_says_so(tmp_path: Path) -> None:
+    """As browsers write them: the header was written before the end was known."""
+    path = tmp_path / "live.mkv"
+    with av.open(str(path), "w", format="matroska", options={"live": "1"}) as container:
+        stream = container.add_stream("libopus", rate=48_000, layout="mono")
+        samples = (20_000 * tone(48_000, 10.0)).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        container.mux([*stream.encode(frame), *stream.encode()])
+    notes = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)[1]
+    wanted = (
+        "live.mkv: used the first 2.0 s, as the file does not tell its length, 48000 -> 16000 Hz"
+    )
+    assert notes == [wanted]
 
 
 def test_short_sound_is_followed_by_silence_and_says_so(tmp_path: Path) -> None:

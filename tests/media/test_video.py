@@ -407,3 +407,19 @@ def test_filmstrip_is_cut_into_its_frames(tmp_path: Path, make: Any) -> None:
     assert (decode_filmstrip(data, 6) == source).all()
     with pytest.raises(MediaError, match="is 32x192, but 5 square frames are 32x160"):
         decode_filmstrip(data, 5, name="000.video.webp")
+
+
+def test_a_recording_without_a_length_is_cut_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "live.mkv"
+    with av.open(str(path), "w", format="matroska", options={"live": "1"}) as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for level in range(120):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    notes = load_video(path, size_px=64, frames=16, fps=8.0)[1]
+    assert notes == [
+        "live.mkv: used the first 2.0 s, as the file does not tell its length, 12 -> 8 fps"
+    ]

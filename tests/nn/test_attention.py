@@ -61,6 +61,19 @@ def test_cpus_with_vectors_of_bfloat16_alone_attend_in_slices(
         assert len(slices) == int(vectors)
 
 
+def test_what_is_compiled_or_broadcast_is_not_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sliced(*_: object) -> Tensor:
+        raise AssertionError("sliced")
+
+    monkeypatch.setattr(attention, "attend_in_slices", sliced)
+    monkeypatch.setattr(attention, "only_vectors_of_bfloat16", lambda: True)
+    q, k = (torch.randn(n, 2, 2 * SHORT, 4, dtype=torch.bfloat16) for n in (2, 1))
+    with torch.no_grad():
+        assert attend(q, k, k).shape == q.shape
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert attend(q, q, q).shape == q.shape
+
+
 def test_queries_keys_and_values_have_a_bias_where_asked() -> None:
     with_bias, without = Attention(8, 6, 2, 4, bias=True), Attention(8, 6, 2, 4)
     found = {name for name, _ in with_bias.named_parameters()}

@@ -95,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
+        if argv is None:  # another Ctrl-C, while Python ends, would be a traceback
+            import signal
+
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stderr.write("codi: stopped\n")
         return 130
     except Exception as error:

@@ -128,7 +128,7 @@ def _add_conditions(parser: argparse.ArgumentParser, entries: Sequence[Modality]
         type=float,
         metavar="W",
         help="one number for each condition, in the order in which they are given; they are "
-        "divided by their sum (default: all equal)",
+        "divided by their sum (default: all equal); what is kept is one more, with their mean",
     )
     for entry in entries:
         group.add_argument(

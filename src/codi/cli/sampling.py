@@ -20,7 +20,10 @@ def add_sampling(
     )
     group.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m, unipc, euler, heun, ddpm")
     group.add_argument(
-        "--spacing", metavar="NAME", help="of the steps: trailing, leading, ldm, linspace, karras"
+        "--spacing",
+        metavar="NAME",
+        help="of the steps: trailing, leading, ldm, linspace, karras (which the default model does "
+        "not bear: it starts from pure noise)",
     )
     group.add_argument(
         "--eta",

@@ -68,17 +68,25 @@ def _attention_levels(d: dict[str, Any]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def run_autoencoder(golden: Golden) -> dict[str, Tensor]:
-    """Encode the golden's pictures and decode its latents, or whichever it has."""
+    """Encode the golden's pictures or clips and decode its latents, or whichever it has."""
     config = released_autoencoder(golden.about)
     idle = _idle(golden, x=("encoder", "quant"), z=("decoder", "post_quant"))
     codec = golden.filled(config.build(), autoencoder_kl(config), golden.weights(), idle)
     made: dict[str, Tensor] = {}
     if golden.has("x"):
-        mean, log_variance = codec.posterior(golden["x"][:, :, None])
-        made |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+        mean, log_variance = _of_clips(codec.posterior, golden["x"])
+        made |= {"out_mean": mean, "out_logvar": log_variance}
     if golden.has("z"):
-        made["out_dec"] = codec.decode_raw(golden["z"][:, :, None])[:, :, 0]
+        made["out_dec"] = _of_clips(codec.decode_raw, golden["z"])
     return made
+
+
+def _of_clips(work: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Return what is made of clips (B, C, F, H, W), or of pictures, without the axis of time."""
+    if x.ndim == 5:
+        return work(x)
+    made = work(x[:, :, None])
+    return made[:, :, 0] if isinstance(made, Tensor) else [one[:, :, 0] for one in made]
 
 
 def _idle(golden: Golden, **modules: tuple[str, ...]) -> list[str]:

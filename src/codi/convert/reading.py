@@ -298,12 +298,18 @@ def _require_torch_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            packed = [e.filename for e in archive.infolist() if e.compress_type]
     except (zipfile.BadZipFile, OSError) as error:
         raise ConfigError(f"{path}: damaged or cut short ({error}); {_REFETCH}") from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise ConfigError(f"{path}: is a TorchScript program, not weights; give its state dict")
     if not any(name.endswith("/data.pkl") for name in names):
         raise ConfigError(f"{path}: is a zip archive of other things; unpack it and give a file")
+    if packed:  # torch would map the compressed bytes as numbers
+        raise ConfigError(
+            f"{path}: {packed[0]} in it is compressed; torch writes its archives without, so load "
+            "the unchanged file and save it again"
+        )
     if path.suffix == ".safetensors":  # torch would read it by its name
         raise ConfigError(f"{path}: is a torch checkpoint, not safetensors; rename it to .pth")
 

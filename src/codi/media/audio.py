@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from dataclasses import dataclass
 from math import ceil, log10
@@ -13,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from codi.media.container import Sound, open_container, picture_stream, read_sound, sound_stream
-from codi.media.errors import MediaError, display, fault, require_positive, seconds
+from codi.media.errors import MediaError, display, fault, require_positive, seconds, used
 from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.sniff import head_of, sniff, unreadable
 from codi.media.soundfiles import knows_sound, read_with_soundfile
@@ -93,8 +94,11 @@ def load_audio(
     with open_media(path) as handle:
         sound = _read(handle, path, duration_s + _RESAMPLER_TAIL_S)
     mono, changes = _to_mono(sound, path)
-    total_s = max(sound.total_s or 0.0, len(mono) / sound.sample_rate_hz)
     rate = sound.sample_rate_hz
+    read_s = len(mono) / rate
+    total_s = max(sound.total_s or 0.0, read_s)
+    if sound.total_s is None and read_s >= duration_s + _RESAMPLER_TAIL_S - _SHORT_S:
+        total_s = math.inf  # a recording that is still written, say: reading stopped before its end
     samples, fit_changes = _fit(mono, rate, total_s, sample_rate_hz, duration_s)
     if not samples.any():
         fit_changes.append("nothing but silence in it")
@@ -240,14 +244,15 @@ def _fit(
     Args:
         mono: float32 (S,) at `rate`: the beginning of the sound, a little longer than needed.
         rate: Samples per second of `mono`.
-        total_s: Length of the whole sound that `mono` is the beginning of.
+        total_s: Length of the whole sound that `mono` is the beginning of; infinite where it is
+            longer than that and the file does not tell.
         sample_rate_hz: Rate of the result.
         duration_s: Length of the result.
     """
     changes = []
     count = max(1, round(duration_s * sample_rate_hz))
     if total_s > duration_s + _SHORT_S:
-        changes.append(f"used {seconds(duration_s)} of {seconds(total_s)} from the start")
+        changes.append(used(duration_s, None if math.isinf(total_s) else total_s))
     if rate != sample_rate_hz:
         changes.append(f"{rate} -> {sample_rate_hz} Hz")
         mono = _resample(mono, rate, sample_rate_hz)

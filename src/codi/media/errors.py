@@ -108,6 +108,13 @@ def seconds(duration_s: float) -> str:
     return f"{text[:-1] if text.endswith('0') else text} s"
 
 
+def used(duration_s: float, total_s: float | None) -> str:
+    """Write for a note that the beginning was used; `total_s` is None where the file tells none."""
+    if not total_s:
+        return f"used the first {seconds(duration_s)}, as the file does not tell its length"
+    return f"used {seconds(duration_s)} of {seconds(total_s)} from the start"
+
+
 def require_positive(**values: float) -> None:
     """Reject sizes, rates and durations that are not positive finite numbers.
 

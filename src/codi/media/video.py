@@ -16,7 +16,7 @@ import numpy as np
 from codi.media.animation import open_animation
 from codi.media.audio import Audio, require_playable
 from codi.media.container import open_container, picture_stream, read_reel, sound_stream
-from codi.media.errors import display, fault, motionless, require_positive, seconds
+from codi.media.errors import display, fault, motionless, require_positive, seconds, used
 from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.framing import framing_notes, require_frames
 from codi.media.image import decode_image
@@ -206,9 +206,9 @@ def _opened(handle: BinaryIO, source: str | os.PathLike[str]) -> Iterator[Reel]:
 def _changes(reel: Reel, taken: Sampled, video: Video, size_px: int) -> list[str]:
     """Say in words how the video differs from its file."""
     changes = []
-    if taken.end_s is None and reel.total_s and reel.total_s > video.duration_s + _SAME_S:
-        used, whole = seconds(video.duration_s), seconds(reel.total_s)
-        changes.append(f"used {used} of {whole} from the start")
+    longer = not reel.total_s or reel.total_s > video.duration_s + _SAME_S
+    if taken.end_s is None and longer:
+        changes.append(used(video.duration_s, reel.total_s))
     if taken.uneven:
         changes.append(f"variable frame rate (about {reel.fps:.3g}) -> {video.fps:g} fps")
     elif abs(reel.fps - video.fps) > _SAME_FPS:

@@ -32,7 +32,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     The fused CPU kernel's backward pass over a few keys is up to 15 times slower than the three
     plain products; over many keys it saves the memory and half of the time. In bfloat16 it needs
     units for tiles: on a CPU without, plain products a slice at a time take half of its time, and
-    less for wide heads (docs/performance.md). They have no backward pass here.
+    less for wide heads, but scores are rounded (docs/performance.md). They have no backward pass
+    here.
     """
     if q.device.type != "cpu":
         return scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -41,8 +42,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
         if bias is not None:
             scores = scores + bias
         return scores.float().softmax(-1).to(v.dtype) @ v
-    plain = q.dtype == torch.bfloat16 and only_vectors_of_bfloat16()
-    if plain and bias is None and not torch.is_grad_enabled():
+    alone = bias is None and q.shape[:2] == k.shape[:2] and q.numel() > 0
+    # What is compiled would be unrolled, slice by slice.
+    eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if alone and eager and q.dtype == torch.bfloat16 and only_vectors_of_bfloat16():
         return attend_in_slices(q, k, v, SLICE * torch.get_num_threads())
     return scaled_dot_product_attention(q, k, v, attn_mask=bias)
 

@@ -169,8 +169,10 @@ class ShiftedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the residual (N, F, C) for `x` (N, F, C)."""
-        value, gate = self.to_hidden(x).chunk(2, dim=-1)
-        return self.to_out(self.norm(temporal_shift(value * gelu(gate), chunks=2)))
+        # Wide up to the norm, as in the released code: its eps is another one in 16 bits.
+        value, gate = self.to_hidden(x).float().chunk(2, dim=-1)
+        hidden = self.norm(temporal_shift(value * gelu(gate), chunks=2))
+        return self.to_out(hidden.to(x.dtype))
 
 
 class TemporalBlock(nn.Module):
