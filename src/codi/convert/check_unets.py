@@ -194,10 +194,10 @@ def _run_step(golden: Golden) -> dict[str, Tensor]:
         return made.reshape(x.shape)
 
     names = [name for name in golden.tensors if name == "out" or name.startswith("out_")]
-    return {n: _nearest(golden.expected(n), [predicted(s) for s in _skips(n)]) for n in names}
+    return {n: nearest(golden.expected(n), [predicted(s) for s in skips_of(n)]) for n in names}
 
 
-def _skips(name: str) -> tuple[str, ...]:
+def skips_of(name: str) -> tuple[str, ...]:
     """Return the wirings of the skips that an output may have been made in.
 
     Its name ends with it, or nothing says whether it is of the released code's joint class, which
@@ -207,7 +207,7 @@ def _skips(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_SKIPS.values())) if said is None else (said,)
 
 
-def _nearest(expected: Tensor, found: Sequence[Tensor]) -> Tensor:
+def nearest(expected: Tensor, found: Sequence[Tensor]) -> Tensor:
     """Return the one of `found`, which are of one shape, that differs least from `expected`."""
     if len(found) == 1 or found[0].shape != expected.shape:
         return found[0]
@@ -270,6 +270,7 @@ def _run_joint(golden: Golden) -> dict[str, Tensor]:
     predicted, environments = _joint(golden, "own", "aliased")
     made = {f"out_{stream}": value for stream, value in predicted.items()}
     made |= {f"h_con_{stream}": value for stream, value in environments.items()}
+    made |= _in_wirings(golden, golden)
     return {name: value for name, value in made.items() if name in golden.tensors}
 
 
@@ -279,6 +280,12 @@ def _run_wirings(golden: Golden) -> dict[str, Tensor]:
     base = next((other for other in golden.named() if "x_" in " ".join(other.tensors)), None)
     if base is None:
         raise ConfigError(f"{golden.path}: names no golden with inputs; name one in `what`")
+    made = _in_wirings(golden, base)
+    return {name: value for name, value in made.items() if name in golden.tensors}
+
+
+def _in_wirings(golden: Golden, base: Golden) -> dict[str, Tensor]:
+    """Run the joint step of `base` in the wirings that names of outputs of a golden end with."""
     made: dict[str, Tensor] = {}
     for ending_of_wiring, wiring in _WIRINGS.items():
         for skips in ("aliased", "unaliased"):
@@ -286,7 +293,7 @@ def _run_wirings(golden: Golden) -> dict[str, Tensor]:
             if any(name.endswith(ending) for name in golden.tensors):
                 predicted, _ = _joint(base, wiring, _SKIPS[skips])
                 made |= {f"out_{stream}{ending}": x for stream, x in predicted.items()}
-    return {name: value for name, value in made.items() if name in golden.tensors}
+    return made
 
 
 # --- the list -----------------------------------------------------------------------------------
