@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -155,7 +156,7 @@ def test_objects_of_training_libraries_are_read_as_nothing(tmp_path: Path) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(__import__("sys").modules, "pytorch_lightning", module)
         callback = module.Callback()
-        callback.__dict__["best"] = 1
+        callback.__dict__["best"] = np.float64(0.5)  # as Stable Diffusion's checkpoints keep it
         torch.save({"state_dict": STATE, "callbacks": {"a": callback}}, tmp_path / "x.ckpt")
     assert _same(tmp_path / "x.ckpt")
 

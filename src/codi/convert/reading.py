@@ -57,6 +57,9 @@ _AVERAGED = ("ema", "model_ema", "state_dict_ema", "ema_state_dict", "params_ema
 _INERT_MODULES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
 """Libraries whose objects lie beside the weights in published files; they are read as nothing."""
 
+_INERT = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+"""What makes the single numbers that such objects keep, the best score say: nothing as well."""
+
 _REFETCH = "delete it and fetch it again"
 
 
@@ -359,7 +362,7 @@ def _inert(path: Path) -> list[Any]:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # whatever is wrong with the file, reading it says so in its own words
         return []
-    harmless = [name for name in unknown if name.startswith(_INERT_MODULES)]
+    harmless = [name for name in unknown if name.startswith(_INERT_MODULES) or name in _INERT]
     return [(type("Nothing", (_Nothing,), {}), name) for name in harmless]
 
 
