@@ -128,3 +128,9 @@ def test_round_trip(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="half a character"):
         save_text(tmp_path / "bad.txt", "ab\ud800")
     assert not (tmp_path / "bad.txt").exists()
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"red"])
+def test_what_is_no_text_is_named(wrong: object) -> None:
+    with pytest.raises(MediaError, match=f"is of type {type(wrong).__name__}; give a string"):
+        load_text(wrong)  # type: ignore[arg-type]

@@ -31,10 +31,13 @@ def load_text(source: str | os.PathLike[str]) -> tuple[str, list[str]]:
         The text, and at most one line that says what was cut or changed.
 
     Raises:
-        MediaError: no such file, not UTF-8, control characters, or empty.
+        MediaError: neither text nor a path, no such file, not UTF-8, control characters, or empty.
     """
     if isinstance(source, str):
         return _tidy(source, _PROMPT, [])
+    if not isinstance(source, os.PathLike):
+        kind = type(source).__name__
+        raise fault(_PROMPT, f"is of type {kind}", "give a string, or the path object of a file")
     path = os.fspath(source)
     text, cuts = _read(path)
     return _tidy(text, display(Path(path).name), cuts)
