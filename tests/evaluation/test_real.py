@@ -64,6 +64,7 @@ def change(shard: Path, name: str, data: bytes | None) -> None:
                 tar.addfile(info, BytesIO(found))
 
 
+@pytest.mark.timeout(400)  # a minute alone
 def test_test_shards_alone_are_judged_by_the_judges_that_ship(folder: Path, tmp_path: Path) -> None:
     write_real_shard(tmp_path, "esc", "test", 6)
     write_real_shard(tmp_path, "noto", "test", 2)
