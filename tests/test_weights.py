@@ -325,3 +325,9 @@ def test_weights_never_exist_twice(tmp_path: Path, stored: str, wanted: str, mos
     size, peak = map(int, done.stdout.split())
     assert size > (2e8 if wanted == "float32" else 1e8)
     assert peak < most * size, f"{peak / size:.2f} of the part's own bytes"
+
+
+@pytest.mark.parametrize("model", [3, None, ["tiny"]])
+def test_a_model_is_a_name_or_a_folder(model: Any) -> None:
+    with pytest.raises(ConfigError, match="model: expected a name or a folder, got"):
+        find_model(model)

@@ -39,6 +39,8 @@ def find_model(name_or_folder: str | Path) -> Path:
         ConfigError: neither exists; names the nearest shipped model, or what would become one: a
             run's folder, a preset without weights, a recipe.
     """
+    if not isinstance(name_or_folder, str | Path):
+        raise ConfigError(f"model: expected a name or a folder, got {name_or_folder!r}")
     given, name = Path(name_or_folder), str(name_or_folder)
     for folder in (given, SHIPPED / name):
         if (folder / "config.toml").is_file():

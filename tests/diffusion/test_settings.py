@@ -48,3 +48,9 @@ def test_a_models_own_noise_is_that_of_its_own_sampler() -> None:
 def test_steps_are_those_of_the_schedule(steps: int) -> None:
     with pytest.raises(ConfigError, match=f"steps = {steps}; give a number from 1 to 10"):
         resolved(SamplingSettings(steps=steps), OWN, SCALES, 10)
+
+
+@pytest.mark.parametrize("interval", [(200, 2000), (800, 200), (-1, 5)])
+def test_guided_steps_are_those_of_the_schedule(interval: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"guidance_interval = .*, from 0 to 1000"):
+        resolved(SamplingSettings(guidance_interval=interval), OWN, SCALES, 1000)

@@ -170,10 +170,10 @@ def test_truncated_wav_names_both_lengths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("begin", [b"", b"ID3\x03\0\0\0\0\x0f\x50" + bytes(2000)])
-def test_mp3_with_a_wrong_size_in_its_header_is_read_without_a_warning(
+def test_a_damaged_mp3_is_read_without_a_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], begin: bytes
 ) -> None:
-    """The library would print a line of its own; what it reads is the same."""
+    """Libraries would print lines of their own; what they read is the same."""
     path = tmp_path / "tone.mp3"
     soundfile.write(path, tone(RATE_HZ), RATE_HZ)
     data = path.read_bytes()
@@ -184,13 +184,21 @@ def test_mp3_with_a_wrong_size_in_its_header_is_read_without_a_warning(
         again, _ = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=0.5)
         assert (again.samples == heard.samples).all()
     path.write_bytes(begin + data[: len(data) // 2])
-    with pytest.raises(MediaError, match=r"tone\.mp3: is cut off: its header promises 2\.0 s, but"):
+    with pytest.raises(
+        MediaError, match=r"tone\.mp3: is cut off: its header promises [0-9]+ bytes"
+    ):
         load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)
     for length in (11, 20, 40, 60):
         path.write_bytes(begin + data[:length])
         with pytest.raises(MediaError, match=r"tone\.mp3: "):
             load_audio(path, sample_rate_hz=RATE_HZ, duration_s=0.5)
-    assert "Xing" not in capfd.readouterr().err
+    path.write_bytes(begin + data[: len(data) // 3] + b"\0\xff" * 200 + data[len(data) // 3 :])
+    damaged, _ = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)
+    assert np.abs(damaged.samples[: int(1.8 * RATE_HZ)]).reshape(18, -1).max(1).min() > 0.05
+    path.write_bytes(begin + data + b"APETAG" * 50)
+    again, _ = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)
+    assert error_of(again) < 0.1
+    assert capfd.readouterr().err == ""
 
 
 def test_streamed_wav_has_no_length_and_is_whole(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from codi.cli.options import add_results, whole_number
+from codi.cli.options import add_results, named_path, whole_number
 from codi.cli.train import add_running, train
 
 SUMMARY = "train and measure with and without a choice"
@@ -34,7 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("plan", metavar="PLAN", help="a shipped plan, or a TOML file")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the report and the runs"
+        "--out",
+        type=named_path,
+        required=True,
+        metavar="DIR",
+        help="folder of the report and the runs",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="ARM", help="train and measure these arms only"

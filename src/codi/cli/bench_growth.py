@@ -11,10 +11,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codi.cli.options import Formatter, add_device, add_results, resolve_device
+from codi.cli.options import Formatter, add_device, add_results, named_path, resolve_device
 from codi.cli.plugins import OPTION
 from codi.config import ConfigError, unknown
 
@@ -55,7 +54,9 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--order", nargs="+", metavar="M", help="of the modalities (default: that of the model)"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the table as an SVG too")
+    parser.add_argument(
+        "--plot", type=named_path, metavar="FILE", help="write the table as an SVG too"
+    )
     parser.add_argument(
         "--estimate",
         action="store_true",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codi.cli.options import Formatter, whole_number
+from codi.cli.options import Formatter, named_path, whole_number
 from codi.config import ConfigError
 
 _DESCRIPTION = """\
@@ -69,7 +69,7 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="denoising steps; memory does not grow with them (default: 2)",
     )  # fmt: skip
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR",
+        "--folder", type=named_path, metavar="DIR",
         help="where the weights are written, and stay for the next time (default: nowhere)",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from codi.cli.bench_report import add_model
-from codi.cli.options import Formatter, whole_number
+from codi.cli.options import Formatter, named_path, whole_number
 from codi.config import ConfigError
 
 _DESCRIPTION = """\
@@ -65,7 +65,7 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--batch", type=whole_number(1), default=16, metavar="N", help="samples at once"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("sampling"), metavar="DIR",
+        "--out", type=named_path, default=Path("sampling"), metavar="DIR",
         help="folder of the report (default: sampling)",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress")

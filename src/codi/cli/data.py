@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codi.cli.options import Formatter, whole_number
+from codi.cli.options import Formatter, named_path, whole_number
 from codi.config import ConfigError
 
 if TYPE_CHECKING:
@@ -52,10 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "and told. The same seeds give the same clips.",
     )
     bounce.add_argument(
-        "--sheet", type=Path, metavar="FILE.png", help="frames and waveforms, impacts marked in red"
+        "--sheet",
+        type=named_path,
+        metavar="FILE.png",
+        help="frames and waveforms, impacts marked in red",
     )
     bounce.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for mp4, wav and txt files, or for shards"
+        "--out",
+        type=named_path,
+        metavar="DIR",
+        help="folder for mp4, wav and txt files, or for shards",
     )
     bounce.add_argument(
         "--shards",
@@ -88,7 +94,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "are there, of shards.",
     )
     tokenizer.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the tokenizer's JSON file"
+        "--out", type=named_path, required=True, metavar="FILE", help="the tokenizer's JSON file"
     )
     tokenizer.add_argument(
         "--vocabulary", type=whole_number(260), default=512, metavar="N", help="(default: 512)"
@@ -129,7 +135,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     judges.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         required=True,
         metavar="DIR",
         help="gets judges.json and the weights; parts that it has and that --data has not stay",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from codi.cli.options import add_device, add_results, whole_number
+from codi.cli.options import add_device, add_results, named_path, whole_number
 from codi.cli.sampling import add_sampling, read_guidance, read_interval
 
 SUMMARY = "measure what a model makes"
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         default=Path("eval"),
         metavar="DIR",
         help="folder of the report (default: eval)",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from codi.cli.options import named_path
 
 SUMMARY = "write a model's parts in the layout of others"
 
@@ -29,7 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model's folder, or a shipped model")
     parser.add_argument("--as", dest="layout", metavar="LAYOUT", help="a layout; see --list")
     parser.add_argument(
-        "--to", type=Path, metavar="PATH", help="a folder, or a file that ends in .safetensors"
+        "--to",
+        type=named_path,
+        metavar="PATH",
+        help="a folder, or a file that ends in .safetensors",
     )
     parser.add_argument("--list", action="store_true", help="list the layouts, and stop")
     parser.add_argument("--verbose", action="store_true", help="list every name that is left out")

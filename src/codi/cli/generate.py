@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codi.cli.options import add_device, whole_number
+from codi.cli.options import add_device, named_path, whole_number
 from codi.cli.request import Prompt, Request, Source, read_request, source_type
 from codi.cli.sampling import add_sampling
 from codi.config import ConfigError, unknown
@@ -164,7 +164,7 @@ def _add_outputs(parser: argparse.ArgumentParser, entries: Sequence[Modality]) -
     )
     group.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         default=Path("out"),
         metavar="DIR",
         help="folder of the samples (default: out)",

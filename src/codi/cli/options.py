@@ -87,6 +87,13 @@ def whole_number(least: int) -> Callable[[str], int]:
     return read
 
 
+def named_path(text: str) -> Path:
+    """Read a file's or folder's name for `argparse`; an empty one would mean this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; name a file or a folder")
+    return Path(text)
+
+
 def add_device(parser: argparse._ActionsContainer) -> None:
     """Add `--device`."""
     parser.add_argument(
@@ -101,7 +108,7 @@ def add_results(parser: argparse._ActionsContainer) -> None:
     """Add `--results`."""
     parser.add_argument(
         "--results",
-        type=Path,
+        type=named_path,
         metavar="PAGE",
         help="write the table, and the plot where there is one, into this Markdown page too, "
         "beside what it holds of other tasks; all that people wrote there stays",

@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from codi.cli.options import named_path
 from codi.cli.sampling import read_guidance, read_interval
 from codi.config import ConfigError
 from codi.generation import shares
@@ -47,9 +48,9 @@ class Request:
     guidance_interval: tuple[int, int] | None
 
 
-def source_type(entry: Modality) -> type[str] | type[Path]:
+def source_type(entry: Modality) -> Callable[[str], Source]:
     """Return how a source is read: what is written is given literally, all else is a file."""
-    return str if entry.is_caption else Path
+    return str if entry.is_caption else named_path
 
 
 def read_request(arguments: argparse.Namespace) -> Request:
@@ -82,6 +83,10 @@ def read_request(arguments: argparse.Namespace) -> Request:
 def _read_outputs(given: Sequence[str], keep: Mapping[str, Source]) -> tuple[str, ...]:
     if not given:
         raise ConfigError(f"nothing to make: say --to, with any of {', '.join(names())}")
+    for text in given:
+        parts = re.split(r"[\s,;+]+", text.strip(" ,;+"))
+        if len(parts) > 1 and all(part in names() for part in parts):
+            raise ConfigError(f"--to {text}: put spaces between them: --to {' '.join(parts)}")
     to = tuple(dict.fromkeys(modality(name).name for name in given))
     for name in to:
         if name in keep:

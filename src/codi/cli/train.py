@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codi.cli.options import add_device, resolve_device, whole_number
+from codi.cli.options import add_device, named_path, resolve_device, whole_number
 from codi.config import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.set_defaults(run=run)
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe, or a TOML file")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument("--out", type=named_path, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--only", nargs="+", action="extend", metavar="STAGE", help="do these stages only"
     )
@@ -73,7 +73,10 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help="folder of data sets (default: the variable CODI_DATA)"
     )
     group.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder of prepared data (default: DIR/cache)"
+        "--cache",
+        type=named_path,
+        metavar="DIR",
+        help="folder of prepared data (default: DIR/cache)",
     )
     group = parser.add_argument_group("machine")
     add_device(group)

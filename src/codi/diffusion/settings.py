@@ -33,7 +33,7 @@ def resolved(
     if not 1 <= steps <= T:
         raise ConfigError(f"steps = {steps}; give a number from 1 to {T}")
     interval = settings.guidance_interval or own["guidance_interval"]
-    if interval is not None and not 0 <= interval[0] <= interval[1]:
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= T:
         raise ConfigError(
             f"guidance_interval = {list(interval)}; give the lowest and the highest step t "
             f"that are guided, from 0 to {T}"

@@ -17,7 +17,7 @@ from codi.media.container import Sound, open_container, picture_stream, read_sou
 from codi.media.errors import MediaError, display, fault, require_positive, seconds, used
 from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.sniff import head_of, sniff, unreadable
-from codi.media.soundfiles import knows_sound, read_with_soundfile
+from codi.media.soundfiles import knows_sound, read_with_soundfile, require_whole
 
 # Above, a file is no recording: the beginning alone would fill the memory. The resampler takes all.
 _HIGHEST_RATE_HZ = 1_000_000
@@ -225,6 +225,8 @@ def _read_with_pyav(
         if sound is None:
             what = "a video without a sound track" if picture_stream(container) else "no sound"
             raise fault(source, f"is {what}", "give a file with sound")
+    if need_s is None or len(sound.samples) < ceil(need_s * sound.sample_rate_hz):
+        require_whole(handle, source)
     return sound
 
 

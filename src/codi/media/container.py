@@ -228,8 +228,16 @@ def _picture_frames(
 def _sound_frames(
     container: InputContainer, stream: AudioStream, source: str | os.PathLike[str]
 ) -> Iterator[AudioFrame]:
+    import av
+
     for packet in _packets(container, stream, source):
-        yield from stream.decode(packet)
+        try:
+            yield from stream.decode(packet)
+        except av.error.InvalidDataError:
+            # MP3's frames stand alone, and its files end in tags of many kinds: pass over what is
+            # none, as players do.
+            if container.format.name != "mp3":
+                raise
 
 
 def _require_whole(

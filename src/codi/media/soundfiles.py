@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from math import ceil
@@ -10,6 +9,7 @@ from typing import BinaryIO
 
 from codi.media.container import Sound
 from codi.media.errors import cut_off, promise
+from codi.media.sniff import head_of
 
 # libsndfile's way to say that a file does not tell its length.
 _UNKNOWN_LENGTH = 2**62
@@ -18,7 +18,7 @@ _PLACEHOLDERS = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 _MOST_CHUNKS = 100
 # The first frame of an MP3 file may be a tag that tells the file's size: where it stands in the
 # frame goes by version and channels, and where the size stands in it by the flags.
-_SIZE_TAGS, _SIZE_TAG_PLACES = (b"Xing", b"Info"), (13, 21, 36)
+_MP3_TAGS, _MP3_TAG_PLACES, _MP3_TAG_BYTES = (b"Xing", b"Info"), (13, 21, 36), 64
 _HAS_FRAMES, _HAS_SIZE = 1, 2
 
 
@@ -32,8 +32,10 @@ def read_with_soundfile(
     """
     import soundfile
 
+    if _is_mp3(handle):  # libmpg123 prints warnings of damaged files past all of us
+        return None
     try:
-        with soundfile.SoundFile(_with_true_size(handle)) as file:
+        with soundfile.SoundFile(handle) as file:
             rate = file.samplerate
             known = file.frames < _UNKNOWN_LENGTH
             if need_s is None and not known:
@@ -46,70 +48,80 @@ def read_with_soundfile(
     if known and len(samples) < want:
         raise cut_off(source, promise(total_s or 0.0, len(samples) / rate))
     if need_s is None or len(samples) < ceil(need_s * rate):
-        _require_whole_wav(handle, source)
+        require_whole(handle, source)
     return Sound(samples, rate, total_s)
 
 
 def knows_sound(handle: BinaryIO) -> bool:
-    """Say whether soundfile can open the file."""
+    """Say whether soundfile reads the file."""
     import soundfile
 
+    if _is_mp3(handle):
+        return False
     try:
-        with soundfile.SoundFile(_with_true_size(handle)):
+        with soundfile.SoundFile(handle):
             return True
     except (soundfile.LibsndfileError, TypeError):
         return False
 
 
-def _with_true_size(handle: BinaryIO) -> BinaryIO:
-    """Return the file from its beginning; an MP3 file that tells another size than its own, mended.
+def _is_mp3(handle: BinaryIO) -> bool:
+    """Say whether a file begins as MP3 does: with an ID3 tag, or the sync bits of a frame."""
+    head = head_of(handle)
+    return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
-    The size serves jumps alone, but when it is wrong, libmpg123 prints a warning past all of us.
+
+def require_whole(handle: BinaryIO, source: str | os.PathLike[str]) -> None:
+    """Compare the size in a WAV or MP3 file's header with the file; decoders take what is there.
+
+    Raises:
+        MediaError: the end is missing.
     """
-    handle.seek(0)
-    begin = _after_id3(handle.read(10))
+    told = _told_bytes(handle)
+    if told is None:
+        return
+    begin, size = told
+    there = handle.seek(0, os.SEEK_END) - begin
+    if there < size:
+        problem = f"its header promises {size} bytes of sound, but only {max(there, 0)} are there"
+        raise cut_off(source, problem)
+
+
+def _told_bytes(handle: BinaryIO) -> tuple[int, int] | None:
+    """Return where the sound begins and how many bytes of it the header promises, if it does."""
+    if _is_mp3(handle):
+        return _told_by_mp3(handle)
+    head = head_of(handle)
+    return _told_by_wav(handle) if head[:4] == b"RIFF" and head[8:12] == b"WAVE" else None
+
+
+def _told_by_wav(handle: BinaryIO) -> tuple[int, int] | None:
+    handle.seek(12)
+    for _ in range(_MOST_CHUNKS):
+        chunk = handle.read(8)
+        if len(chunk) < 8:
+            return None
+        name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
+        if name == b"data":
+            return None if size in _PLACEHOLDERS else (handle.tell(), size)
+        handle.seek(size + size % 2, os.SEEK_CUR)
+    return None
+
+
+def _told_by_mp3(handle: BinaryIO) -> tuple[int, int] | None:
+    begin = _after_id3(head_of(handle))
     handle.seek(begin)
-    frame = handle.read(64)
-    size = handle.seek(0, os.SEEK_END) - begin
-    handle.seek(0)
-    place = next((p for p in _SIZE_TAG_PLACES if frame[p : p + 4] in _SIZE_TAGS), None)
-    if place is None or len(frame) < 64 or frame[0] != 0xFF:
-        return handle
+    frame = handle.read(_MP3_TAG_BYTES)
+    place = next((p for p in _MP3_TAG_PLACES if frame[p : p + 4] in _MP3_TAGS), None)
+    if place is None or len(frame) < _MP3_TAG_BYTES:
+        return None
     (flags,) = struct.unpack_from(">I", frame, place + 4)
-    at = place + (12 if flags & _HAS_FRAMES else 8)
-    (told,) = struct.unpack_from(">I", frame, at)
-    if not flags & _HAS_SIZE or abs(told - size) <= size / 200:  # the warning begins at 1 %
-        return handle
-    data = bytearray(handle.read())
-    struct.pack_into(">I", data, begin + at, size)
-    return io.BytesIO(data)
+    (size,) = struct.unpack_from(">I", frame, place + (12 if flags & _HAS_FRAMES else 8))
+    return (begin, size) if flags & _HAS_SIZE else None
 
 
 def _after_id3(head: bytes) -> int:
     """Return where the sound begins in an MP3 file: behind the ID3v2 tag that it may begin with."""
     if len(head) < 10 or head[:3] != b"ID3":
         return 0
-    return 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-
-
-def _require_whole_wav(handle: BinaryIO, source: str | os.PathLike[str]) -> None:
-    """Compare the length in a WAV file's header with the file; libsndfile takes what is there."""
-    handle.seek(0)
-    head = handle.read(12)
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return
-    for _ in range(_MOST_CHUNKS):
-        chunk = handle.read(8)
-        if len(chunk) < 8:
-            return
-        name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
-        if name == b"data":
-            break
-        handle.seek(size + size % 2, os.SEEK_CUR)
-    else:
-        return
-    begin = handle.tell()
-    there = handle.seek(0, os.SEEK_END) - begin
-    if size not in _PLACEHOLDERS and there < size:
-        problem = f"its header promises {size} bytes of sound, but only {there} are there"
-        raise cut_off(source, problem)
+    return 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
