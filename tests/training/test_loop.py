@@ -432,6 +432,15 @@ def test_numbers_are_logged_by_part(tmp_path: Path, cache: Path) -> None:
 # --- what goes wrong ---
 
 
+def test_missing_data_are_said_before_a_model_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codi.training.loop.fresh_model", lambda *_: pytest.fail("a model built"))
+    data = {"bounce": {"kind": "shards", "files": ["no-digits.tar"]}}
+    with pytest.raises(ConfigError, match=r"no-digits\.tar"):
+        _run(recipe(stage("codec", reconstruct("image")), data=data), tmp_path, tmp_path).run()
+
+
 def test_a_source_that_is_not_there_is_left_out_with_a_note(tmp_path: Path, cache: Path) -> None:
     said: list[str] = []
     mixed = Objective("reconstruct", {"bounce": 0.5, "digits": 0.5}, {"modality": "image"})

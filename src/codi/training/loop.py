@@ -213,6 +213,8 @@ class Run:
         config = self.recipe.model_config(stage)
         if config != self.config:  # a stage of a curriculum may change sizes and rates of media
             self.config, self._stores = config, {}
+        for objective in stage.objectives:
+            self._open(objective)  # what is missing is said before a large model is built
         model, tasks = self._prepare(stage)
         marks = _marks(model)
         mixtures = self._mixtures(stage, tasks)
@@ -241,11 +243,8 @@ class Run:
             task.eval()
             task.finish(self._calibration(stage, i, mixture))
         self._save(model, marks)
-        summary = {
-            "steps": stage.steps,
-            "seconds": spent_s,
-            "settings": self._made_by(stage),
-        }
+        made_by = self._made_by(stage)
+        summary = {"steps": stage.steps, "seconds": spent_s, "settings": made_by}
         atomic_write_text(self._stage_folder(stage) / "done.json", json.dumps(summary))
         self.say(f"{stage.name}: done in {spent_s / 60:.1f} min")
 
