@@ -20,6 +20,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from codi.build import Model
+from codi.pipeline import Pipeline
+from codi.weights import save_model
+from tests.small import awake_model
+
 torch.set_num_threads(1)
 
 # The same examples every time and no deadline: a busy machine must not turn a law into a guess.
@@ -58,6 +63,26 @@ def seeded() -> None:
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Return the tests' small model, whose streams hear each other as after training."""
+    return awake_model()
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: Model) -> Pipeline:
+    """Return a pipeline of `model`, which is in memory."""
+    return Pipeline(model.config, model=model)
+
+
+@pytest.fixture(scope="module")
+def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that holds `model`."""
+    saved = tmp_path_factory.mktemp("model")
+    save_model(model, saved)
+    return saved
 
 
 @pytest.fixture

@@ -22,26 +22,8 @@ from codi.weights import find_device, save_model
 from tests.small import (
     NAMES,
     SENTENCE,
-    awake_model,
     objects,
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return awake_model()
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: Model) -> Pipeline:
-    return Pipeline(model.config, model=model)
-
-
-@pytest.fixture(scope="module")
-def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(model, folder)
-    return folder
 
 
 def _loaded(pipeline: Pipeline) -> set[str]:

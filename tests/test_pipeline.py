@@ -19,7 +19,6 @@ from codi.config import ConfigError
 from codi.diffusion import GuidanceRule
 from codi.pipeline import Condition, Generation, Pipeline, SamplingSettings, load
 from codi.types import Latents
-from codi.weights import save_model
 from tests.small import (
     NAMES,
     SENTENCE,
@@ -45,26 +44,9 @@ OBJECTS = {"text": str, "image": Image.Image, "video": media.Video, "audio": med
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return awake_model()
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: Model) -> Pipeline:
-    return Pipeline(model.config, model=model)
-
-
-@pytest.fixture(scope="module")
 def short_pipeline() -> Pipeline:
     model = awake_model(*SHORT)
     return Pipeline(model.config, model=model)
-
-
-@pytest.fixture(scope="module")
-def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(model, folder)
-    return folder
 
 
 # --- the walking skeleton ---

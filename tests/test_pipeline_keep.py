@@ -12,17 +12,7 @@ from PIL import Image
 from codi.build import Model
 from codi.pipeline import Pipeline, SamplingSettings, load
 from codi.weights import save_model
-from tests.small import NAMES, RELEASED, awake_model, latents, objects, small_config, small_model
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return awake_model()
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: Model) -> Pipeline:
-    return Pipeline(model.config, model=model)
+from tests.small import NAMES, RELEASED, latents, objects, small_config, small_model
 
 
 @pytest.mark.parametrize("name", NAMES)

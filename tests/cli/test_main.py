@@ -50,7 +50,7 @@ OPTIONS = {
     "presets": "--describe",
     "convert": "--dry-run --dtype --force --model --quiet --to --verbose",
     "export": "--as --list --quiet --to --verbose",
-    "verify": "--json --quiet",
+    "verify": "--json --quiet --tokenizers",
 }
 """Options people rely on: adding one is a line here, taking one away breaks somebody's script."""
 

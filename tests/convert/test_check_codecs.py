@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from codi.audio import MelConfig, log_mel, mel_filters
 from codi.codecs.vocabularies import load_byte_pairs, load_word_pieces
 from codi.config import ConfigError
 from codi.convert import codecs
 from codi.convert.check_codecs import (
     CHECKS,
     released_autoencoder,
+    released_front_ends,
     released_optimus,
     released_vocoder,
 )
@@ -120,7 +122,18 @@ def test_cases_of_tokenizers_are_compared_where_there_are_vocabularies(tmp_path:
     (tmp_path / "gpt2").rename(tmp_path / "elsewhere")
     found = _check(golden).run(golden)
     assert found["bert"] == Words()
-    assert found["gpt2"] == Words(f"needs GPT-2's vocab.json and merges.txt in {tmp_path / 'gpt2'}")
+    place = tmp_path / "gpt2"
+    reason = f"needs GPT-2's vocab.json and merges.txt in {place}, or in another folder by --"
+    assert found["gpt2"] == Words(f"{reason}tokenizers")
+
+
+def test_vocabularies_may_lie_in_another_folder(tmp_path: Path) -> None:
+    cases = _cases(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("bert-base-cased", "gpt2"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    golden = Golden(_golden(tmp_path, cases).path, tmp_path / "elsewhere")
+    assert set(_check(golden).run(golden).values()) == {Words()}
 
 
 @needs_goldens
@@ -220,7 +233,19 @@ def test_an_autoencoder_may_have_more_channels_in_its_latent_than_before_it(tmp_
 
 
 @needs_goldens
-@pytest.mark.parametrize(("key", "value"), [("double_z", False), ("out_ch", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("double_z", False),
+        ("out_ch", 1),
+        ("resamp_with_conv", False),
+        ("attn_type", "linear"),
+        ("use_linear_attn", True),
+        ("use_video_arch", True),
+        ("give_pre_end", True),
+        ("downsample_time_stride4_levels", [0]),
+    ],
+)
 def test_an_autoencoder_of_another_kind_is_named(tmp_path: Path, key: str, value: object) -> None:
     golden = _copy(tmp_path, "f_autokl")
     golden.about["config"]["ddconfig"][key] = value
@@ -253,14 +278,164 @@ def test_a_vocoders_kernels_may_have_dilations_of_their_own(tmp_path: Path) -> N
     golden.about["hifigan"]["resblock_dilation_sizes"][2] = [1, 3, 7]
     assert released_vocoder(golden.about["hifigan"]).dilations_by_kernel[2] == (1, 3, 7)
     assert _verdicts(golden)["out_wave"] == "fail"  # they are read: these are not the golden's
-    golden.about["hifigan"]["resblock"] = "3"
-    with pytest.raises(ConfigError, match=r"hifigan\.resblock = '3'; the vocoder here has 1, 2"):
+
+
+@needs_goldens
+def test_the_decoder_may_end_with_a_hyperbolic_tangent(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "f_autokl")
+    golden.about["config"]["ddconfig"]["tanh_out"] = True
+    assert _verdicts(golden)["out_dec"] == "fail"
+    golden.tensors["out_dec"] = golden.tensors["out_dec"].tanh()
+    assert _verdicts(golden)["out_dec"] == "pass"
+    audio = _copy(tmp_path, "g_audio_vae_vocoder")
+    audio.about["config"]["ddconfig"]["tanh_out"] = True
+    audio.tensors["out_mel"] = audio.tensors["out_mel"].tanh()
+    assert _verdicts(audio)["out_mel"] == "pass"
+
+
+@needs_goldens
+def test_an_autoencoder_may_have_no_attention_at_all(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "f_autokl")
+    golden.about["config"]["ddconfig"].update(attn_type="none", attn_resolutions=[16])
+    config = released_autoencoder(golden.about)
+    assert (config.middle_attention, config.attention_levels) == (False, ())
+    codec = config.build().eval()
+    for name in [name for name in golden.tensors if ".mid.attn_1." in name]:
+        del golden.tensors[name]
+    golden.filled(codec, codecs.autoencoder_kl(config), golden.weights())
+    with torch.no_grad():
+        golden.tensors["out_dec"] = codec.decode_raw(golden["z"][:, :, None])[:, :, 0]
+    assert _verdicts(golden)["out_dec"] == "pass"
+    del golden.about["config"]["ddconfig"]["ch_mult"]  # as the released constructor has it
+    assert released_autoencoder(golden.about).multipliers == (1, 2, 4, 8)
+
+
+@needs_goldens
+@pytest.mark.parametrize(("side", "named"), [(25, "[1] and []"), (24, "[] and [1]")])
+def test_halves_that_attend_on_different_levels_are_named(
+    side: int, named: str, tmp_path: Path
+) -> None:
+    golden = _copy(tmp_path, "f_autokl")
+    golden.about["config"]["ddconfig"].update(resolution=50, attn_resolutions=[side])
+    with pytest.raises(
+        ConfigError, match=rf"resolution = 50 makes .* {re.escape(named)}; .* 4 div"
+    ):
         _check(golden).run(golden)
+
+
+# --- sounds ---
+
+
+def _with_vocoder(golden: Golden, **changes: object) -> None:
+    """Give a golden another vocoder of random weights, and what it makes of the spectrograms."""
+    golden.about["hifigan"].update(changes)
+    config = released_vocoder(golden.about["hifigan"])
+    vocoder, table = config.build().eval(), codecs.vocoder(config)
+    _without(golden, "w.vocoder.")
+    own = vocoder.state_dict()
+    for name in own:
+        foreign = table.foreign(name)
+        assert foreign is not None
+        golden.tensors[f"w.vocoder.{foreign[0]}"] = table.to_foreign(foreign[0], own)
+    with torch.no_grad():
+        golden.tensors["out_wave"] = vocoder(golden["out_mel"])[:, None]
+
+
+HEARD = ("mel_basis", "out_fbank", "out_mean", "out_logvar", "out_mel", "out_wave")
+
+
+@needs_goldens
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"upsample_rates": [4, 2], "upsample_kernel_sizes": [8, 4]},
+        {"upsample_rates": [4, 2], "upsample_kernel_sizes": [8, 4], "hop_size": 8},
+        {"resblock": "2"},
+        {"win_size": 800},
+        {"resblock_dilation_sizes": [[1, 3, 5, 7]] * 3},
+    ],
+)
+def test_the_front_end_does_not_ask_the_vocoder(changes: dict[str, object], tmp_path: Path) -> None:
+    """The released code builds it with its defaults, and its vocoder in one way."""
+    golden = _copy(tmp_path, "g_audio_vae_vocoder")
+    _with_vocoder(golden, **changes)
+    assert _verdicts(golden) == dict.fromkeys(HEARD, "pass")
+
+
+OTHER_EAR = {"filter_length": 512, "win_length": 512, "hop_length": 80, "n_mel_channels": 32}
+
+
+def _with_front_end(golden: Golden) -> None:
+    """Let a golden's sounds be heard by another front end: what is expected is ours of it."""
+    _without(golden, "z", "out_mel", "out_wave")
+    ear = MelConfig(window=512, hop=80, bins=32, centred_on="start", levelled=True, columns=2 * 64)
+    golden.tensors["mel_basis"] = mel_filters(ear)
+    golden.tensors["out_fbank"] = log_mel(golden["wav"], ear)[:, :, :64].contiguous()
+    autoencoder = released_autoencoder(golden.about)
+    weights = {k: v for k, v in golden.weights().items() if not k.startswith("vocoder.")}
+    codec = golden.filled(autoencoder.build(), codecs.autoencoder_kl(autoencoder), weights)
+    with torch.no_grad():
+        mean, log_variance = codec.posterior(golden["out_fbank"][:, :, None])
+    golden.tensors |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+
+
+@needs_goldens
+def test_a_front_end_of_its_own_may_be_stated(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "g_audio_vae_vocoder")
+    _with_front_end(golden)
+    assert _verdicts(golden)["out_fbank"] == "fail"
+    golden.about["stft"] = dict(OTHER_EAR)
+    found = _verdicts(golden)
+    assert {name: found[name] for name in HEARD[:4]} == dict.fromkeys(HEARD[:4], "pass")
+
+
+@needs_goldens
+@pytest.mark.parametrize("kept", HEARD[:4])
+def test_a_front_end_may_be_the_vocoders_where_that_is_what_was_heard(
+    kept: str, tmp_path: Path
+) -> None:
+    golden = _copy(tmp_path, "g_audio_vae_vocoder")
+    _with_front_end(golden)
+    golden.about["hifigan"].update(n_fft=512, win_size=512, hop_size=80, num_mels=32)
+    _without(golden, "w.vocoder.", *(name for name in HEARD if name != kept))
+    assert _verdicts(golden)[kept] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"win_length": 800}, "filter_length = 1024 beside win_length = 800; .* one for both"),
+        ({"hop_length": 320}, "hop_length = 320; the front end here has one that divides 640"),
+        ({"hop_length": 7}, "hop_length = 7; the front end"),
+    ],
+)
+def test_a_front_end_of_another_kind_is_named(told: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        released_front_ends({"hifigan": {}, "stft": told}, columns=4)
+    assert len(released_front_ends({"hifigan": {"win_size": 800}}, columns=4)) == 1
+
+
+@needs_goldens
+def test_sounds_are_cut_to_the_time_that_is_told(tmp_path: Path) -> None:
+    """66 columns leave latents of 16, as 64 do: those do not tell."""
+    golden = _copy(tmp_path, "g_audio_vae_vocoder")
+    golden.tensors["out_fbank"] = torch.zeros(2, 1, 66, 64)
+    made = _check(golden).run(golden)
+    for name in ("out_mean", "out_logvar"):
+        value = made[name]
+        assert isinstance(value, torch.Tensor)
+        assert value.shape[2] == 16
+        golden.tensors[name] = value
+    _without(golden, "out_fbank")
+    assert _verdicts(golden)["out_mean"] == "fail"
+    golden.about["time"] = 0.65
+    assert _verdicts(golden)["out_mean"] == "pass"
 
 
 @needs_goldens
 def test_a_spectrogram_is_cut_as_the_latents_say_where_it_is_not_kept(tmp_path: Path) -> None:
     golden = _without(_copy(tmp_path, "g_audio_vae_vocoder"), "out_fbank")
+    del golden.about["time"]
     assert _verdicts(golden)["out_mean"] == "pass"
 
 
@@ -306,3 +481,68 @@ def test_of_some_latents_nothing_may_be_expected(
     found = _verdicts(_without(_copy(tmp_path, "h_optimus"), *without))
     assert {name for name, verdict in found.items() if verdict == "pass"} == made | ENCODED
     assert set(found.values()) <= {"pass", "not checked"}
+
+
+@needs_goldens
+@pytest.mark.parametrize(
+    ("half", "key", "value", "off"),
+    [
+        ("encoder_config", "hidden_act", "relu", "out_seq"),
+        ("encoder_config", "hidden_act", "swish", "out_seq"),
+        ("encoder_config", "layer_norm_eps", 1e-2, "out_seq"),
+        ("decoder_config", "layer_norm_epsilon", 1e-2, "out_logits_0"),
+    ],
+)
+def test_what_a_half_of_optimus_says_of_itself_is_read(
+    half: str, key: str, value: object, off: str, tmp_path: Path
+) -> None:
+    """The halves themselves are held against those of `transformers`."""
+    golden = _copy(tmp_path, "h_optimus")
+    assert _verdicts(golden)[off] == "pass"
+    golden.about[half][key] = value
+    assert _verdicts(golden)[off] == "fail"
+
+
+@needs_goldens
+@pytest.mark.parametrize(
+    ("half", "key", "message"),
+    [
+        ("encoder_config", "hidden_act", "'mish'; BERT here has gelu, relu, swish"),
+        ("decoder_config", "activation_function", "'mish'; GPT-2 here has gelu_new or"),
+    ],
+)
+def test_an_activation_that_optimus_does_not_have_is_named(
+    half: str, key: str, message: str, tmp_path: Path
+) -> None:
+    golden = _copy(tmp_path, "h_optimus")
+    golden.about[half][key] = "mish"
+    with pytest.raises(ConfigError, match=rf"{half}\.{key} = {message}"):
+        _check(golden).run(golden)
+    (line,) = verify(golden, CHECKS)
+    assert line.note.startswith(str(golden.path))
+
+
+@needs_goldens
+def test_optimus_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "h_optimus")
+    for key in ("hidden_act", "layer_norm_eps", "type_vocab_size"):
+        del golden.about["encoder_config"][key]
+    del golden.about["decoder_config"]["layer_norm_epsilon"]
+    del golden.about["text_scale_factor"]
+    assert set(_verdicts(golden).values()) == {"pass"}
+
+
+@needs_goldens
+def test_lacking_weights_are_drawn_by_any_seed_that_is_said(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "h_optimus")
+    for said in ({"seeds": [31, 30]}, {"seed": 31}):
+        del golden.about[next(key for key in ("seeds", "seed") if key in golden.about)]
+        golden.about.update(said)
+        assert set(_verdicts(golden).values()) == {"pass"}
+    golden.about["seed"] = 4
+    with pytest.raises(ConfigError, match=r"no seed that it says draws the others \(4\); add the"):
+        _check(golden).run(golden)
+    for name in ("out_greedy_0", "out_greedy_1"):  # tokens stored in few bits
+        golden.tensors[name] = golden.tensors[name].short()
+    golden.about["seed"] = 31
+    assert set(_verdicts(golden).values()) == {"pass"}

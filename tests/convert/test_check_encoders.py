@@ -72,6 +72,26 @@ def test_the_activation_of_clip_is_the_one_that_is_told() -> None:
         clip_vision_config(golden.about)
 
 
+@needs_goldens
+def test_a_clip_of_one_frame_is_no_picture() -> None:
+    """It is what a clip of the same frame again and again is (see the encoder's own tests)."""
+    golden = Golden(GOLDENS / "j_clip.json")
+    (check,) = [check for check in CHECKS if check.recognises(golden.about)]
+    frame = golden["pixels_video"][:, :1]
+    golden.tensors["pixels_video"] = frame.expand(-1, 6, -1, -1, -1)
+    still = check.run(golden)
+    golden.tensors["pixels_video"] = frame
+    for name in ("out_video", "out_video_pooled"):
+        value = still[name]
+        assert isinstance(value, torch.Tensor)
+        golden.tensors[name] = value
+    assert _verdicts(golden) == {"pass"}
+    golden.tensors["pixels_image"] = frame[:, 0]
+    picture = check.run(golden)["out_image"]
+    assert isinstance(picture, torch.Tensor)
+    assert not torch.allclose(picture, golden["out_video"], atol=1e-2)
+
+
 def _verdicts(golden: Golden) -> set[str]:
     return {line.verdict for line in verify(golden, CHECKS)}
 

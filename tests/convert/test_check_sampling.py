@@ -244,3 +244,37 @@ def test_one_context_needs_no_name(tmp_path: Path) -> None:
     assert set(_verdicts(_golden(tmp_path, about, kept | mixed)).values()) == {"pass"}
     [*_, line] = verify(_golden(tmp_path, about, kept | {"cond": mixed["cond"]}), CHECKS)
     assert "has no context uncond, nor uncond_<modality>; add it" in line.note
+
+
+def test_what_the_loss_needs_of_a_schedule_is_checked_too(tmp_path: Path) -> None:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    level = (1 - betas).cumprod(0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), level[:-1]])
+    variance = betas * (1 - before) / (1 - level)
+    weights = betas**2 / (2 * variance * (1 - betas) * (1 - level))
+    weights[0] = weights[1]
+    tensors = {"betas": betas, "alphas": 1 - betas, "lvlb_weights": weights.float()}
+    tensors["logvar"] = torch.zeros(1000)
+    assert _verdicts(_golden(tmp_path, {}, tensors)) == dict.fromkeys(tensors, "pass")
+
+
+@needs_goldens
+def test_noise_that_is_not_kept_is_asked_for(tmp_path: Path) -> None:
+    theirs = Golden(GOLDENS / "i_ddim10_cfg_image.json")
+    golden = _golden(tmp_path, theirs.about | {"eta": 0.5}, theirs.tensors)
+    (line,) = verify(golden, CHECKS)
+    assert line.verdict == "unusable"
+    assert "eta = 0.5 and no tensor 'noise'" in line.note
+
+
+@needs_goldens
+def test_without_guidance_no_empty_prompt_is_needed(tmp_path: Path) -> None:
+    theirs = Golden(GOLDENS / "i_ddim10_cfg_image.json")
+    about = theirs.about | {"scale": 1.0}
+    made = check_sampling._sampled(_golden(tmp_path, about, theirs.tensors), "aliased")
+    tensors = {**theirs.tensors, **{name: made[name] for name in SAMPLED}}
+    kept = {name: x for name, x in tensors.items() if not name.startswith("uncond")}
+    about["tensors"] = [name for name in kept if not name.startswith("w.")]
+    assert set(_verdicts(_golden(tmp_path, about, kept)).values()) == {"pass"}
+    (line,) = verify(_golden(tmp_path, about | {"scale": 2.0}, kept), CHECKS)
+    assert "has no context uncond" in line.note

@@ -266,8 +266,13 @@ def test_the_vocoder_is_transformers(dilations: Any) -> None:
     torch.testing.assert_close(ours(mel[:, None]), theirs(mel), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("activation", "eps", "segments"), [("gelu", 1e-12, 2), ("relu", 1e-2, 1), ("swish", 1e-5, 3)]
+)
 @torch.no_grad()
-def test_the_encoder_of_text_is_transformers_bert() -> None:
+def test_the_encoder_of_text_is_transformers_bert(
+    activation: str, eps: float, segments: int
+) -> None:
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
     theirs = transformers.BertModel(
         transformers.BertConfig(
@@ -277,9 +282,12 @@ def test_the_encoder_of_text_is_transformers_bert() -> None:
             num_attention_heads=2,
             intermediate_size=24,
             max_position_embeddings=16,
+            hidden_act=activation,
+            layer_norm_eps=eps,
+            type_vocab_size=segments,
         )
     ).eval()
-    ours = Bert(30, 16, 16, 2, 2, 24).eval()
+    ours = Bert(30, 16, 16, 2, 2, 24, activation, eps, segments).eval()
     _copied(theirs, ours, [Table(tuple(bert_rules(2)))])
     ids = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]])
     expected = theirs(input_ids=ids, attention_mask=(ids > 0).long())
@@ -288,13 +296,13 @@ def test_the_encoder_of_text_is_transformers_bert() -> None:
     torch.testing.assert_close(pooled, expected.pooler_output)
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1e-1])
 @torch.no_grad()
-def test_the_decoder_of_text_without_memories_is_transformers_gpt2() -> None:
+def test_the_decoder_of_text_without_memories_is_transformers_gpt2(eps: float) -> None:
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
-    theirs = transformers.GPT2Model(
-        transformers.GPT2Config(vocab_size=40, n_positions=16, n_embd=16, n_layer=2, n_head=2)
-    ).eval()
-    ours = GPT2(40, 16, 16, 2, 2).eval()
+    sizes = {"vocab_size": 40, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    theirs = transformers.GPT2Model(transformers.GPT2Config(**sizes, layer_norm_epsilon=eps)).eval()
+    ours = GPT2(40, 16, 16, 2, 2, eps).eval()
     _copied(theirs, ours, [Table(tuple(gpt2_rules(2)))])
     ids, nothing = torch.randint(0, 40, (2, 7)), torch.zeros(2, 2, 0, 8)
     hidden, _ = ours(ids, torch.zeros(2, 1, 16), [(nothing, nothing)] * 2)

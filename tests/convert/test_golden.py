@@ -34,8 +34,9 @@ def test_it_is_read_when_asked_for(golden: Golden) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float64):  # run in one, compared in its own
         golden.tensors["in"] = torch.ones(1, dtype=dtype)
         assert (golden["in"].dtype, golden.expected("in").dtype) == (torch.float32, dtype)
-    golden.tensors["in"] = torch.ones(1, dtype=torch.int32)
-    assert golden["in"].dtype == torch.int32
+    for dtype in (torch.int16, torch.int32, torch.int64):  # networks index by the last only
+        golden.tensors["in"] = torch.ones(1, dtype=dtype)
+        assert (golden["in"].dtype, golden.expected("in").dtype) == (torch.int64, dtype)
     del golden.tensors["in"]
     with pytest.raises(ConfigError, match=r"x\.safetensors: no tensor 'in'"):
         golden["in"]
@@ -67,6 +68,18 @@ def test_a_golden_is_named_by_its_letter_too_but_by_its_name_first(tmp_path: Pat
     (tmp_path / "c.json").write_text(json.dumps({"what": "like b and golden a"}))
     found = [other.name for other in Golden(tmp_path / "c.json").named()]
     assert found == ["b", "a_step_wide", "a_step"]
+
+
+def test_tensors_that_are_not_listed_are_those_of_the_file(golden: Golden) -> None:
+    assert golden.about["tensors"] == ["out"]
+    golden.path.write_text(json.dumps({"tensors": {"x": []}}))
+    assert Golden(golden.path).about["tensors"] == {"x": []}
+
+
+def test_a_missing_description_is_named(golden: Golden) -> None:
+    golden.path.unlink()
+    with pytest.raises(ConfigError, match=r"x\.json: no such file; .* says what x\.safetensors is"):
+        _ = golden.about
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\xff"])

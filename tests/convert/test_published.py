@@ -86,7 +86,9 @@ def _index(folder: Path, **components: str) -> None:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "P", **table}))
 
 
-def _autoencoder(library: Any, channels: int, latent: int, levels: int, layers: int) -> Any:
+def _autoencoder(
+    library: Any, channels: int, latent: int, levels: int, layers: int, factor: float = 0.18215
+) -> Any:
     return library.AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
@@ -95,6 +97,7 @@ def _autoencoder(library: Any, channels: int, latent: int, levels: int, layers: 
         block_out_channels=tuple(8 * 2**i for i in range(levels)),
         layers_per_block=layers,
         latent_channels=latent,
+        scaling_factor=factor,
         norm_num_groups=4,
     ).eval()
 
@@ -318,7 +321,7 @@ def test_a_text_encoder_without_projection_is_passed_over_where_one_is_needed(
 def test_a_folder_of_audioldm(preset: Path, tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="needs codi[external]")
     transformers = pytest.importorskip("transformers", reason="needs codi[external]")
-    vae = _autoencoder(diffusers, 1, 8, levels=3, layers=2)
+    vae = _autoencoder(diffusers, 1, 8, levels=3, layers=2, factor=0.9227914214134216)
     vocoder = transformers.SpeechT5HifiGan(
         transformers.SpeechT5HifiGanConfig(
             model_in_dim=64,

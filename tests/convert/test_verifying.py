@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -10,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from codi.cli import verify as command
 from codi.config import ConfigError
 from codi.convert.golden import Check, Golden, Words
-from codi.convert.verifying import Line, compare, goldens_of, verify
+from codi.convert.verifying import Line, compare, exit_code_of, goldens_of, verify
 
 X = torch.tensor([1.0, -2.0, 3.0, 0.5])
 
@@ -132,6 +134,84 @@ def test_what_cannot_be_used_is_said_and_is_code_2(
     assert (line.verdict, line.exit_code) == ("unusable", 2)
     assert message in line.note
     assert "\n" not in line.note
+
+
+def test_what_the_description_does_not_say_is_named(tmp_path: Path) -> None:
+    check = Check(lambda about: "factor" in about, lambda g: {"out": g.about["by"] * g["x"]})
+    [line] = verify(golden(tmp_path, "a", {"factor": 2}, x=X, out=X), [check])
+    assert (line.verdict, line.exit_code) == ("unusable", 2)
+    assert line.note == f"{tmp_path / 'a.json'}: does not say 'by', which its form needs; add it"
+
+
+def test_a_complaint_of_a_check_is_told_with_its_file(tmp_path: Path) -> None:
+    def run(g: Golden) -> dict[str, Tensor]:
+        raise ConfigError("sides = 3; there are 2 here")
+
+    g = golden(tmp_path, "a", {"factor": 2}, x=X, out=X)
+    [line] = verify(g, [Check(lambda about: "factor" in about, run)])
+    assert line.note == f"{tmp_path / 'a.json'}: sides = 3; there are 2 here"
+
+
+def test_half_of_a_golden_is_named_and_is_code_2(tmp_path: Path) -> None:
+    golden(tmp_path, "whole", {"factor": 2}, x=X, out=2 * X)
+    golden(tmp_path, "tensors", {"factor": 2}, x=X, out=2 * X).path.unlink()
+    golden(tmp_path, "words", {"factor": 2, "tensors": {"x": [], "out": []}})
+    golden(tmp_path, "weights", {"what": "of others", "tensors": {}, "n_weights": 3})
+    lines = {g.name: list(verify(g, [doubled()])) for g in goldens_of(tmp_path)}
+    assert [line.verdict for line in lines.pop("whole")] == ["pass"]
+    assert {name: line.verdict for name, [line] in lines.items()} == dict.fromkeys(
+        ("tensors", "words", "weights"), "unusable"
+    )
+    assert "tensors.json: no such file" in lines["tensors"][0].note
+    assert "words.safetensors: no such file" in lines["words"][0].note
+    assert "weights.safetensors: no such file" in lines["weights"][0].note
+    assert exit_code_of([line for found in lines.values() for line in found]) == 2
+
+
+def test_where_nothing_was_compared_nothing_is_verified() -> None:
+    made = {v: Line("a", "", v) for v in ("pass", "fail", "not checked", "companion", "unknown")}
+    assert exit_code_of([made["companion"], made["not checked"]]) == 2
+    assert exit_code_of([made["companion"], made["pass"], made["not checked"]]) == 0
+    assert exit_code_of([made["fail"], made["pass"]]) == 1
+    assert exit_code_of([made["unknown"]]) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_storing_rounded_off_is_no_error(dtype: torch.dtype, tmp_path: Path) -> None:
+    made = 100.0 * torch.randn(1000)
+    stored = made.to(dtype)
+    assert (made - stored.float()).abs().max() > 2e-4 * made.std()
+    assert line_of(stored, made, tmp_path).verdict == "pass"
+    assert line_of(stored, 1.02 * made, tmp_path).verdict == "fail"
+
+
+def test_the_command_finds_vocabularies_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"bert": [{"text": "a", "ids": [1]}], "remove_duplicate_word": [["a a", "a"]]}
+    (tmp_path / "goldens").mkdir()
+    golden(tmp_path / "goldens", "words", words)
+    (tmp_path / "elsewhere" / "bert-base-cased").mkdir(parents=True)
+    assert _command(tmp_path / "goldens") == 0  # one of two is compared, and is met
+    assert "not checked: words bert: needs BERT's vocab.txt in" in capsys.readouterr().out
+    assert _command(tmp_path / "goldens", "--tokenizers", str(tmp_path / "elsewhere")) == 1
+    assert "cannot load a tokenizer" in capsys.readouterr().out  # it looked there: it is empty
+    with pytest.raises(ConfigError, match="nowhere: no such folder; name the folder of the voc"):
+        _command(tmp_path / "goldens", "--tokenizers", str(tmp_path / "nowhere"))
+
+
+def test_the_command_says_that_nothing_was_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden(tmp_path, "facts", {"seen": 1.0})
+    assert _command(tmp_path) == 2
+    assert "nothing was compared" in capsys.readouterr().out
+
+
+def _command(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    return command.run(parser.parse_args(["--quiet", *map(str, words)]))
 
 
 def line_of(wanted: Tensor, made: Tensor, tmp_path: Path) -> Line:

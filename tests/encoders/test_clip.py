@@ -247,6 +247,20 @@ def test_temporal_blocks_see_clips_and_leave_pictures_alone() -> None:
 
 
 @torch.no_grad()
+def test_a_clip_of_one_frame_is_a_still_one_where_it_is_said_to_be_a_clip() -> None:
+    """Nothing changes over time in either, so that attention adds nothing, and the rest does."""
+    vision = _vision_config(temporal_blocks=True).build().eval()
+    for block in vision.blocks:
+        for name in ("to_out.weight", "from_hidden.weight"):
+            torch.nn.init.normal_(block.get_parameter(name))
+    one = vision.pictures(torch.rand(2, 3, 32, 32) * 2 - 1)
+    clip = vision.look(one, 1, clips=True)
+    still = vision.look(one.repeat_interleave(4, dim=0), 4)
+    torch.testing.assert_close(clip, still, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(clip, vision.look(one, 1), atol=1e-2)
+
+
+@torch.no_grad()
 def test_frames_of_a_clip_are_normalised_over_time() -> None:
     norm = ClipTemporalBlock(6, heads=2).norm
     x = 3.0 * torch.randn(2, 7, 5, 6) + 4.0

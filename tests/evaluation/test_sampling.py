@@ -28,17 +28,6 @@ from codi.evaluation.suites import Input, Task
 from codi.pipeline import Pipeline, SamplingSettings
 from codi.weights import save_model
 from codi.worlds import bounce
-from tests.small import awake_model
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return awake_model()
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: Model) -> Pipeline:
-    return Pipeline(model.config, model=model)
 
 
 def _count(pipeline: Pipeline, **settings: object) -> float:
