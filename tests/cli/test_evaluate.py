@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codi.cli import build_parser, main
-from codi.evaluation.scoring import Cell
+from codi.evaluation.cells import Cell
 
 _CELL = Cell("t", "image", "shape", "val", 1.0, 1, None, None)
 

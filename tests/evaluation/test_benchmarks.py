@@ -17,6 +17,7 @@ from codi.cli import main
 from codi.config import ConfigError
 from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.cells import Cell
 from codi.evaluation.extractors.catalogue import Extractors
 from codi.evaluation.extractors.offsets import OffsetExtractor
 from codi.evaluation.metrics import java
@@ -24,7 +25,6 @@ from codi.evaluation.metrics.embeddings import cosines
 from codi.evaluation.metrics.synchrony import desync_s
 from codi.evaluation.protocols import InputRow, MetricRow, Protocol, TaskRow, load_protocol
 from codi.evaluation.runner import Run, evaluate
-from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import REFERENCES_FROM, Input, Task
 from codi.pipeline import SamplingSettings, load
 from codi.types import Latents

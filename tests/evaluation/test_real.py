@@ -14,11 +14,11 @@ import pytest
 from codi.config import ConfigError
 from codi.data.source import ShardsConfig, ShardSource
 from codi.evaluation import shipped
+from codi.evaluation.cells import Cell
 from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.parts import PARTS, Fact, said
 from codi.evaluation.real import TRAINED, PartSuite, found_shards, shards_of
 from codi.evaluation.runner import evaluate
-from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Input
 from codi.pipeline import load
 from codi.weights import save_model

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from codi import media
+from codi.evaluation.cells import Cell
 from codi.evaluation.page import html
 from codi.evaluation.report import markdown, remove_samples, said, write_report, write_samples
-from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Input, Task
 from tests.small import small_config
 

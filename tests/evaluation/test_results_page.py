@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from codi.config import ConfigError
+from codi.evaluation.cells import Cell
 from codi.evaluation.report import drawn
 from codi.evaluation.results_page import bring, merged, put, require
-from codi.evaluation.scoring import Cell
 
 COMMAND = "codi evaluate --suite bounce"
 

@@ -12,8 +12,8 @@ import pytest
 
 from codi.config import ConfigError
 from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.cells import Cell
 from codi.evaluation.runner import Run, evaluate
-from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Input, Task
 from codi.pipeline import SamplingSettings, load
 from codi.weights import save_model

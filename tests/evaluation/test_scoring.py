@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.cells import Cell
 from codi.evaluation.records import Reading, Record
-from codi.evaluation.scoring import Cell, score
+from codi.evaluation.scoring import score
 from codi.evaluation.statistics import bootstrap_interval, wilson_interval
 from codi.evaluation.suites import Input, Task, partner
 from codi.worlds import bounce

@@ -17,10 +17,10 @@ from typing import Any
 from codi.build import load_config
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
 from codi.evaluation import results_page
+from codi.evaluation.cells import Cell
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.report import SAMPLING, drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
-from codi.evaluation.scoring import Cell
 from codi.folders import PRESETS
 from codi.progress import Progress
 from codi.training.recipe import Recipe, read_recipe

@@ -25,6 +25,7 @@ from codi import media
 from codi.config import ConfigError, unknown
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.bounce import BounceSuite
+from codi.evaluation.cells import Cell
 from codi.evaluation.comparing import METRICS, Evidence, Metric
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
 from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
@@ -35,7 +36,7 @@ from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
 from codi.evaluation.records import Ledger, Reading, Record
 from codi.evaluation.report import drawn
-from codi.evaluation.scoring import Cell, compared_impacts
+from codi.evaluation.scoring import compared_impacts
 from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth, partner
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings

@@ -21,6 +21,7 @@ from codi.config import ConfigError
 from codi.data.shards import ItemError
 from codi.data.source import Record as ItemRecord
 from codi.data.source import Roots, ShardsConfig, ShardSource, beside_set, find_files, places
+from codi.evaluation.cells import Cell
 from codi.evaluation.extractors.base import Extractor
 from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.judges import JUDGES
@@ -28,7 +29,6 @@ from codi.evaluation.metrics.embeddings import chance_within, found_within
 from codi.evaluation.panels import Panel, TaughtPanel, code_digest, stated
 from codi.evaluation.parts import PARTS, Fact, Part, said
 from codi.evaluation.records import Ledger, Reading
-from codi.evaluation.scoring import Cell
 from codi.evaluation.shipped import shipped_panel
 from codi.evaluation.statistics import wilson_interval
 from codi.evaluation.suites import Input, Suite, Task, Terms, Truth, part_tasks

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from codi.build import ModelConfig
+from codi.evaluation.cells import Cell
 from codi.evaluation.page import html
 from codi.evaluation.plot import Estimate, intervals
-from codi.evaluation.scoring import Cell
 from codi.evaluation.suites import Task
 from codi.media import atomic_write_text, save_image
 from codi.modalities import modality

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from codi.config import ConfigError
+from codi.evaluation.cells import Cell
 from codi.evaluation.report import said, table, table_lines
-from codi.evaluation.scoring import Cell
 from codi.media import atomic_write_text
 
 _NUMBERS, _PICTURES = "results", "pictures"

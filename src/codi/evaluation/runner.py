@@ -22,6 +22,7 @@ from codi.config import ConfigError, unknown
 from codi.data.source import data_roots
 from codi.encoders.mixing import interpolated
 from codi.evaluation import results_page
+from codi.evaluation.cells import Cell
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.opening import SUITES, Opening, opener_of
 from codi.evaluation.records import Ledger, Record
@@ -32,7 +33,7 @@ from codi.evaluation.report import (
     write_report,
     write_samples,
 )
-from codi.evaluation.scoring import Cell, score
+from codi.evaluation.scoring import score
 from codi.evaluation.suites import Input, Suite, Task, partner
 from codi.modalities import modality
 from codi.pipeline import Pipeline, SamplingSettings, load

@@ -11,15 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from codi.evaluation.cells import Cell
 from codi.evaluation.records import Ledger, Reading
 from codi.pipeline import SamplingSettings
-
-if TYPE_CHECKING:
-    from codi.evaluation.scoring import Cell
 
 Path = Literal["model", "codec", "true"]
 """What media pass on their way to being read: the whole model, its codecs alone, or nothing."""
