@@ -376,7 +376,8 @@ def _with_front_end(golden: Golden) -> None:
     codec = golden.filled(autoencoder.build(), codecs.autoencoder_kl(autoencoder), weights)
     with torch.no_grad():
         mean, log_variance = codec.posterior(golden["out_fbank"][:, :, None])
-    golden.tensors |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+    golden.tensors["out_mean"] = mean[:, :, 0]
+    golden.tensors["out_logvar"] = log_variance[:, :, 0]
 
 
 @needs_goldens

@@ -17,6 +17,7 @@ from codi.config import ConfigError
 from codi.convert import check_sampling
 from codi.convert.check_sampling import CHECKS, released_timesteps, stated_schedule
 from codi.convert.check_unets import diffuser_config, filled_diffuser
+from codi.convert.check_unets import mixed as mixed_contexts
 from codi.convert.golden import Golden
 from codi.convert.layouts import CHECKS as ALL
 from codi.convert.unets import SCHEDULE_BUFFERS, schedule_buffers
@@ -154,9 +155,9 @@ def test_a_schedule_that_is_not_known_is_named(tmp_path: Path) -> None:
 
 
 def test_other_tensors_beside_a_schedule_are_told(tmp_path: Path) -> None:
-    buffers = schedule_buffers(NoiseSchedule.build()) | {"lvlb_weights": torch.ones(1000)}
+    buffers = schedule_buffers(NoiseSchedule.build()) | {"snr": torch.ones(1000)}
     lines = list(verify(_golden(tmp_path, {}, buffers), CHECKS))
-    assert [line.tensor for line in lines if line.verdict != "pass"] == ["lvlb_weights"]
+    assert [line.tensor for line in lines if line.verdict != "pass"] == ["snr"]
     assert max(line.exit_code for line in lines) == 0
 
 
@@ -239,7 +240,7 @@ def test_any_number_of_steps_is_the_released_samplers(
 def test_one_context_needs_no_name(tmp_path: Path) -> None:
     source = Golden(GOLDENS / "i_ddim10_cfg_image.json")
     kept = {k: v for k, v in source.tensors.items() if not k.startswith(("cond", "uncond"))}
-    mixed = {k: check_sampling._mixed(source, k) for k in ("cond", "uncond")}
+    mixed = {k: mixed_contexts(source, k) for k in ("cond", "uncond")}
     about = {key: value for key, value in source.about.items() if key != "tensors"}
     assert set(_verdicts(_golden(tmp_path, about, kept | mixed)).values()) == {"pass"}
     [*_, line] = verify(_golden(tmp_path, about, kept | {"cond": mixed["cond"]}), CHECKS)

@@ -224,7 +224,8 @@ def test_contexts_may_be_mixed_by_their_weights(name: str) -> None:
     golden = Golden(GOLDENS / f"{name}.json")
     context = golden.tensors.pop("context")
     other = torch.randn_like(context)
-    golden.tensors |= {"context_text": (4 * context - other) / 3, "context_audio": other}
+    golden.tensors["context_text"] = (4 * context - other) / 3
+    golden.tensors["context_audio"] = other
     golden.about["mix_weight"] = {"text": 1.5, "audio": 0.5}
     assert _pass(golden)
     golden.about["mix_weight"] = {"text": 0.5}
@@ -240,7 +241,7 @@ def test_one_step_may_be_told_for_all_samples() -> None:
     (check,) = _checks(golden)
     golden.tensors["t"] = golden["t"][:1].expand(2)
     made = check.run(golden)
-    golden.tensors |= {name: value for name, value in made.items() if isinstance(value, Tensor)}
+    golden.tensors.update({n: value for n, value in made.items() if isinstance(value, Tensor)})
     for t in (golden["t"][0], golden["t"][:1]):
         golden.tensors["t"] = t
         assert _pass(golden)

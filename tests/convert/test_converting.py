@@ -25,7 +25,7 @@ from codi.convert.sources import ForeignLayout
 from codi.convert.writing import Slot, TensorFile
 from codi.folders import PRESETS
 from codi.pipeline import load
-from codi.weights import ORIGIN, load_model, part_files, read_origin
+from codi.weights import ORIGIN, load_model, part_files, read_origin, save_model, save_part
 from tests.convert import toy
 from tests.small import PRESET
 
@@ -200,6 +200,42 @@ def test_a_tokenizer_is_kept_with_its_part_wherever_the_folder_goes(
     kept = Path(load_config(tmp_path / "model").encoders["text"]["tokenizer"])
     assert kept.read_bytes() == tokenizer
     assert tmp_path / "model" in kept.parents
+
+
+# --- what was trained ---
+
+
+def _written_by_training(model: Path, part: str) -> None:
+    role, name = part.split(".")
+    module = load_model(model, [part]).role(role)[name]
+    for path in part_files(model, part):
+        path.unlink()
+    save_part(module, model, part)
+
+
+@pytest.mark.parametrize("place", ["a folder of training", "a converted folder"])
+def test_a_part_that_was_trained_is_not_replaced(
+    place: str, single: dict[str, Tensor], toy_model: Model, toy_folder: Path, tmp_path: Path
+) -> None:
+    model, source = tmp_path / "model", toy.write(tmp_path / "x.safetensors", single)
+    _convert(source, model)
+    _written_by_training(model, "codecs.image")
+    if place == "a folder of training":
+        (model / ORIGIN).unlink()
+        save_model(load_model(model, ["diffusers.vision"]), model)
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    message = rf"model: codecs\.image \(.*codec.*\) was trained, .* {source} would .* with --force"
+    with pytest.raises(ConfigError, match=message):
+        prepare([str(source)], model)
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+    _convert(toy_folder, model)  # other parts are added
+    _convert(toy_folder, model)  # and converted again
+    assert all(
+        path.read_bytes() == data for path, data in before.items() if path.parent.name == "image"
+    )
+    _convert(source, model, force=True)
+    _same(model, toy_model, "codecs.image")
+    _convert(source, model)  # what is there now can be had again
 
 
 # --- what does not fit ---

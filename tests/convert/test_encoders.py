@@ -12,15 +12,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from codi.build import load_config
+from codi.config import ConfigError
 from codi.convert.encoders import (
     clap_audio,
     clap_audio_published,
+    clap_contradiction,
+    clip_contradiction,
     clip_text,
     clip_text_published,
+    clip_text_settings,
     clip_vision,
     clip_vision_published,
 )
 from codi.convert.golden import Golden
+from codi.convert.reading import PREPARATION
 from codi.convert.rules import Table
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
@@ -198,3 +204,62 @@ def test_a_published_clap_hears_the_same(class_name: str, tmp_path: Path) -> Non
     tower = model.audio_model(input_features=ours.spectrogram(sounds)).pooler_output
     expected = normalize(model.audio_projection(tower))
     torch.testing.assert_close(ours.embed(sounds), expected, atol=1e-5, rtol=0)
+
+
+# --- what config.json says otherwise, where shapes do not show it ---
+
+
+def test_a_text_that_is_read_at_another_token_is_refused() -> None:
+    read = ClipTextConfig()
+    about = {"model_type": "clip_text_model", "hidden_size": 768, "num_attention_heads": 12}
+    assert clip_contradiction(read, about) is None
+    assert clip_contradiction(read, about | {"eos_token_id": 2}) is None
+    other = about | {"eos_token_id": 7}
+    with pytest.raises(ConfigError, match=r"has eos_token_id = 7, .* at token 49407, the last"):
+        clip_contradiction(read, other)
+    all_states = dataclasses.replace(read, sequence=True, unit_context=True)
+    assert clip_contradiction(all_states, other) is None
+
+
+def test_stable_diffusions_text_encoder_takes_what_it_can_be_set_to() -> None:
+    config = load_config("stable-diffusion").part("encoders", "text")
+    about = {"model_type": "clip_text_model", "hidden_size": 768, "num_attention_heads": 12}
+    assert clip_text_settings(config, about | {"num_hidden_layers": 12}) == {}
+    told = {"num_hidden_layers": 11, "hidden_act": "gelu", "num_attention_heads": 6}
+    found = clip_text_settings(config, about | told)
+    assert found == {"layers": 11, "activation": "gelu", "heads": 6}
+    assert clip_text_settings(config, {}) == {}
+    assert clip_text_settings(config, {"model_type": "bert", "hidden_act": "relu"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act = 'relu', and the encoder here computes with 'gelu'"),
+        ({"qkv_bias": False}, "qkv_bias = False"),
+        ({"projection_hidden_act": "gelu"}, "projection_hidden_act = 'gelu'"),
+        ({"patch_stride": [2, 2]}, r"patch_stride = \[2, 2\]"),
+        ({"layer_norm_eps": 1e-6}, "layer_norm_eps = 1e-06"),
+    ],
+)
+def test_a_clap_that_computes_otherwise_is_refused(values: dict[str, Any], message: str) -> None:
+    config = ClapAudioConfig(heads=(4, 8, 16, 32))
+    about = {"model_type": "clap_audio_model", "num_attention_heads": [4, 8, 16, 32]}
+    assert clap_contradiction(config, about) is None
+    with pytest.raises(ConfigError, match=message):
+        clap_contradiction(config, about | values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("sampling_rate", 16_000), ("hop_length", 320), ("frequency_max", 8000), ("feature_size", 80)],
+)
+def test_a_clap_that_hears_otherwise_is_said(key: str, value: int) -> None:
+    about = {"model_type": "clap_audio_model", "num_attention_heads": [4, 8, 16, 32]}
+    heard = {"sampling_rate": 48_000, "fft_window_size": 1024, "hop_length": 480}
+    heard |= {"feature_size": 64, "frequency_min": 50, "frequency_max": 14_000}
+    config = ClapAudioConfig()
+    assert clap_contradiction(config, about | {PREPARATION: heard}) is None
+    said = clap_contradiction(config, about | {PREPARATION: heard | {key: value}})
+    assert said is not None
+    assert f"= {value} (in preprocessor_config.json), and this model with" in said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path, PurePosixPath
@@ -44,6 +45,30 @@ def test_pieces_are_read_through_their_index() -> None:
     assert _chosen(f"{files} model.safetensors.index.json config.json") == [
         "model.safetensors.index.json"
     ]
+
+
+@pytest.mark.parametrize(
+    ("piece", "index"),
+    [
+        ("model.fp16-{}-of-00002.safetensors", "model.safetensors.index.fp16.json"),
+        ("model-{}-of-00002.fp16.safetensors", "model.safetensors.index.fp16.json"),
+    ],
+)
+def test_pieces_of_a_variant_have_an_index_of_its_name(
+    piece: str, index: str, tmp_path: Path
+) -> None:
+    table = {}
+    for i, name in enumerate(("a", "b")):
+        table[name] = piece.format(f"{i + 1:05d}")
+        save_file({name: torch.zeros(1)}, tmp_path / table[name])
+    with pytest.raises(ConfigError, match=r"model.*-00001-of-00002.*: is a piece of weights, and"):
+        open_source(str(tmp_path))
+    (tmp_path / index).write_text(json.dumps({"weight_map": table}))
+    [checkpoint] = open_source(str(tmp_path))
+    assert set(checkpoint.stored) == {"a", "b"}
+    save_file({"c": torch.zeros(1)}, tmp_path / "model.safetensors")  # not a variant
+    [checkpoint] = open_source(str(tmp_path))
+    assert set(checkpoint.stored) == {"c"}
 
 
 def test_a_pipelines_index_says_which_folders_count(tmp_path: Path) -> None:

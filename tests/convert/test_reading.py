@@ -77,6 +77,23 @@ def test_a_header_whose_length_begins_as_a_pickle_does_is_one(tmp_path: Path) ->
     assert list(open_checkpoint(path).stored) == ["w"]
 
 
+@pytest.mark.parametrize("kept", [1, 8, 9, 40, 100])
+def test_a_header_that_begins_as_a_pickle_does_and_was_cut_is_truncated(
+    kept: int, tmp_path: Path
+) -> None:
+    path, other = tmp_path / "x.safetensors", tmp_path / "x.ckpt"
+    for length in range(200):
+        save_file({"w": torch.ones(2)}, path, {"note": "x" * length})
+        if path.read_bytes()[0] == 0x80:
+            break
+    path.write_bytes(path.read_bytes()[:kept])
+    assert path.read_bytes()[0] == 0x80
+    _refused(path, "damaged or cut short .truncated in its header")
+    path.rename(other)
+    if kept > 8:  # its structure says it, whatever its name
+        _refused(other, "truncated in its header")
+
+
 def test_pieces_are_one_checkpoint_with_what_lies_beside_them(tmp_path: Path) -> None:
     names = list(STATE)
     for i, name in enumerate(names):
@@ -88,7 +105,7 @@ def test_pieces_are_one_checkpoint_with_what_lies_beside_them(tmp_path: Path) ->
     assert _same(index)
     assert open_checkpoint(index).about == {"width": 3}
     (tmp_path / table["steps"]).unlink()
-    with pytest.raises(ConfigError, match=r"model-00002-of-00003.safetensors: cannot be read"):
+    with pytest.raises(ConfigError, match=r"names 'model-00002-of-00003.safetensors', which"):
         open_checkpoint(index)
 
 

@@ -33,6 +33,9 @@ _EPILOG = """\
 A source is a file (.safetensors, .pth, .ckpt, .bin), a folder in the layout of diffusers or
 transformers, or OWNER/NAME of the hub, where there is a network or it was fetched before. Parts
 that no source brings are left out: codi generate says which file would bring one that it needs.
+What a config.json beside the weights (or a pipeline's scheduler) tells is taken into a new model,
+held against one that --model or DIR names, and refused where no part computes it. A later call adds
+to DIR and converts its parts anew; a part that was trained is only replaced with --force.
 """
 
 
@@ -60,7 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="let --model and --dtype contradict what is in DIR; parts that do not fit go",
+        help="let --model and --dtype contradict what is in DIR, and replace parts of it that were "
+        "trained; parts that do not fit go",
     )
     parser.add_argument("--dry-run", action="store_true", help="check all of it and write nothing")
     parser.add_argument("--verbose", action="store_true", help="list every name, not the counts")
@@ -131,7 +135,7 @@ def _show(conversion: Conversion, verbose: bool) -> None:
     plan = conversion.plan
     table = Table("source", "layout", "used", "unused", title=f"model {plan.model.name}")
     for source in plan.sources:
-        for note in source.checkpoint.notes:
+        for note in (*source.checkpoint.notes, *source.notes):
             print_line(f"note: {note}")
         table.add_row(
             str(source.checkpoint.path),

@@ -21,6 +21,8 @@ tensor's standard deviation.
 examples:
   codi verify goldens
   codi verify goldens --json > errors.json
+  codi verify goldens --tokenizers ~/tokenizers    there: bert-base-cased/vocab.txt, gpt2/vocab.json
+                                                   and gpt2/merges.txt
 """
 _EPILOG = """\
 What is "not checked" could not be compared, since something else is not there, such as a
@@ -28,7 +30,8 @@ tokenizer's files or a tensor that the JSON lists, or since no check reads it; w
 
 Exit codes: 0 all that was compared is met; 1 an error above its tolerance, words or tokens that
 differ, an output that no check makes ("unmade"), or a golden that no check recognises; 2 a golden
-that cannot be used, such as one without anything to compare.
+that cannot be used, such as one that one of its two files is missing of or that has nothing to
+compare, or nothing compared at all.
 """
 
 
@@ -37,6 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.set_defaults(run=run)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of goldens")
+    parser.add_argument(
+        "--tokenizers",
+        type=Path,
+        metavar="DIR",
+        help="folder with bert-base-cased and gpt2, the vocabularies that cases of tokens need "
+        "(default: the folder of goldens)",
+    )
     parser.add_argument("--json", action="store_true", help="print the lines as JSON, alone")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -44,9 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do `codi verify`."""
     from codi.cli.progress import Display
-    from codi.convert.verifying import goldens_of, verify
+    from codi.convert.verifying import exit_code_of, goldens_of, verify
 
-    goldens = goldens_of(arguments.folder)
+    goldens = goldens_of(arguments.folder, arguments.tokenizers)
     lines: list[Line] = []
     with Display(arguments.quiet) as display:
         bar = display.begin("goldens", len(goldens))
@@ -64,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_line(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))
     else:
         _show(lines)
-    return max((line.exit_code for line in lines), default=0)
+    return exit_code_of(lines)
 
 
 def _show(lines: list[Line]) -> None:
@@ -83,6 +93,8 @@ def _show(lines: list[Line]) -> None:
             print_line(f"{line.verdict}: {line.golden} {line.tensor}".rstrip() + f": {line.note}")
     counted = {v: sum(1 for line in lines if line.verdict == v) for v in _order(lines)}
     print_line(", ".join(f"{count} {verdict}" for verdict, count in counted.items()))
+    if not {"pass", "fail"} & counted.keys():
+        print_line("nothing was compared, so nothing is verified")
 
 
 def _order(lines: list[Line]) -> list[str]:

@@ -17,17 +17,20 @@ from codi.nn.attention import attend, causal_bias
 Memory = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (B, heads, P, d)."""
 
+EPS = 1e-5
+"""Of GPT-2's layer norms."""
+
 
 class GPT2Layer(nn.Module):
     """Causal self-attention and feed-forward layer on (B, L, D), with norms before."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, eps: float = EPS) -> None:
         super().__init__()
         self.heads = heads
-        self.norm_in = nn.LayerNorm(width)
+        self.norm_in = nn.LayerNorm(width, eps=eps)
         self.to_qkv = nn.Linear(width, 3 * width)
         self.to_out = nn.Linear(width, width)
-        self.norm_out = nn.LayerNorm(width)
+        self.norm_out = nn.LayerNorm(width, eps=eps)
         self.to_hidden = nn.Linear(width, 4 * width)
         self.from_hidden = nn.Linear(4 * width, width)
 
@@ -48,15 +51,21 @@ class GPT2(nn.Module):
     """The language model; its output layer is its token embedding."""
 
     def __init__(
-        self, vocabulary: int, positions: int, width: int, heads: int, layers: int
+        self,
+        vocabulary: int,
+        positions: int,
+        width: int,
+        heads: int,
+        layers: int,
+        eps: float = EPS,
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(positions, width)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.02)
-        self.layers = nn.ModuleList(GPT2Layer(width, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(GPT2Layer(width, heads, eps) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(
         self, ids: Tensor, offset: Tensor, memories: Sequence[Memory]

@@ -38,6 +38,10 @@ class OptimusConfig(TextObjective):
         width, heads: of the encoder, and of the decoder unless decoder_width and decoder_heads say
             otherwise.
         hidden: width inside the encoder's feed-forward layers; the decoder's is 4 x its width.
+        encoder_activation: of those; the decoder's is GPT-2's own.
+        encoder_segments: how many kinds of segments the encoder was trained with; the first is
+            every sentence's.
+        encoder_eps, decoder_eps: of the layer norms.
         scale_factor: what raw latents are multiplied by.
         length: most tokens of a written sentence, begin and end included.
         writing: whether the likeliest token follows, or one drawn by its probability at
@@ -61,6 +65,10 @@ class OptimusConfig(TextObjective):
     decoder_layers: int = 12
     decoder_width: int | None = None
     decoder_heads: int | None = None
+    encoder_activation: Literal["gelu", "relu", "swish"] = "gelu"
+    encoder_segments: int = 2
+    encoder_eps: float = 1e-12
+    decoder_eps: float = 1e-5
     scale_factor: float = 4.3108
     length: int = 30
     writing: Literal["greedy", "multinomial"] = "multinomial"
@@ -83,7 +91,15 @@ class Optimus(SentenceAutoencoder):
             c.decoder_vocabulary - len(SPECIAL), c.decoder_vocabulary
         )
         self.encoder = Bert(
-            c.encoder_vocabulary, c.encoder_positions, c.width, c.heads, c.encoder_layers, c.hidden
+            c.encoder_vocabulary,
+            c.encoder_positions,
+            c.width,
+            c.heads,
+            c.encoder_layers,
+            c.hidden,
+            c.encoder_activation,
+            c.encoder_eps,
+            c.encoder_segments,
         )
         self.to_moments = nn.Linear(c.width, 2 * c.latent_width, bias=False)
         width, heads, layers = (
@@ -91,7 +107,9 @@ class Optimus(SentenceAutoencoder):
             c.decoder_heads or c.heads,
             c.decoder_layers,
         )
-        self.decoder = GPT2(c.decoder_vocabulary, c.decoder_positions, width, heads, layers)
+        self.decoder = GPT2(
+            c.decoder_vocabulary, c.decoder_positions, width, heads, layers, c.decoder_eps
+        )
         self.latent_offset = nn.Linear(c.latent_width, width, bias=False)
         self.latent_memory = nn.Linear(c.latent_width, width * layers, bias=False)
 

@@ -5,16 +5,18 @@ Configurations are read from the golden's JSON, so any other size of the same fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from codi.audio import MelConfig, mel_filters
-from codi.codecs.autoencoder_kl import AutoencoderKLConfig
+from codi.audio import MelConfig, log_mel, mel_filters
+from codi.codecs.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from codi.codecs.bert import ACTIVATIONS
 from codi.codecs.mel import MelCodecConfig
 from codi.codecs.optimus import OptimusConfig
 from codi.codecs.vocabularies import load_byte_pairs, load_word_pieces, without_repetitions
@@ -36,19 +38,21 @@ def released_autoencoder(about: dict[str, Any]) -> AutoencoderKLConfig:
     """
     d = about["config"]["ddconfig"]
     scales = [value for name, value in about.items() if name.endswith("_scale_factor")]
-    known = {"double_z": True, "out_ch": d["in_channels"]}
-    for key, value in known.items():
-        if d.get(key) not in (value, None):
-            raise ConfigError(f"ddconfig.{key} = {d[key]}; the autoencoder here has {value} only")
+    for key, values in {**_KNOWN, "out_ch": (d["in_channels"],)}.items():
+        if d.get(key) not in (None, *values):
+            said = " or ".join(str(value) for value in values)
+            raise ConfigError(f"ddconfig.{key} = {d[key]}; the autoencoder here has {said} only")
+    attends = d.get("attn_type") != "none"
     latent = about["config"].get("embed_dim", d["z_channels"])
     return AutoencoderKLConfig(
         in_channels=d["in_channels"],
         latent_channels=latent,
         inner_channels=None if d["z_channels"] == latent else d["z_channels"],
         channels=d["ch"],
-        multipliers=tuple(d["ch_mult"]),
+        multipliers=_multipliers(d),
         depth=d["num_res_blocks"],
-        attention_levels=_attention_levels(d),
+        middle_attention=attends,
+        attention_levels=_attention_levels(d) if attends else (),
         attention_bias=True,
         asymmetric_padding=True,
         quant_convolutions=True,
@@ -58,12 +62,47 @@ def released_autoencoder(about: dict[str, Any]) -> AutoencoderKLConfig:
     )
 
 
+_KNOWN: dict[str, tuple[Any, ...]] = {
+    "double_z": (True,),
+    "resamp_with_conv": (True,),
+    "attn_type": ("vanilla", "none"),
+    "use_linear_attn": (False,),
+    "use_video_arch": (False,),
+    "give_pre_end": (False,),
+    "downsample_time_stride4_levels": ([],),
+}
+"""Switches of the released code's autoencoders -> what the one here has of them."""
+
+
+def _multipliers(d: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(d.get("ch_mult", (1, 2, 4, 8)))  # as its constructor has it
+
+
 def _attention_levels(d: dict[str, Any]) -> tuple[int, ...]:
-    """Return the levels whose maps have a side that `attn_resolutions` names."""
-    sides = d.get("attn_resolutions") or ()
-    return tuple(
-        level for level in range(len(d["ch_mult"])) if sides and d["resolution"] >> level in sides
-    )
+    """Return the levels whose maps have a side that `attn_resolutions` names.
+
+    The released decoder counts sides from the smallest map upwards, its encoder from the largest
+    downwards, and an odd one loses its half.
+
+    Raises:
+        ConfigError: levels of the decoder that are not the encoder's.
+    """
+    sides, side = d.get("attn_resolutions") or (), d["resolution"]
+    last = len(_multipliers(d)) - 1
+    encoder = tuple(level for level in range(last + 1) if side >> level in sides)
+    decoder = tuple(level for level in range(last + 1) if side >> last << last - level in sides)
+    if encoder != decoder:
+        raise ConfigError(
+            f"ddconfig.attn_resolutions = {list(sides)} with resolution = {side} makes encoder and "
+            f"decoder attend on different levels, {list(encoder)} and {list(decoder)}; here they "
+            f"are the same: a resolution that {1 << last} divides makes them so"
+        )
+    return encoder
+
+
+def _closed(about: dict[str, Any], decoded: Tensor) -> Tensor:
+    """Return what a decoder has made, as `tanh_out` says."""
+    return decoded.tanh() if about["config"]["ddconfig"].get("tanh_out") else decoded
 
 
 @torch.no_grad()
@@ -77,7 +116,7 @@ def run_autoencoder(golden: Golden) -> dict[str, Tensor]:
         mean, log_variance = _of_clips(codec.posterior, golden["x"])
         made |= {"out_mean": mean, "out_logvar": log_variance}
     if golden.has("z"):
-        made["out_dec"] = _of_clips(codec.decode_raw, golden["z"])
+        made["out_dec"] = _closed(golden.about, _of_clips(codec.decode_raw, golden["z"]))
     return made
 
 
@@ -96,89 +135,196 @@ def _idle(golden: Golden, **modules: tuple[str, ...]) -> list[str]:
 
 # --- AudioLDM's autoencoder and its vocoder ---
 
-_PAIRED = {"1": True, "2": False}
-"""HiFi-GAN's kinds of residual blocks -> whether a plain convolution follows each dilated one."""
+COLUMNS_PER_SECOND = 102.4
+"""What the released code multiplies a sound's `time` by, whatever its front end is."""
+HOP = 160
+"""How many samples it cuts a sound to, for each of those columns."""
 
 
-def released_vocoder(about: dict[str, Any]) -> VocoderConfig:
+def released_vocoder(about: dict[str, Any], weights: Iterable[str] = ()) -> VocoderConfig:
     """Return our configuration of HiFi-GAN by its own names.
 
-    Raises:
-        ConfigError: a generator of another kind.
+    The released generator has pairs of convolutions in three steps, whatever `resblock` is told to
+    be and however many dilations there are; only names of weights speak for the other kind.
     """
-    kind = str(about.get("resblock", "1"))
-    if kind not in _PAIRED:
-        raise ConfigError(f"hifigan.resblock = {kind!r}; the vocoder here has {', '.join(_PAIRED)}")
     return VocoderConfig(
         bins=about["num_mels"],
         channels=about["upsample_initial_channel"],
         upsample=tuple(about["upsample_rates"]),
         upsample_kernels=tuple(about["upsample_kernel_sizes"]),
         kernels=tuple(about["resblock_kernel_sizes"]),
-        dilations=tuple(tuple(each) for each in about["resblock_dilation_sizes"]),
-        paired=_PAIRED[kind],
+        dilations=tuple(tuple(each)[:3] for each in about["resblock_dilation_sizes"]),
+        paired=not any(".convs." in name for name in weights),
         overhang=True,
     )
 
 
-def released_mel(about: dict[str, Any], columns: int) -> MelConfig:
-    """Return AudioLDM's front end by HiFi-GAN's names of its sizes."""
+FRONT_END = {
+    "filter_length": 1024,
+    "win_length": 1024,
+    "hop_length": HOP,
+    "n_mel_channels": 64,
+    "sampling_rate": 16_000,
+    "mel_fmin": 0,
+    "mel_fmax": 8000,
+}
+"""Arguments of the released code's front end, with its defaults."""
+_OF_VOCODER = {
+    "n_fft": "filter_length",
+    "win_size": "win_length",
+    "hop_size": "hop_length",
+    "num_mels": "n_mel_channels",
+    "sampling_rate": "sampling_rate",
+    "fmin": "mel_fmin",
+    "fmax": "mel_fmax",
+}
+"""HiFi-GAN's names of the same."""
+
+
+def released_front_ends(about: dict[str, Any], columns: int) -> list[MelConfig]:
+    """Return the front ends that a golden's spectrograms of so many columns may be of.
+
+    The released code builds it with its defaults and never asks the vocoder. So the first is of the
+    defaults and of what the golden states by their names, itself or in a table of its own; where it
+    states none, the second is of the vocoder's numbers, should they have been given to it.
+
+    Raises:
+        ConfigError: none that there can be here.
+    """
+    tables = [about, *(value for value in about.values() if isinstance(value, dict))]
+    stated = {
+        key: table[key]
+        for table in tables
+        if table is not about.get("hifigan")
+        for key in FRONT_END
+        if key in table
+    }
+    vocoder = {_OF_VOCODER[k]: v for k, v in about["hifigan"].items() if k in _OF_VOCODER}
+    first = FRONT_END | stated
+    wrong = _why_not(first, columns)
+    if wrong:
+        raise ConfigError(wrong)
+    others = [FRONT_END | vocoder] if not stated else []
+    possible = [first, *(other for other in others if not _why_not(other, columns))]
+    return list(dict.fromkeys(_front_end(told, columns) for told in possible))
+
+
+def _why_not(told: dict[str, Any], columns: int) -> str:
+    """Return why there is no such front end here, nothing where there is."""
+    hop, samples = told["hop_length"], columns * HOP
+    if told["filter_length"] != told["win_length"]:
+        return (
+            f"filter_length = {told['filter_length']} beside win_length = {told['win_length']}; "
+            "the front end here has one for both"
+        )
+    if hop > HOP or samples % hop:
+        return f"hop_length = {hop}; the front end here has one that divides {samples} samples"
+    return ""
+
+
+def _front_end(told: dict[str, Any], columns: int) -> MelConfig:
     return MelConfig(
-        sample_rate_hz=about["sampling_rate"],
-        window=about["win_size"],
-        hop=about["hop_size"],
-        bins=about["num_mels"],
-        low_hz=float(about["fmin"]),
-        high_hz=float(about["fmax"]),
+        sample_rate_hz=told["sampling_rate"],
+        window=told["win_length"],
+        hop=told["hop_length"],
+        bins=told["n_mel_channels"],
+        low_hz=float(told["mel_fmin"]),
+        high_hz=float(told["mel_fmax"]),
         centred_on="start",
         levelled=True,
-        columns=columns,
+        columns=columns * HOP // told["hop_length"],
     )
+
+
+class _Audio(nn.Module):
+    """The autoencoder and the vocoder of a golden, which know nothing of each other."""
+
+    def __init__(self, config: MelCodecConfig) -> None:
+        super().__init__()
+        self.autoencoder = config.autoencoder.build()
+        self.vocoder = config.vocoder.build()
 
 
 @torch.no_grad()
 def run_audio(golden: Golden) -> dict[str, Tensor]:
     """Hear the golden's sounds, encode them, and decode its latents to sound: what it has of it."""
-    about = golden.about
+    about, weights = golden.about, golden.weights()
     autoencoder = released_autoencoder(about)
-    # How long a spectrogram is cut, only what is expected of it says.
-    columns = [
-        golden[name].shape[2] * factor
-        for name, factor in (("out_fbank", 1), ("out_mean", autoencoder.factor))
-        if golden.has(name)
-    ]
-    heard = golden.has("wav") and bool(columns)
-    config = MelCodecConfig(
-        mel=released_mel(about["hifigan"], columns[0] if heard else 1),
-        autoencoder=autoencoder,
-        vocoder=released_vocoder(about["hifigan"]),
-        centre=0.0,
-        spread=1.0,
-    )
+    columns = _columns(golden, autoencoder.factor)
+    ears = released_front_ends(about, columns or 1)
+    vocoder = released_vocoder(about["hifigan"], weights)
+    config = MelCodecConfig(ears[0], autoencoder, vocoder, centre=0.0, spread=1.0)
     idle = _idle(
         golden,
         wav=("autoencoder.encoder", "autoencoder.quant"),
         z=("autoencoder.decoder", "autoencoder.post_quant", "vocoder"),
     )
-    codec = golden.filled(config.build(), mel_codec(config), golden.weights(), idle)
-    made = {"mel_basis": mel_filters(config.mel)}
-    if heard:
-        spectrogram = codec.spectrogram(golden["wav"])
-        mean, log_variance = codec.autoencoder.posterior(spectrogram[:, :, None])
-        made["out_fbank"] = spectrogram
-        made |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+    codec = golden.filled(_Audio(config), mel_codec(config), weights, idle)
+    heard = [_heard(golden, codec.autoencoder, ear, columns) for ear in ears]
+    made = min(heard, key=lambda found: _distance(golden, found))
     if golden.has("z"):
-        mel = codec.autoencoder.decode_raw(golden["z"][:, :, None])[:, :, 0]
+        mel = _closed(about, codec.autoencoder.decode_raw(golden["z"][:, :, None])[:, :, 0])
         made |= {"out_mel": mel, "out_wave": codec.vocoder(mel)[:, None]}
     return made
+
+
+def _columns(golden: Golden, factor: int) -> int | None:
+    """Return how many columns a golden's spectrograms are cut to, None where nothing says it."""
+    if golden.has("out_fbank"):
+        return golden.expected("out_fbank").shape[2]
+    if "time" in golden.about:
+        return int(golden.about["time"] * COLUMNS_PER_SECOND)
+    return golden.expected("out_mean").shape[2] * factor if golden.has("out_mean") else None
+
+
+def _heard(
+    golden: Golden, autoencoder: AutoencoderKL, ear: MelConfig, columns: int | None
+) -> dict[str, Tensor]:
+    """Return what a front end, and the autoencoder after it, make of the golden's sounds."""
+    made = {"mel_basis": mel_filters(ear)}
+    if golden.has("wav") and columns is not None:
+        spectrogram = log_mel(golden["wav"], ear)[:, :, :columns]
+        mean, log_variance = autoencoder.posterior(spectrogram[:, :, None])
+        made["out_fbank"] = spectrogram
+        made |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+    return made
+
+
+def _distance(golden: Golden, made: Mapping[str, Tensor]) -> float:
+    """Return the largest error of what was made, infinity for another shape."""
+    errors = [0.0]
+    for name, value in made.items():
+        if golden.has(name):
+            expected = golden.expected(name)
+            alike = expected.shape == value.shape
+            errors.append(float((value - expected).abs().max()) if alike else math.inf)
+    return max(errors)
 
 
 # --- OPTIMUS ---
 
 
+_GELU_OF_GPT2 = ("gelu_new", "gelu_pytorch_tanh")
+"""Names of the one activation that GPT-2 has here: the approximation by a hyperbolic tangent."""
+
+
 def released_optimus(about: dict[str, Any]) -> OptimusConfig:
-    """Return our configuration of OPTIMUS by the names of its two halves."""
+    """Return our configuration of OPTIMUS by the names of its two halves.
+
+    Raises:
+        ConfigError: an activation that the half does not have here.
+    """
     encoder, decoder = about["encoder_config"], about["decoder_config"]
+    activation = encoder.get("hidden_act", "gelu")
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ConfigError(f"encoder_config.hidden_act = {activation!r}; BERT here has {known}")
+    written_by = decoder.get("activation_function", _GELU_OF_GPT2[0])
+    if written_by not in _GELU_OF_GPT2:
+        raise ConfigError(
+            f"decoder_config.activation_function = {written_by!r}; GPT-2 here has "
+            f"{' or '.join(_GELU_OF_GPT2)}"
+        )
     return OptimusConfig(
         encoder_vocabulary=encoder["vocab_size"],
         decoder_vocabulary=decoder["vocab_size"],
@@ -192,7 +338,11 @@ def released_optimus(about: dict[str, Any]) -> OptimusConfig:
         decoder_layers=decoder["n_layer"],
         decoder_width=decoder["n_embd"],
         decoder_heads=decoder["n_head"],
-        scale_factor=about["text_scale_factor"],
+        scale_factor=about.get("text_scale_factor", OptimusConfig.scale_factor),
+        encoder_activation=activation,
+        encoder_segments=encoder.get("type_vocab_size", OptimusConfig.encoder_segments),
+        encoder_eps=encoder.get("layer_norm_eps", OptimusConfig.encoder_eps),
+        decoder_eps=decoder.get("layer_norm_epsilon", OptimusConfig.decoder_eps),
     )
 
 
@@ -217,14 +367,14 @@ def run_optimus(golden: Golden) -> dict[str, Tensor]:
         if (name := f"decoder.transformer.h.{i}.attn.c_attn.bias") not in weights and decodes
     }
     if lacking:
-        seeds = golden.about.get("seeds", [])
-        weights |= drawn_again(golden, "decoder.", lacking, seed=seeds[-1] if seeds else 0)
+        weights |= drawn_again(golden, "decoder.", lacking)
     idle = _idle(golden, ids=("encoder", "to_moments"))
     idle += () if decodes else ("decoder", "latent_offset", "latent_memory")
     codec = golden.filled(config.build(), optimus(config), weights, idle)
     outputs: dict[str, Tensor] = {}
     if golden.has("ids"):
-        sequence, pooled = codec.encoder(golden["ids"], golden["ids"] > 0)
+        ids = golden["ids"]
+        sequence, pooled = codec.encoder(ids, ids > 0)
         mean, log_variance = codec.moments(pooled)
         outputs |= {"out_seq": sequence, "out_pooled": pooled}
         outputs |= {"out_mu": mean, "out_logvar": log_variance}
@@ -235,20 +385,20 @@ def run_optimus(golden: Golden) -> dict[str, Tensor]:
     for i in sorted(written.keys() | scored.keys()):
         expected = written.get(i)
         # Scores are of the tokens that were written there, or of ours where it does not tell.
-        ids = rows[i, : scored[i].shape[1]] if expected is None else expected
+        ids = rows[i, : scored[i].shape[1]] if expected is None else expected.long()
         outputs[f"out_greedy_{i}"] = rows[i, : len(ids)]
         outputs[f"out_logits_{i}"] = codec.logits(latents[i : i + 1], ids[None])
     return outputs
 
 
 def drawn_again(
-    golden: Golden, prefix: str, lacking: Mapping[str, tuple[int, ...]], seed: int
+    golden: Golden, prefix: str, lacking: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
     """Return weights that a golden lacks, by drawing all of its weights below `prefix` again.
 
     The golden of OPTIMUS lost `attn.c_attn.bias` together with the causal masks, `attn.bias`. Its
-    weights are random numbers, drawn in the order of their names from the seed that it says. Those
-    it has prove it: drawn again, they have to be the same.
+    weights are random numbers, drawn in the order of their names from a seed that it says. Those it
+    has prove it: drawn again, they have to be the same.
 
     Raises:
         ConfigError: they are not, so that what is lacking cannot be known.
@@ -257,6 +407,24 @@ def drawn_again(
     tied = f"{prefix}lm_head.weight"
     shapes = {name: tuple(w.shape) for name, w in known.items() if name != tied}
     shapes.update(lacking)
+    about = golden.about
+    seeds = [*reversed(about.get("seeds", ())), *(about[k] for k in ("seed",) if k in about)]
+    for seed in seeds:
+        drawn = _drawn(shapes, seed)
+        if all(
+            torch.allclose(weight, known[name], atol=1e-4, rtol=1e-3)
+            for name, weight in drawn.items()
+            if name not in lacking
+        ):
+            return {name: drawn[name] for name in lacking}
+    raise ConfigError(
+        f"{golden.path}: lacks the weight {min(lacking)!r}, and no seed that it says draws the "
+        f"others ({', '.join(map(str, seeds)) or 'it says none'}); add the weight"
+    )
+
+
+def _drawn(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    """Return the random weights that goldens are made with, in the order of their names."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name in sorted(shapes):
@@ -265,11 +433,7 @@ def drawn_again(
             weight = normal / normal[0].numel() ** 0.5
         else:
             weight = 0.1 * normal + (0.0 if name.endswith("bias") else 1.0)
-        weight = weight.half().float()
-        if name in lacking:
-            drawn[name] = weight
-        elif not torch.allclose(weight, known[name], atol=1e-4, rtol=1e-3):
-            raise ConfigError(f"{golden.path}: lacks the weight {min(lacking)!r}")
+        drawn[name] = weight.half().float()
     return drawn
 
 
@@ -288,16 +452,17 @@ Differences = Iterator[str]
 def run_tokenizers(golden: Golden) -> dict[str, Words]:
     """Compare the golden's cases, which are texts: there is no tensor to return.
 
-    Cases of tokens need vocabularies: folders `bert-base-cased` and `gpt2` beside the golden.
-    Without them these cases are not checked.
+    Cases of tokens need vocabularies: folders `bert-base-cased` and `gpt2` beside the golden, or in
+    the folder that it was told. Without them these cases are not checked.
     """
     compared = {}
     for key, cases in _CASES.items():
         if key not in golden.about:
             continue
-        place = golden.path.parent / cases.folder
+        place = (golden.tokenizers or golden.path.parent) / cases.folder
         if not place.is_dir():
-            compared[key] = Words(unchecked=f"needs {cases.files} in {place}")
+            reason = f"needs {cases.files} in {place}, or in another folder by --tokenizers"
+            compared[key] = Words(unchecked=reason)
             continue
         try:
             differing = list(cases.differences(golden.about, place))

@@ -18,7 +18,10 @@ from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
 
 
 def clip_text_config(about: dict[str, Any]) -> ClipTextConfig:
-    """Return our configuration of a golden's text tower, by the names of `transformers`."""
+    """Return our configuration of a golden's text tower, by the names of `transformers`.
+
+    Of those, `layer_norm_eps` is not read: the released code's norms have 1e-5 whatever it says.
+    """
     c = about["text_config"]
     return ClipTextConfig(
         context_width=about["projection_dim"],
@@ -122,9 +125,9 @@ def run_clip(golden: Golden) -> dict[str, Tensor]:
         golden.filled(viewer, clip_vision(vision), below, idle)
         for name in shown:
             pixels = golden[f"pixels_{name}"]
-            frames = pixels.shape[1] if name == "video" else 1
-            pictures = pixels.flatten(0, 1) if name == "video" else pixels
-            seen = viewer.look(pictures, frames)
+            clips = pixels.ndim == 5  # a clip of one frame is still a clip
+            frames = pixels.shape[1] if clips else 1
+            seen = viewer.look(pixels.flatten(0, 1) if clips else pixels, frames, clips)
             made[f"out_{name}"] = viewer.context(viewer.project(seen))
             made[f"out_{name}_pooled"] = seen
     return made

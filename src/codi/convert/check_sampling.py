@@ -18,6 +18,7 @@ from codi.convert.check_unets import (
     as_ours,
     diffuser_config,
     filled_diffuser,
+    mixed,
     nearest,
     skips_of,
     stated_config,
@@ -98,10 +99,23 @@ def _ddim_parameters(schedule: NoiseSchedule, about: Mapping[str, Any]) -> dict[
     }
 
 
+def _loss_buffers(schedule: NoiseSchedule) -> dict[str, Tensor]:
+    """Return what the released code computes of a schedule besides, and stores in no file.
+
+    The weights of the variational bound are those of a prediction of the noise; they do not exist
+    at the first step, which takes the second's.
+    """
+    buffers = schedule_buffers(schedule)
+    betas, level = buffers["betas"], buffers["alphas_cumprod"]
+    weights = betas.square() / (2 * buffers["posterior_variance"] * (1 - betas) * (1 - level))
+    weights[0] = weights[1]
+    return {"alphas": 1 - betas, "logvar": torch.zeros_like(betas), "lvlb_weights": weights}
+
+
 def _run_schedule(golden: Golden) -> dict[str, Tensor]:
     """Compute the buffers of a schedule, and the parameters of DDIM where the steps are told."""
     schedule = stated_schedule(golden)
-    made = schedule_buffers(schedule)
+    made = schedule_buffers(schedule) | _loss_buffers(schedule)
     if "steps" in golden.about:
         made |= _ddim_parameters(schedule, golden.about)
     return {name: value for name, value in made.items() if name in golden.tensors}
@@ -129,7 +143,9 @@ def _sampled(golden: Golden, skips: str) -> dict[str, Tensor]:
     diffuser = filled_diffuser(golden, config, golden.weights())
     space = ProductSpace({"z": tuple(as_ours(start).shape[1:])})
     rule, prediction = GuidanceRule(about["scale"]), PREDICTIONS["epsilon"]
-    cond, uncond = _mixed(golden, "cond"), _mixed(golden, "uncond")
+    cond = mixed(golden, "cond")
+    counts = about["scale"] != 1.0 or any(name.startswith("uncond") for name in golden.tensors)
+    uncond = mixed(golden, "uncond") if counts else cond
 
     def denoise(z: Tensor, t: int) -> Tensor:
         z_t = space.unpack(z)["z"]
@@ -160,24 +176,18 @@ def _sampled(golden: Golden, skips: str) -> dict[str, Tensor]:
     return made
 
 
-def _mixed(golden: Golden, kind: str) -> Tensor:
-    """Return the mixture of the contexts `kind` or `kind`_<modality>, by their weights.
+def _noise(golden: Golden, space: ProductSpace) -> Callable[[int], Tensor] | None:
+    """Return the fresh noise that a golden keeps of each move, `noise` (moves, B, ...), if any.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: it keeps none, and its eta asks for some.
     """
-    names = [name for name in golden.tensors if name == kind or name.startswith(f"{kind}_")]
-    if not names:
-        raise ConfigError(f"{golden.path}: has no context {kind}, nor {kind}_<modality>; add it")
-    said = golden.about.get("mix_weight", {})
-    weights = {name: said.get(name.removeprefix(f"{kind}_"), 1.0) for name in names}
-    mixed = sum((golden[name] * weight for name, weight in weights.items()), torch.zeros(()))
-    return mixed / sum(weights.values())
-
-
-def _noise(golden: Golden, space: ProductSpace) -> Callable[[int], Tensor] | None:
-    """Return the fresh noise that a golden keeps of each move, `noise` (moves, B, ...), if any."""
     if not golden.has("noise"):
+        if golden.about.get("eta", 0.0):
+            raise ConfigError(
+                f"{golden.path}: eta = {golden.about['eta']} and no tensor 'noise'; add what was "
+                "drawn in each move, (moves, B, ...)"
+            )
         return None
     noise = golden["noise"]
     return lambda draw: space.pack({"z": as_ours(noise[draw - 1])})

@@ -175,8 +175,26 @@ def as_ours(z: Tensor) -> Tensor:
     return z.unsqueeze(2) if z.ndim == 4 else z
 
 
-def _steps(golden: Golden) -> Tensor:
-    return golden["t"] + 1
+def _steps(golden: Golden, batch: int) -> Tensor:
+    """Return the step (B,) of each sample, told for each or for all."""
+    return (golden["t"] + 1).reshape(-1).expand(batch)
+
+
+def mixed(golden: Golden, kind: str) -> Tensor:
+    """Return the mixture of the contexts `kind` or `kind`_<modality>, by their weights.
+
+    Raises:
+        ConfigError: there are none, or their weights sum up to nothing.
+    """
+    names = [name for name in golden.tensors if name == kind or name.startswith(f"{kind}_")]
+    if not names:
+        raise ConfigError(f"{golden.path}: has no context {kind}, nor {kind}_<modality>; add it")
+    said = golden.about.get("mix_weight") or {}
+    weights = {name: said.get(name.removeprefix(f"{kind}_"), 1.0) for name in names}
+    total = sum(weights.values())
+    if not total:
+        raise ConfigError(f"{golden.path}: mix_weight = {said}; its sum must not be 0")
+    return torch.stack([golden[name] * (weights[name] / total) for name in names]).sum(0)
 
 
 # --- one step of one diffuser -------------------------------------------------------------------
@@ -190,7 +208,7 @@ def _run_step(golden: Golden) -> dict[str, Tensor]:
     @cache
     def predicted(skips: str) -> Tensor:
         diffuser = filled_diffuser(golden, diffuser_config(stated, skips), weights)
-        made: Tensor = diffuser(as_ours(x), _steps(golden), golden["context"])
+        made: Tensor = diffuser(as_ours(x), _steps(golden, len(x)), mixed(golden, "context"))
         return made.reshape(x.shape)
 
     names = [name for name in golden.tensors if name == "out" or name.startswith("out_")]
@@ -259,8 +277,8 @@ def _joint(base: Golden, wiring: str, skips: str) -> tuple[dict[str, Tensor], di
         environments[stream] = _environment(base, environment_config(released), weights)
     codi = CoDi(diffusers, environments, wiring)
     z_t = {stream: as_ours(base[f"x_{stream}"]) for stream in streams}
-    t = dict.fromkeys(streams, _steps(base))
-    predicted = codi(z_t, t, base["context"])
+    t = dict.fromkeys(streams, _steps(base, len(z_t[streams[0]])))
+    predicted = codi(z_t, t, mixed(base, "context"))
     shaped = {stream: predicted[stream].reshape(base[f"x_{stream}"].shape) for stream in streams}
     return shaped, codi.environment_of(z_t, t)
 
@@ -313,6 +331,11 @@ def _is_joint(about: Mapping[str, Any]) -> bool:
     return any(key.startswith("unet_") for key in _config(about))
 
 
+def _is_temporal(about: Mapping[str, Any]) -> bool:
+    sizes = {"dim", "dim_head", "heads"}
+    return "SpatioTemporalAttention" in str(about.get("cls")) or sizes <= _config(about).keys()
+
+
 def _is_wirings(about: Mapping[str, Any]) -> bool:
     """Say whether outputs are named by who attends to whom, and by the wiring of the skips."""
     ways = "|".join(_WIRINGS)
@@ -322,7 +345,7 @@ def _is_wirings(about: Mapping[str, Any]) -> bool:
 CHECKS: tuple[Check, ...] = (
     Check(_is_step, _run_step),
     Check(_is_joint, _run_joint),
-    Check(lambda about: "SpatioTemporalAttention" in str(about.get("cls")), _run_temporal),
+    Check(_is_temporal, _run_temporal),
     Check(_is_wirings, _run_wirings),
 )
 """How the goldens of diffusers are recognised and run."""

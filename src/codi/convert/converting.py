@@ -33,7 +33,7 @@ from codi.convert.planning import (
     setting_of,
 )
 from codi.convert.reading import open_checkpoint
-from codi.convert.writing import Slot, TensorFile, total_bytes
+from codi.convert.writing import Slot, TensorFile, is_written_here, total_bytes
 from codi.encoders.published import may_be_of_hub
 from codi.locking import uninterrupted
 from codi.weights import ORIGIN, part_files, part_stem, read_origin
@@ -123,7 +123,8 @@ def prepare(
         model: preset, TOML file or folder that says which model; by default that of `folder`, or
             else the one that the files' layout belongs to, or that their own sizes make.
         dtype: a name of `DTYPES`, or None for what `folder` was begun with, or else the files' own.
-        force: replace a model or a type that contradicts what is in `folder`.
+        force: replace a model or a type that contradicts what is in `folder`, or a part of it that
+            was trained.
 
     Raises:
         ConfigError: whatever does not fit.
@@ -142,9 +143,30 @@ def prepare(
     leaves = _leaving(existing, config, folder, force)
     present = [part for part in config.parts() if part_files(folder, part) and part not in leaves]
     plan = make_plan(found, config, present)
+    if not force:
+        _require_converted(folder, [part for part in present if part in plan.parts], named)
     kept = [part for part in present if part not in plan.parts]
     dtype = _agreed_dtype(folder, dtype, kept, force)
     return Conversion(_with_extras(plan, folder), folder, dtype, tuple(leaves))
+
+
+def _require_converted(folder: Path, replaced: Sequence[str], named: Sequence[str]) -> None:
+    """Check that the parts of a folder which are about to be replaced came from `codi convert`.
+
+    Those can be had again; what was trained cannot.
+
+    Raises:
+        ConfigError: one did not.
+    """
+    converted = read_origin(folder).get("parts", {})
+    for part in replaced:
+        files = part_files(folder, part)
+        if part not in converted or not all(is_written_here(path) for path in files):
+            raise ConfigError(
+                f"{folder}: {part} ({files[0]}) was trained, or written by others than codi "
+                f"convert, and {', '.join(named)} would replace it; convert to another folder, or "
+                "replace it with --force"
+            )
 
 
 def _leaving(

@@ -46,6 +46,18 @@ _CLIP_SIZES = {
 _PREPARED = (("image_mean", "pixel_mean"), ("image_std", "pixel_deviation"))
 """How pictures are prepared, by the library's names and ours."""
 
+_HEARD = (
+    ("sampling_rate", "sample_rate_hz"),
+    ("fft_window_size", "window"),
+    ("hop_length", "hop"),
+    ("feature_size", "bins"),
+    ("frequency_min", "low_hz"),
+    ("frequency_max", "high_hz"),
+)
+"""How sounds are prepared for CLAP, by the library's names and ours."""
+_CLAP_FIXED = ("hidden_act", "qkv_bias", "flatten_patch_embeds", "enable_patch_layer_norm")
+"""What CLAP's encoder of sounds computes as the library does by default."""
+
 _COUNTED = "positions are counted"
 _TRAINING = "the temperature of contrastive training, which no prompt needs"
 _NO_PROJECTION = "this encoder has no projection: its states are the prompt"
@@ -314,6 +326,20 @@ def _require_norms(name: str, tower: Any) -> None:
         )
 
 
+def _require_last_token(config: ClipTextConfig, tower: Any) -> None:
+    """Check that a text is read at the token that ends it here: the last of the vocabulary.
+
+    Raises:
+        ConfigError: at another one; 2 stands for the same in old files.
+    """
+    end = config.vocabulary - 1
+    if tower.eos_token_id not in (2, end):
+        raise ConfigError(
+            f"has eos_token_id = {tower.eos_token_id}, and the encoder here reads a text at token "
+            f"{end}, the last of its vocabulary; take weights that are read there, as OpenAI's"
+        )
+
+
 def _prepared(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return what pictures are centred and scaled by, by our names, as far as it is told."""
     told = about.get(PREPARATION, {})
@@ -367,11 +393,29 @@ def clip_contradiction(
     if tower is None:
         return None
     _require_norms(name, tower)
+    if isinstance(config, ClipTextConfig) and not config.sequence:
+        _require_last_token(config, tower)
     said = _difference(config, {ours: getattr(tower, theirs) for theirs, ours in _UNSEEN})
     if said is None and name == "vision":
         _require_crop(tower.image_size, about)
         return _difference(config, _prepared(about), f" (in {PREPARATION}.json)")
     return said
+
+
+def clip_text_settings(config: ClipTextConfig, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of CLIP's text tower that `config.json` tells otherwise.
+
+    Those are what no shape shows, and the layers, of which some Stable Diffusions have fewer.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    tower = _clip_towers(about).get("text") if _tells_of("clip", about) else None
+    if tower is None:
+        return {}
+    names = (*_UNSEEN, ("num_hidden_layers", "layers"))
+    found = {ours: getattr(tower, theirs) for theirs, ours in names}
+    return {ours: value for ours, value in found.items() if value != getattr(config, ours)}
 
 
 def _tells_of(kind: str, about: Mapping[str, Any]) -> bool:
@@ -462,6 +506,18 @@ def _clap_tower(about: Mapping[str, Any]) -> tuple[Any, int]:
             "one without, such as laion/clap-htsat-unfused"
         )
     _require_norms("audio", audio)
+    own, stride = type(audio)(), [audio.patch_size] * 2
+    right = {key: (audio, getattr(own, key)) for key in _CLAP_FIXED} | {
+        "projection_hidden_act": (published, own.projection_hidden_act),
+        "patch_stride": (audio, stride),
+    }
+    for key, (place, wanted) in right.items():
+        value = getattr(place, key)
+        if (list(value) if isinstance(value, tuple) else value) != wanted:
+            raise ConfigError(
+                f"has {key} = {value!r}, and the encoder here computes with {wanted!r} only; take "
+                "another CLAP, such as laion/clap-htsat-unfused"
+            )
     return audio, published.projection_dim
 
 
@@ -474,7 +530,11 @@ def clap_contradiction(config: ClapAudioConfig, about: Mapping[str, Any]) -> str
     if not _tells_of("clap", about):
         return None
     audio, _width = _clap_tower(about)
-    return _difference(config, {"heads": audio.num_attention_heads})
+    told = about.get(PREPARATION, {})
+    heard = {ours: told[theirs] for theirs, ours in _HEARD if theirs in told}
+    return _difference(config, {"heads": audio.num_attention_heads}) or _difference(
+        config.mel, heard, f" (in {PREPARATION}.json)"
+    )
 
 
 def _mean(unit_context: bool) -> dict[str, str]:

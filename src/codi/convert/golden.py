@@ -50,10 +50,12 @@ class Golden:
 
     Attributes:
         path: its JSON file.
+        tokenizers: folder of the vocabularies that cases in words need; the golden's own when None.
         read: names of the tensors that a check has asked for.
     """
 
     path: Path
+    tokenizers: Path | None = None
     read: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
@@ -63,17 +65,22 @@ class Golden:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """Return what its JSON says.
+        """Return what its JSON says; where it lists no tensors, those of the file beside it.
 
         Raises:
-            ConfigError: the file is no JSON object.
+            ConfigError: there is no such file, or it is no JSON object.
         """
+        if not self.path.is_file():
+            beside = self.path.with_suffix(".safetensors").name
+            raise ConfigError(f"{self.path}: no such file; add it, which says what {beside} is of")
         try:
             about = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ConfigError(f"{self.path}: no JSON ({error})") from error
         if not isinstance(about, dict):
             raise ConfigError(f"{self.path}: expected a JSON object, got {type(about).__name__}")
+        if "tensors" not in about:
+            about["tensors"] = [name for name in self.tensors if not name.startswith("w.")]
         return about
 
     @cached_property
@@ -92,13 +99,13 @@ class Golden:
             raise ConfigError(f"{path}: damaged or unreadable ({error})") from error
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return an input; numbers that are no counts in float32, in which goldens are run.
+        """Return an input in the precision that goldens are run in: float32, counts in int64.
 
         Raises:
             ConfigError: it is not in the file.
         """
         value = self.expected(name)
-        return value.to(torch.float32) if value.is_floating_point() else value
+        return value.to(torch.float32 if value.is_floating_point() else torch.int64)
 
     def expected(self, name: str) -> Tensor:
         """Return an expected output, in the precision that it is stored in.

@@ -21,6 +21,7 @@ from codi.convert import (
     check_sampling,
     check_unets,
     codecs,
+    configs,
     encoders,
     unets,
 )
@@ -31,9 +32,26 @@ from codi.convert.sources import (
     ForeignModule,
     ForeignPipeline,
     KeptFiles,
-    Shape,
-    Signs,
     Skip,
+    signs_of,
+)
+from codi.convert.stable_diffusion import (
+    AUTOENCODER_CLASS,
+    CLIP_TOKENIZER,
+    LATENT_DIFFUSION,
+    OF_BERT,
+    OF_CLIP,
+    SCHEDULE,
+    SD_BARE_TEXT,
+    SD_DIFFUSERS,
+    SD_LDM,
+    SD_LDM_AUTOENCODER,
+    SD_LDM_BARE_TEXT,
+    SD_OLD_DIFFUSERS,
+    TOKENS,
+    VISION,
+    WIDTHS,
+    has_one_width,
 )
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
@@ -41,19 +59,6 @@ from codi.encoders.environment import PooledEnvironmentConfig
 from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
 
-VISION = ("image", "video")
-_BESIDE = (".", "tokenizer", "../tokenizer")
-_CLIP_NAME = "clip-vit-large-patch14"
-_OF_CLIP, _OF_BERT = '"<|startoftext|>"', '"[CLS]"'
-_OF_GPT2 = ('"\u0120the"', r'"\u0120the"')  # as it is and as JSON escapes it
-CLIP_TOKENIZER = KeptFiles(
-    (
-        ("vocab.json", "merges.txt"),
-        ("tokenizer.json", "tokenizer_config.json"),  # as `transformers` 5 saves it
-    ),
-    places=(*_BESIDE, _CLIP_NAME, f"openai/{_CLIP_NAME}"),
-    of_others=(*_OF_GPT2, _OF_BERT),
-)
 BERT_TOKENIZER = KeptFiles(
     (("vocab.txt",), ("tokenizer.json",)),
     key="encoder_tokenizer",
@@ -65,22 +70,9 @@ GPT2_TOKENIZER = KeptFiles(
     (("vocab.json", "merges.txt"), ("tokenizer.json",)),
     key="decoder_tokenizer",
     places=("gpt2", "."),
-    of_others=(_OF_CLIP, _OF_BERT),
+    of_others=(OF_CLIP, OF_BERT),
     as_folder=True,
 )
-
-ANY: Shape | None = None
-
-
-def _filters(channels: int) -> Shape:
-    """Return the shape of a convolution that reads `channels`."""
-    return (None, channels, None, None)
-
-
-def _signs(*names: str, absent: tuple[str, ...] = (), **read: int) -> Signs:
-    """Return signs of names of any shape; of those in `read`, convolutions of so many channels."""
-    shapes = {name.replace("__", "."): _filters(channels) for name, channels in read.items()}
-    return Signs({**dict.fromkeys(names, ANY), **shapes}, absent)
 
 
 def _alone(table: Callable[[Any], Table]) -> Callable[[Any], Table]:
@@ -96,31 +88,6 @@ def _with_unused(table: Callable[[Any], Table], more: Mapping[str, str]) -> Call
     return extended
 
 
-SCHEDULE = dict.fromkeys(
-    (
-        "betas",
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_*alphas_cumprod",
-        "log_one_minus_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-        "posterior_*",
-        "logvar",
-    ),
-    "follows from the noise schedule",
-)
-LATENT_DIFFUSION = {
-    **SCHEDULE,
-    "scale_factor": "a setting of the codec",
-    "model_ema.*": "averages of the same weights; give the file that holds only those to use them",
-}
-"""What checkpoints of latent diffusion's training hold beside the networks."""
-
-NO_PROJECTION = (
-    "a text encoder without the projection into the space of prompts; "
-    "openai/clip-vit-large-patch14 is the whole one"
-)
-
 # --- the released CoDi ---
 
 
@@ -135,7 +102,7 @@ def _released_network(
         of=of,
         kind=kind,
         table=unets.released_diffuser,
-        signs=_signs("time_embed.0.weight", "input_block_connecters_in.1.0.norm.weight"),
+        signs=signs_of("time_embed.0.weight", "input_block_connecters_in.1.0.norm.weight"),
         file=file,
     )
     environment = ForeignModule(
@@ -144,7 +111,7 @@ def _released_network(
         of=of,
         kind=PooledEnvironmentConfig,
         table=unets.released_environment,
-        signs=_signs("connecters_out.0.0.weight"),
+        signs=signs_of("connecters_out.0.0.weight"),
         file=file,
     )
     return diffuser, environment
@@ -161,7 +128,7 @@ RELEASED = ForeignLayout(
             of=VISION,
             kind=AutoencoderKLConfig,
             table=codecs.autoencoder_kl,
-            signs=_signs("quant_conv.weight", encoder__conv_in__weight=3),
+            signs=signs_of("quant_conv.weight", encoder__conv_in__weight=3),
             file="CoDi_encoders",
         ),
         ForeignModule(
@@ -170,7 +137,7 @@ RELEASED = ForeignLayout(
             of=("audio",),
             kind=MelCodecConfig,
             table=codecs.mel_codec,
-            signs=_signs("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
+            signs=signs_of("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
             file="CoDi_encoders",
         ),
         ForeignModule(
@@ -179,7 +146,7 @@ RELEASED = ForeignLayout(
             of=("text",),
             kind=OptimusConfig,
             table=codecs.optimus,
-            signs=_signs("encoder.linear.weight", "decoder.transformer.linear_emb.weight"),
+            signs=signs_of("encoder.linear.weight", "decoder.transformer.linear_emb.weight"),
             file="CoDi_encoders",
             files=(BERT_TOKENIZER, GPT2_TOKENIZER),
         ),
@@ -189,7 +156,7 @@ RELEASED = ForeignLayout(
             of=("text",),
             kind=ClipTextConfig,
             table=encoders.clip_text,
-            signs=_signs("text_projection.weight"),
+            signs=signs_of("text_projection.weight"),
             file="CoDi_encoders",
             files=(CLIP_TOKENIZER,),
         ),
@@ -199,7 +166,7 @@ RELEASED = ForeignLayout(
             of=VISION,
             kind=ClipVisionConfig,
             table=encoders.clip_vision,
-            signs=_signs("visual_projection.weight"),
+            signs=signs_of("visual_projection.weight"),
             file="CoDi_encoders",
         ),
         ForeignModule(
@@ -208,7 +175,7 @@ RELEASED = ForeignLayout(
             of=("audio",),
             kind=ClapAudioConfig,
             table=encoders.clap_audio,
-            signs=_signs("audio_projection.0.weight"),
+            signs=signs_of("audio_projection.0.weight"),
             file="CoDi_encoders",
         ),
         *_released_network("unet_image", VISION, UNetConfig, "CoDi_video_diffuser_8frames"),
@@ -232,7 +199,7 @@ VERSATILE = ForeignLayout(
             of=("text",),
             kind=TextUNetConfig,
             table=lambda config: unets.versatile_text(config, ""),
-            signs=_signs("time_embed.0.weight", absent=("connecters_out.0.0.weight",)),
+            signs=signs_of("time_embed.0.weight", absent=("connecters_out.0.0.weight",)),
             file=_VERSATILE_FILE,
             begins=("environments",),
         ),
@@ -255,154 +222,16 @@ VERSATILE = ForeignLayout(
     },
 )
 
-# --- Stable Diffusion 1 ---
-
-
-def _reads_states(config: Any) -> bool:
-    return isinstance(config, ClipTextConfig) and not config.projection
-
-
-def _stable_diffusion_text(
-    prefix: str, file: str, sign: str, table: Callable[[ClipTextConfig], Table]
-) -> ForeignModule:
-    """Return Stable Diffusion's text encoder: CLIP's, without the projection."""
-    return ForeignModule(
-        prefix=prefix,
-        role="encoders",
-        of=("text",),
-        kind=ClipTextConfig,
-        table=table,
-        signs=_signs(sign, absent=("text_projection.weight",)),
-        file=file,
-        fits=_reads_states,
-        misfit=NO_PROJECTION,
-        files=(CLIP_TOKENIZER,),
-        contradiction=encoders.clip_contradiction,
-        describe=None if prefix else encoders.clip_text_config,  # a folder of its own
-    )
-
-
-_TOKENS = "embeddings.token_embedding.weight"
-
-SD_LDM = ForeignLayout(
-    "sd-ldm",
-    "Stable Diffusion 1 in one file",
-    "stable-diffusion",
-    (
-        ForeignModule(
-            prefix=f"{unets.MODEL}.",
-            role="diffusers",
-            of=VISION,
-            kind=UNetConfig,
-            table=lambda config: unets.stable_diffusion(config, ""),
-            signs=_signs("time_embed.0.weight", input_blocks__0__0__weight=4),
-            file="stable_diffusion",
-            begins=("environments",),
-        ),
-        ForeignModule(
-            prefix="first_stage_model.",
-            role="codecs",
-            of=VISION,
-            kind=AutoencoderKLConfig,
-            table=codecs.autoencoder_kl,
-            signs=_signs("quant_conv.weight", encoder__conv_in__weight=3),
-            file="stable_diffusion",
-        ),
-        _stable_diffusion_text(
-            "cond_stage_model.transformer.",
-            "stable_diffusion",
-            f"text_model.{_TOKENS}",
-            encoders.clip_text_published,
-        ),
-    ),
-    unused=LATENT_DIFFUSION,
-)
-
-
-def _autoencoder_folder(names: Any, query: str) -> ForeignModule:
-    """Return Stable Diffusion's `vae` folder, by how its attention is called."""
-    return ForeignModule(
-        prefix="",
-        role="codecs",
-        of=VISION,
-        kind=AutoencoderKLConfig,
-        table=lambda config: codecs.autoencoder_kl(config, names=names),
-        signs=_signs(f"encoder.mid_block.attentions.0.{query}.weight", encoder__conv_in__weight=3),
-        file="vae/diffusion_pytorch_model",
-        fits=_has_one_width,
-        misfit=_WIDTHS,
-        describe=codecs.autoencoder_kl_config,
-    )
-
-
-_WIDTHS = "the library's autoencoder has as many channels before its latent as in it"
-
-
-def _has_one_width(config: Any) -> bool:
-    return getattr(config, "inner_channels", None) is None
-
-
-_UNET_FOLDER = ForeignModule(
-    prefix="",
-    role="diffusers",
-    of=VISION,
-    kind=UNetConfig,
-    table=unets.stable_diffusion_diffusers,
-    signs=_signs("time_embedding.linear_1.weight", conv_in__weight=4),
-    file="unet/diffusion_pytorch_model",
-    begins=("environments",),
-    describe=unets.stable_diffusion_config,
-)
-
-_AUTOENCODER_CLASS = {"vae": ("diffusers", "AutoencoderKL")}
-_SD_PIPELINE = ForeignPipeline(
-    "StableDiffusionPipeline",
-    {
-        "unet": ("diffusers", "UNet2DConditionModel"),
-        "text_encoder": ("transformers", "CLIPTextModel"),
-        **_AUTOENCODER_CLASS,
-    },
-)
 _AUDIOLDM_PIPELINE = ForeignPipeline(
     "AudioLDMPipeline",
     {
         "unet": ("diffusers", "UNet2DConditionModel"),
         "text_encoder": ("transformers", "ClapTextModelWithProjection"),
         "vocoder": ("transformers", "SpeechT5HifiGan"),
-        **_AUTOENCODER_CLASS,
+        **AUTOENCODER_CLASS,
     },
 )
 """Never whole: its diffuser and its text encoder are none of CoDi's."""
-
-SD_DIFFUSERS = ForeignLayout(
-    "sd-diffusers",
-    "Stable Diffusion 1 in a folder of diffusers",
-    "stable-diffusion",
-    (
-        _UNET_FOLDER,
-        _autoencoder_folder(codecs.DIFFUSERS, "to_q"),
-        _stable_diffusion_text(
-            "", "text_encoder/model", f"text_model.{_TOKENS}", encoders.clip_text_published
-        ),
-    ),
-    skips=(Skip(_signs("concept_embeds"), "judges pictures, and makes none"),),
-    pipeline=_SD_PIPELINE,
-)
-
-SD_BARE_TEXT = ForeignLayout(
-    "sd-bare-text",
-    "Stable Diffusion 1's text encoder as transformers 5 saves it",
-    "stable-diffusion",
-    (_stable_diffusion_text("", "text_encoder/model", _TOKENS, encoders.clip_text_bare),),
-)
-
-SD_OLD_DIFFUSERS = ForeignLayout(
-    "sd-old-diffusers",
-    "Stable Diffusion 1 in a folder of an older diffusers",
-    "stable-diffusion",
-    (_UNET_FOLDER, _autoencoder_folder(codecs.OLD_DIFFUSERS, "query")),
-    pipeline=_SD_PIPELINE,
-)
 
 # --- AudioLDM ---
 
@@ -417,8 +246,11 @@ AUDIOLDM_LDM = ForeignLayout(
             of=("audio",),
             kind=MelCodecConfig,
             table=codecs.mel_codec,
-            signs=_signs("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
+            signs=signs_of("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
             file="audioldm",
+            told=configs.in_training_file,
+            settings=configs.mel_autoencoder_settings,
+            contradiction=configs.mel_autoencoder_contradiction,
         ),
     ),
     unused={
@@ -440,11 +272,16 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             of=("audio",),
             kind=AutoencoderKLConfig,
             table=lambda config: codecs.autoencoder_kl(config, names=codecs.DIFFUSERS),
-            signs=_signs("encoder.mid_block.attentions.0.to_q.weight", encoder__conv_in__weight=1),
+            signs=signs_of(
+                "encoder.mid_block.attentions.0.to_q.weight", encoder__conv_in__weight=1
+            ),
             file="vae/diffusion_pytorch_model",
             inside="autoencoder",
-            fits=lambda config: _has_one_width(getattr(config, "autoencoder", None)),
-            misfit=_WIDTHS,
+            fits=lambda config: has_one_width(getattr(config, "autoencoder", None)),
+            misfit=WIDTHS,
+            refusal=configs.autoencoder_refusal,
+            settings=configs.mel_autoencoder_settings,
+            contradiction=configs.mel_autoencoder_contradiction,
             describe=codecs.autoencoder_kl_config,
         ),
         ForeignModule(
@@ -455,21 +292,23 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             table=_with_unused(
                 lambda config: codecs.vocoder(config, upsample="upsampler"), codecs.SPEECH_T5
             ),
-            signs=_signs("conv_pre.weight", "upsampler.0.weight"),
+            signs=signs_of("conv_pre.weight", "upsampler.0.weight"),
             file="vocoder/model",
             inside="vocoder",
             fits=lambda config: getattr(getattr(config, "vocoder", None), "paired", True),
             misfit="SpeechT5HifiGan has HiFi-GAN's first kind of residual block only",
+            refusal=configs.vocoder_refusal,
+            contradiction=configs.vocoder_contradiction,
             describe=codecs.vocoder_config,
         ),
     ),
     skips=(
         Skip(
-            _signs("time_embedding.linear_1.weight", conv_in__weight=8),
+            signs_of("time_embedding.linear_1.weight", conv_in__weight=8),
             "AudioLDM's own diffuser, which takes other prompts",
         ),
         Skip(
-            _signs("text_model.embeddings.word_embeddings.weight"),
+            signs_of("text_model.embeddings.word_embeddings.weight"),
             "AudioLDM's prompt encoder; CoDi's are CLIP and CLAP",
         ),
     ),
@@ -489,7 +328,7 @@ CLIP = ForeignLayout(
             of=("text",),
             kind=ClipTextConfig,
             table=encoders.clip_text_published,
-            signs=_signs(f"text_model.{_TOKENS}", "text_projection.weight"),
+            signs=signs_of(f"text_model.{TOKENS}", "text_projection.weight"),
             file="model",
             fits=lambda config: getattr(config, "projection", True),
             misfit="this model's text encoder is Stable Diffusion's, without the projection",
@@ -503,7 +342,7 @@ CLIP = ForeignLayout(
             of=VISION,
             kind=ClipVisionConfig,
             table=encoders.clip_vision_published,
-            signs=_signs("vision_model.embeddings.class_embedding", "visual_projection.weight"),
+            signs=signs_of("vision_model.embeddings.class_embedding", "visual_projection.weight"),
             file="model",
             contradiction=encoders.clip_contradiction,
             describe=encoders.clip_config,
@@ -524,7 +363,7 @@ CLAP = ForeignLayout(
             of=("audio",),
             kind=ClapAudioConfig,
             table=encoders.clap_audio_published,
-            signs=_signs("audio_projection.linear1.weight"),
+            signs=signs_of("audio_projection.linear1.weight"),
             file="model",
             contradiction=encoders.clap_contradiction,
             describe=encoders.clap_audio_config,
@@ -545,7 +384,7 @@ OPTIMUS = ForeignLayout(
             of=("text",),
             kind=OptimusConfig,
             table=_alone(codecs.optimus_encoder),
-            signs=_signs("embeddings.word_embeddings.weight", "linear.weight"),
+            signs=signs_of("embeddings.word_embeddings.weight", "linear.weight"),
             file="encoder/pytorch_model",
             files=(BERT_TOKENIZER,),
         ),
@@ -555,7 +394,7 @@ OPTIMUS = ForeignLayout(
             of=("text",),
             kind=OptimusConfig,
             table=_alone(codecs.optimus_decoder),
-            signs=_signs("transformer.wte.weight", "transformer.linear_emb.weight"),
+            signs=signs_of("transformer.wte.weight", "transformer.linear_emb.weight"),
             file="decoder/pytorch_model",
             files=(GPT2_TOKENIZER,),
         ),
@@ -574,6 +413,8 @@ LAYOUTS: tuple[ForeignLayout, ...] = (
     RELEASED,
     VERSATILE,
     SD_LDM,
+    SD_LDM_BARE_TEXT,
+    SD_LDM_AUTOENCODER,
     SD_DIFFUSERS,
     SD_OLD_DIFFUSERS,
     SD_BARE_TEXT,

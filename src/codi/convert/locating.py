@@ -26,7 +26,8 @@ ANSWER_S = 10.0
 _LIBRARY_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """Names that the libraries give to weights; beside them lie variants of the same."""
 
-_PIECE = re.compile(r"-\d{5}-of-\d{5}$")
+_PIECE = re.compile(r"-\d{5}-of-\d{5}(\.[\w-]+)?$")
+"""How a piece is named before its ending; a variant's name may stand after the numbers."""
 _MODEL_INDEX = "model_index.json"
 
 
@@ -82,12 +83,13 @@ def _of_folder(names: list[PurePosixPath]) -> list[PurePosixPath]:
     """Choose among the files of one folder: a library's one set of weights, or all of them."""
     ranked: dict[str, list[tuple[int, PurePosixPath]]] = defaultdict(list)
     for name in names:
-        plain = name.name.removesuffix(INDEX)
+        index = INDEX.search(name.name)
+        plain = name.name[: index.start()] if index else name.name
         ending = next((e for e in ENDINGS if plain.endswith(e)), None)
-        stem = plain.removesuffix(ending or "")
+        stem = plain.removesuffix(ending or "") + ((index and index[1]) or "")
         if ending is None or _PIECE.search(stem):
             continue
-        is_index = name.name.endswith(INDEX)
+        is_index = index is not None
         ranked[stem].append((2 * ENDINGS.index(ending) + (not is_index), name))
     best = {stem: min(found)[1] for stem, found in ranked.items()}
     for stem in _LIBRARY_STEMS:
@@ -106,13 +108,39 @@ def _open_folder(folder: Path) -> list[Checkpoint]:
         for path in folder.glob(pattern)
         if path.is_file()
     ]
-    chosen = weights_among(names, _components(folder / _MODEL_INDEX))
+    components = _components(folder / _MODEL_INDEX)
+    chosen = weights_among(names, components)
+    _require_indices(folder, names, chosen, components)
     if not chosen:
         raise ConfigError(
             f"{folder}: holds no weights ({', '.join('*' + e for e in ENDINGS)}), nor do its "
             "folders; name the folder or file that does"
         )
     return [open_checkpoint(folder / name) for name in chosen]
+
+
+def _require_indices(
+    folder: Path,
+    names: Iterable[PurePosixPath],
+    chosen: Iterable[PurePosixPath],
+    components: list[str] | None,
+) -> None:
+    """Check that no folder has pieces of weights only, and nothing that says how they belong.
+
+    Raises:
+        ConfigError: one has.
+    """
+    read = {name.parent for name in chosen}
+    for name in sorted(names):
+        counts = components is None or name.parts[0] in components
+        ending = next((e for e in ENDINGS if name.name.endswith(e)), None)
+        stem = name.name.removesuffix(ending or "")
+        if ending and counts and name.parent not in read and _PIECE.search(stem):
+            whole = _PIECE.sub("", stem)
+            raise ConfigError(
+                f"{folder / name}: is a piece of weights, and the index of the pieces "
+                f"({whole}{ending}.index.json) is not beside it; fetch that too"
+            )
 
 
 def _components(index: Path) -> list[str] | None:
@@ -150,7 +178,7 @@ def fetch(name: str) -> Path:
     top = {file.parts[0] for file in files if len(file.parts) == 2}
     weights = weights_among(files, top if has_index else None)
     small = ["*.json", "*.txt", "*.model"]
-    pieces = [f"{file.parent}/*-of-*" for file in weights if file.name.endswith(INDEX)]
+    pieces = [f"{file.parent}/*-of-*" for file in weights if INDEX.search(file.name)]
     wanted = [*small, *map(str, weights), *(piece.removeprefix("./") for piece in pieces)]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))

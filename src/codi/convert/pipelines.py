@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codi.build import ModelConfig
+from codi.convert.configs import BETAS, PREDICTIONS, SCHEDULER
 from codi.convert.planning import setting_of
 from codi.convert.reading import read_json
 from codi.convert.sources import ForeignLayout, ForeignModule, ForeignPipeline
@@ -19,10 +20,6 @@ INDEX = "model_index.json"
 
 _UNET, _READER = "unet", "text_encoder"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-_BETAS = {"scaled_linear": "scaled_linear", "linear": "linear", "cosine": "squaredcos_cap_v2"}
-"""Our kind of schedule -> the library's name for it."""
-_PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "velocity": "v_prediction"}
-"""What our diffuser predicts -> the library's name for it."""
 _SAMPLER = "ddim"
 """Our sampler whose moves the written scheduler makes."""
 _SPACINGS = {"ldm": "leading", "leading": "leading", "trailing": "trailing"}
@@ -92,7 +89,7 @@ class PipelineFolders:
         streams = self.model.modalities.values()
         stream = next(m for m in streams if f"diffusers.{m.diffuser}" == diffuser)
         found.tables[f"{_UNET}/config.json"] = {"sample_size": stream.latent[-1]}
-        found.tables["scheduler/scheduler_config.json"] = _scheduler(self.model, stream.prediction)
+        found.tables[SCHEDULER.as_posix()] = _scheduler(self.model, stream.prediction)
         told: dict[str, Any] = {"tokenizer_class": "CLIPTokenizer"}
         for path in self._tokenizer():
             if path.name == _TOKENIZER_CONFIG:
@@ -158,11 +155,11 @@ def _scheduler(model: ModelConfig, prediction: str) -> dict[str, Any]:
     return {
         "_class_name": "DDIMScheduler",
         "beta_end": schedule.beta_end,
-        "beta_schedule": _BETAS[schedule.kind],
+        "beta_schedule": BETAS[schedule.kind],
         "beta_start": schedule.beta_start,
         "clip_sample": False,
         "num_train_timesteps": schedule.steps,
-        "prediction_type": _PREDICTIONS[prediction],
+        "prediction_type": PREDICTIONS[prediction],
         "rescale_betas_zero_snr": schedule.zero_terminal_snr,
         "set_alpha_to_one": spacing != "ldm",  # whose last move ends at the lowest noise level
         "steps_offset": 1,

@@ -1,14 +1,15 @@
 """From opened files to a plan: which foreign tensor becomes which of ours, all of it checked.
 
-Nothing is read or written here but names and shapes, so that whatever does not fit is known before
-the work begins.
+Nothing is read here but names, shapes and what tells of settings, and nothing is written, so that
+whatever does not fit is known before the work begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import copy
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from codi.build import ModelConfig, load_config
 from codi.config import ConfigError, build
+from codi.convert.configs import changes_of_sampling, sampled_as_told, sampling_contradiction
 from codi.convert.fresh import shapes_of
 from codi.convert.reading import Checkpoint, Stored
 from codi.convert.rules import Layout, Table
@@ -77,12 +79,14 @@ class SourcePlan:
     Attributes:
         used: foreign names that become something of ours.
         unused: the others -> why they are not needed, "" where nobody knows.
+        notes: what was taken from the small files beside it, or taken for granted, a line each.
     """
 
     checkpoint: Checkpoint
     layout: ForeignLayout
     used: set[str] = field(default_factory=set)
     unused: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -115,8 +119,9 @@ def recognised(
 def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
     """Return the model that the files' layouts are converted to when the user names none.
 
-    It is the preset of the layouts, or, of weights that come in many sizes and are converted
-    alone, a model in the sizes that the `config.json` beside them tells.
+    It is the preset of the layouts with the settings that the small files beside the weights tell
+    otherwise, or, of weights that come in many sizes and are converted alone, a model in the sizes
+    that the `config.json` beside them tells.
 
     Raises:
         ConfigError: they are of different models, their `config.json` cannot be used, or each of
@@ -127,7 +132,7 @@ def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
     described = {s.checkpoint.path.with_name("config.json"): s for s in sources}
     [(about, first), *others] = described.items()
     if own is None or not first.checkpoint.about:
-        return load_config(default_preset(sources))
+        return _as_told(load_config(default_preset(sources)), sources)
     if others:
         said = " and ".join(str(s.checkpoint.path) for s in described.values())
         raise ConfigError(
@@ -139,6 +144,59 @@ def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
         for part in model.parts():  # a value that none can have is said here, with its file
             model.part(*part.split(".", 1))
     return model
+
+
+def _as_told(model: ModelConfig, sources: Sequence[SourcePlan]) -> ModelConfig:
+    """Return a model with the settings that lie beside weights, and note them.
+
+    Raises:
+        ConfigError: no model can be set so.
+    """
+    for source in sources:
+        for module in source.layout.found(source.checkpoint):
+            for part in module.parts(model):
+                model = _part_as_told(model, part, source, module)
+    return model
+
+
+def _part_as_told(
+    model: ModelConfig, part: str, source: SourcePlan, module: ForeignModule
+) -> ModelConfig:
+    if module.settings is not None:
+        path, about = module.told(source.checkpoint)
+        with _of_file(path):
+            if module.refusal is not None:
+                module.refusal(about)
+            settings = module.settings(model.part(*part.split(".", 1)), about)
+            model = _with_settings(model, part, settings)
+            model.part(*part.split(".", 1))  # a value that none can have is said here
+        source.notes += [
+            f"{part}: {key} = {value}, as {path} tells"
+            for key, value in settings.items()
+            if value is not None
+        ]
+    for path, about in module.sampling(source.checkpoint) if module.sampling is not None else ():
+        with _of_file(path):
+            sampled = sampled_as_told(model, part, about)
+        source.notes += [f"{one}, as {path} tells" for one in changes_of_sampling(model, sampled)]
+        model = sampled
+    return model
+
+
+def _with_settings(model: ModelConfig, part: str, settings: Mapping[str, Any]) -> ModelConfig:
+    """Return a model with other settings of a part; their names may be dotted, None removes one."""
+    role, name = part.split(".", 1)
+    tables = copy.deepcopy(getattr(model, role))
+    for key, value in settings.items():
+        *above, last = key.split(".")
+        table = tables[name]
+        for step in above:
+            table = table.setdefault(step, {})
+        if value is None:
+            table.pop(last, None)
+        else:
+            table[last] = value
+    return replace(model, **{role: tables})
 
 
 @contextmanager
@@ -204,6 +262,9 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
         for part in parts:
             table = module.correspondence(model, part)
             tables.append((module, table))
+            if module.caution:
+                source.notes.append(f"{part}: {module.caution}")
+            _require_computable(checkpoint, module)
             _draw(_part_plan(plan, part), source, module, table)
             _require_agreement(checkpoint, module, model, part)
             for kept in module.files:
@@ -218,16 +279,40 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
             source.unused[name] = skipped or _why_unused(name, source.layout, tables, model)
 
 
+def _require_computable(checkpoint: Checkpoint, module: ForeignModule) -> None:
+    """Check that parts of ours can compute what the small file beside weights tells.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if module.refusal is not None:
+        path, about = module.told(checkpoint)
+        with _of_file(path):
+            module.refusal(about)
+
+
 def _require_agreement(
     checkpoint: Checkpoint, module: ForeignModule, model: ModelConfig, part: str
 ) -> None:
-    if module.contradiction is None or not checkpoint.about:
-        return
-    about = checkpoint.path.with_name("config.json")
-    with _of_file(about):
-        said = module.contradiction(module.config(model, part), checkpoint.about)
+    """Check that the small files beside weights tell nothing that the model has otherwise.
+
+    Raises:
+        ConfigError: they do.
+    """
+    found = []
+    if module.contradiction is not None:
+        path, about = module.told(checkpoint)
+        if about:
+            with _of_file(path):
+                said = module.contradiction(model.part(*part.split(".", 1)), about)
+            found.append((path, said))
+    for path, about in module.sampling(checkpoint) if module.sampling is not None else ():
+        with _of_file(path):
+            said = sampling_contradiction(model, part, about)
+        found.append((path, said))
+    for path, said in found:
         if said is not None:
-            raise ConfigError(f"{part} {said}, or choose another model with --model")
+            raise ConfigError(f"{path}: {part} {said}, or choose another model with --model")
 
 
 def _part_plan(plan: Plan, part: str) -> PartPlan:
@@ -322,11 +407,7 @@ def setting_of(model: ModelConfig, part: str, key: str) -> str:
 
 
 def _require_complete(plan: Plan) -> None:
-    lost = [
-        f"{part.part} lacks {listed(part.missing)} (in {_paths(part)}){_held_by(plan, part)}"
-        for part in plan.parts.values()
-        if part.missing
-    ]
+    lost = [said for part in plan.parts.values() if part.missing for said in _lacking(plan, part)]
     unknown = [
         f"{source.checkpoint.path} holds {listed(names)}, which no part uses"
         for source in plan.sources
@@ -339,21 +420,39 @@ def _require_complete(plan: Plan) -> None:
         )
 
 
-def _held_by(plan: Plan, part: PartPlan) -> str:
-    """Say which files hold the rest of a part, where its layout has it in several."""
-    found = [module for s in plan.sources for module in s.layout.found(s.checkpoint)]
-    layouts = {s.layout for s in plan.sources if (s.layout.name, s.checkpoint.path) in part.origins}
-    others = [
-        f"{module.file} of {layout.summary}"
-        for layout in layouts
-        for module in layout.modules
-        if part.part in module.parts(plan.model) and module not in found
-    ]
-    return f", which {' and '.join(others)} holds: give them in one call" if others else ""
+def _lacking(plan: Plan, part: PartPlan) -> Iterator[str]:
+    """Say what a part lacks, by the names that its sources have for it, file by file."""
+    given = ", ".join(dict.fromkeys(str(path) for _, path in part.origins)) or "nothing given"
+    lost: dict[tuple[str, str], dict[str, str]] = {}
+    for ours in part.missing:
+        file, owner, foreign = _sought(plan, part, ours) or (given, "", f"{part.part}: {ours}")
+        lost.setdefault((file, owner), {}).setdefault(foreign, ours)
+    for (file, owner), names in lost.items():
+        holder = f"{owner} holds: give them in one call, since " if owner else ""
+        yield (
+            f"{file} lacks {listed(list(names))}, which {holder}{part.part} is made of (as its "
+            f"{next(iter(names.values()))})"
+        )
 
 
-def _paths(part: PartPlan) -> str:
-    return ", ".join(dict.fromkeys(str(path) for _, path in part.origins))
+def _sought(plan: Plan, part: PartPlan, ours: str) -> tuple[str, str, str] | None:
+    """Return where a tensor of ours would be: the file given, one not given or "", its name there.
+
+    None where no file of the part's layouts has a name for it.
+    """
+    present = [m for s in plan.sources for m in s.layout.found(s.checkpoint)]
+    for source in plan.sources:
+        if (source.layout.name, source.checkpoint.path) not in part.origins:
+            continue
+        held = source.layout.found(source.checkpoint)
+        for module in source.layout.modules:
+            if part.part not in module.parts(plan.model):
+                continue
+            foreign = module.correspondence(plan.model, part.part).foreign(ours)
+            if foreign is not None and (module in held or module not in present):
+                owner = "" if module in held else f"{module.file} of {source.layout.summary}"
+                return str(source.checkpoint.path), owner, module.prefix + foreign[0]
+    return None
 
 
 def listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 import zipfile
 import zlib
@@ -40,14 +41,17 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """The types of tensors by their names in a safetensors file."""
 
-INDEX = ".index.json"
-"""How the name of the file ends that lists the pieces of a checkpoint."""
+INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
+"""How the name of the file ends that lists the pieces of a checkpoint, or of a variant of it."""
 
 PREPARATION = "preprocessor_config"
-"""The file, and the key in what is known about weights, of how pictures are prepared for them."""
+"""The file, and the key in what is known about weights, of how pictures or sounds are prepared."""
 
-_PROCESSOR = "processor_config.json", "image_processor"
-"""The file where `transformers` 5 has the same, beside how words are, and its name there."""
+_PROCESSOR = "processor_config.json", ("image_processor", "feature_extractor")
+"""The file where `transformers` 5 has the same, beside how words are, and its names there."""
+
+HEADER_BYTES = 100_000_000
+"""Longest header that a safetensors file may have."""
 
 LEGACY_BYTES = 512 * 2**20
 """Largest file of torch's old format that is read: it cannot be mapped, so all of it is loaded."""
@@ -101,25 +105,28 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open(path: Path) -> Checkpoint:
-    if path.name.endswith(INDEX):
+    if INDEX.search(path.name):
         return _open_pieces(path)
     head = _head(path)
     if head[:4] == b"PK\x03\x04":
         return _open_torch(path, mapped=True)
-    if _is_safetensors(head, path.stat().st_size):
+    if _is_safetensors(head, path.name):
         return Checkpoint(path, _open_safetensors(path), _about(path))
     if head[:1] == b"\x80":
         return _open_legacy(path)
     raise ConfigError(f"{path}: {_what_else(head)}")
 
 
-def _is_safetensors(head: bytes, size: int) -> bool:
+def _is_safetensors(head: bytes, name: str) -> bool:
     """Say whether a file begins with the length of a JSON header, and the header.
 
-    The length's first byte may be that of a pickle too: then the file has to hold the whole header.
+    The length's first byte may be that of a pickle too; no pickle has the zeros that end a length
+    which safetensors allows. Of a file too short for a header, its name says what it was.
     """
-    whole = 8 + int.from_bytes(head[:8], "little") <= size
-    return head[8:9] == b"{" and (whole or head[:1] != b"\x80")
+    possible = int.from_bytes(head[:8], "little") <= HEADER_BYTES
+    if len(head) < 9:
+        return possible and head[:1] == b"\x80" and name.endswith(".safetensors")
+    return head[8:9] == b"{" and (possible or head[:1] != b"\x80")
 
 
 def _head(path: Path) -> bytes:
@@ -183,6 +190,12 @@ def _normed(length: Stored, direction: Stored) -> Stored:
 
 
 def _open_safetensors(path: Path) -> dict[str, Stored]:
+    size, wanted = path.stat().st_size, 8 + int.from_bytes(_head(path)[:8], "little")
+    if size < min(wanted, 8 + HEADER_BYTES):
+        raise ConfigError(
+            f"{path}: damaged or cut short (truncated in its header, which has {wanted:,} bytes, "
+            f"and the file {size:,}); {_REFETCH}"
+        )
     try:
         archive = safe_open(path, framework="pt")
         return {name: _stored(archive, name, path) for name in archive.keys()}  # noqa: SIM118
@@ -209,6 +222,8 @@ def _open_pieces(path: Path) -> Checkpoint:
     for file in sorted(set(pieces.values())):
         if Path(file).name != file:
             raise ConfigError(f"{path}: names {file!r}, which is not in its folder; {_REFETCH}")
+        if not path.with_name(file).exists():
+            raise ConfigError(f"{path}: names {file!r}, which is not beside it; fetch that too")
         stored |= open_checkpoint(path.with_name(file)).stored
     lacking = [name for name in pieces if name not in stored]
     if lacking:
@@ -223,10 +238,11 @@ def _about(path: Path) -> dict[str, Any]:
     about, prepared = read_json(beside), path.with_name(f"{PREPARATION}.json")
     if prepared.is_file():
         return about | {PREPARATION: read_json(prepared)}
-    file, name = _PROCESSOR
+    file, names = _PROCESSOR
     processor = path.with_name(file)
-    told = read_json(processor).get(name) if processor.is_file() else None
-    return about | {PREPARATION: told} if isinstance(told, dict) else about
+    whole = read_json(processor) if processor.is_file() else {}
+    told = [whole[name] for name in names if isinstance(whole.get(name), dict)]
+    return about | {PREPARATION: told[0]} if told else about
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from codi.build import ModelConfig
 from codi.config import ConfigError
+from codi.convert.configs import Told, beside
 from codi.convert.reading import Checkpoint
 from codi.convert.rules import Table, below
 
@@ -45,6 +46,17 @@ def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
     return len(found) == len(wanted) and all(
         w in (None, f) for f, w in zip(found, wanted, strict=True)
     )
+
+
+def signs_of(*names: str, absent: tuple[str, ...] = (), **read: int) -> Signs:
+    """Return signs of names of any shape; of those in `read`, convolutions of so many channels.
+
+    In the keywords of `read`, "__" stands for a dot.
+    """
+    shapes: dict[str, Shape | None] = dict.fromkeys(names)
+    for name, channels in read.items():
+        shapes[name.replace("__", ".")] = (None, channels, None, None)
+    return Signs(shapes, absent)
 
 
 @dataclass(frozen=True)
@@ -107,8 +119,16 @@ class ForeignModule:
         begins: roles whose parts are made fresh for the same modalities, since a model without
             them cannot generate several streams at once: ("environments",).
         files: files (tokenizers') to be kept with the part.
-        contradiction: configuration, contents of the `config.json` beside the weights -> what that
-            says otherwise, where shapes do not show it; None where they agree.
+        caution: what a file that holds it cannot tell, and is taken for granted; it is printed.
+        told: file -> the small file that tells what its library computes with, and its contents:
+            the `config.json` beside the weights. The next three take such contents.
+        refusal: raises where no part of ours computes so.
+        settings: configuration of our whole part, contents -> settings of it (dotted; None is to
+            be left out) that are told otherwise, which a model that is not chosen yet takes.
+        contradiction: configuration of our whole part, contents -> what they say otherwise, where
+            shapes do not show it; None where they agree.
+        sampling: file -> the files that tell which noise schedule it was trained with, and their
+            contents (`codi.convert.configs.sampled_as_told`), of a diffuser.
         describe: configuration -> contents of the `config.json` that its library expects beside it,
             and under `PREPARATION` those of the file of that name, as they are read.
     """
@@ -126,7 +146,12 @@ class ForeignModule:
     fresh: Mapping[str, str] = field(default_factory=dict)
     begins: tuple[str, ...] = ()
     files: tuple[KeptFiles, ...] = ()
-    contradiction: Callable[[Any, Mapping[str, Any]], str | None] | None = None
+    caution: str = ""
+    told: Callable[[Checkpoint], tuple[Path, Told]] = beside
+    refusal: Callable[[Told], None] | None = None
+    settings: Callable[[Any, Told], dict[str, Any]] | None = None
+    contradiction: Callable[[Any, Told], str | None] | None = None
+    sampling: Callable[[Checkpoint], list[tuple[Path, Told]]] | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
 
     def parts(self, model: ModelConfig) -> list[str]:
@@ -186,7 +211,7 @@ class ForeignPipeline:
 
 @dataclass(frozen=True)
 class Skip:
-    """A file that belongs to a layout and holds nothing for us; `why` is printed."""
+    """A file that belongs to a layout and holds nothing for us, or none of it; `why` is printed."""
 
     signs: Signs
     why: str
@@ -203,6 +228,7 @@ class ForeignLayout:
         modules: what its files hold.
         unused: full names (globs) of no module -> why they are not needed.
         skips: whole files that are not needed.
+        relatives: whole files of other models that look like its own -> why they are refused.
         own: contents of the `config.json` beside the weights -> the table of a model of these
             weights alone, in their sizes; for weights that come in more sizes than presets have.
         whole: class of the library whose folder `own` takes whole.
@@ -215,6 +241,7 @@ class ForeignLayout:
     modules: tuple[ForeignModule, ...]
     unused: Mapping[str, str] = field(default_factory=dict)
     skips: tuple[Skip, ...] = ()
+    relatives: tuple[Skip, ...] = ()
     own: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     whole: str = ""
     pipeline: ForeignPipeline | None = None
@@ -236,8 +263,11 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[ForeignLayout]) -> Forei
     """Return the layout of a file: the one that finds most modules in it.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: none does, or it is of a relative that looks like one.
     """
+    for relative in (one for layout in layouts for one in layout.relatives):
+        if relative.signs.found(checkpoint):
+            raise ConfigError(f"{checkpoint.path}: {relative.why}")
     best = max(layouts, key=lambda layout: len(layout.found(checkpoint)), default=None)
     if best is not None and best.found(checkpoint):
         return best

@@ -48,18 +48,34 @@ class Line:
         return codes.get(self.verdict, 1)
 
 
-def goldens_of(folder: Path) -> list[Golden]:
-    """Return the goldens of a folder, by name.
+def goldens_of(folder: Path, tokenizers: Path | None = None) -> list[Golden]:
+    """Return the goldens of a folder, by name, also those that one of their two files is left of.
+
+    Args:
+        folder: of the goldens.
+        tokenizers: folder of the vocabularies that cases in words need; `folder` when None.
 
     Raises:
-        ConfigError: no folder, or none in it.
+        ConfigError: no such folder, or no golden in it.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name the folder of the golden files")
-    found = [Golden(path) for path in sorted(folder.glob("*.json"))]
-    if not found:
+    if tokenizers is not None and not tokenizers.is_dir():
+        raise ConfigError(f"{tokenizers}: no such folder; name the folder of the vocabularies")
+    endings = ("json", "safetensors")
+    stems = {path.stem for ending in endings for path in folder.glob(f"*.{ending}")}
+    if not stems:
         raise ConfigError(f"{folder}: holds no golden (NAME.json beside NAME.safetensors)")
-    return found
+    return [Golden(folder / f"{stem}.json", tokenizers) for stem in sorted(stems)]
+
+
+def exit_code_of(lines: Sequence[Line]) -> int:
+    """Return what the lines of all goldens mean for the whole command.
+
+    Where nothing was compared, nothing was verified either, whatever the reasons.
+    """
+    compared = any(line.verdict in ("pass", "fail") for line in lines)
+    return max([line.exit_code for line in lines] + ([] if compared else [2]))
 
 
 @torch.no_grad()
@@ -67,15 +83,20 @@ def verify(golden: Golden, checks: Sequence[Check] | None = None) -> Iterator[Li
     """Yield the lines of one golden; nothing that is wrong with it stops the others."""
     try:
         about = golden.about
+        _require_tensors(golden)
         found = registry.CHECKS if checks is None else checks
         check = next((c for c in found if c.recognises(about)), None)
         if check is None:
             yield _unrecognised(golden)
             return
-        _require_tensors(golden)
         yield from _compared(golden, check)
     except ConfigError as error:
-        yield Line(golden.name, "", "unusable", note=str(error))
+        said = str(error)
+        where = "" if str(golden.path.with_suffix("")) in said else f"{golden.path}: "
+        yield Line(golden.name, "", "unusable", note=where + said)
+    except KeyError as error:
+        note = f"{golden.path}: does not say {error}, which its form needs; add it"
+        yield Line(golden.name, "", "unusable", note=note)
     except (
         ArithmeticError,
         AttributeError,
@@ -132,8 +153,9 @@ def _require_tensors(golden: Golden) -> None:
         ConfigError: it has none.
     """
     path = golden.path.with_suffix(".safetensors")
-    if golden.about.get("tensors") and not path.is_file():
-        raise ConfigError(f"{path}: no such file, and {golden.path.name} lists its tensors")
+    spoken_of = golden.about.get("tensors") or golden.about.get("n_weights")
+    if spoken_of and not path.is_file():
+        raise ConfigError(f"{path}: no such file, and {golden.path.name} lists its tensors; add it")
 
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -171,7 +193,11 @@ def _unrecognised(golden: Golden) -> Line:
 
 
 def compare(golden: Golden, name: str, made: Tensor, tolerance: float) -> Line:
-    """Return the line of one tensor. Numbers that count something must be the same."""
+    """Return the line of one tensor. Numbers that count something must be the same.
+
+    What was expected may have been rounded when it was stored, such as to float16: as much as half
+    the distance of two numbers there is no error.
+    """
     wanted = golden.expected(name)
     if made.shape != wanted.shape:
         note = f"shape {tuple(made.shape)}, expected {tuple(wanted.shape)}"
@@ -179,6 +205,10 @@ def compare(golden: Golden, name: str, made: Tensor, tolerance: float) -> Line:
     if not wanted.is_floating_point():
         tolerance = 0.0
     error = (made.detach().double() - wanted.double()).abs()
+    if wanted.dtype in (torch.float16, torch.bfloat16):
+        limits = torch.finfo(wanted.dtype)
+        rounded = 0.5 * limits.eps * wanted.double().abs().clamp_min(limits.tiny)
+        error = (error - rounded).clamp_min(0.0)
     # NaN where both sides are the same infinity or NaN is agreement, anywhere else it is not.
     same = (made == wanted) | (made.isnan() & wanted.isnan())
     error = torch.where(same, torch.zeros_like(error), error.nan_to_num(nan=torch.inf))

@@ -12,12 +12,29 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from codi.config import ConfigError
 from codi.convert.reading import DTYPES
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+METADATA = {"format": "pt"}
+"""What a file that is written here says of itself; one that `codi.weights` writes says nothing."""
+
+
+def is_written_here(path: Path) -> bool:
+    """Say whether a file of ours was written by `TensorFile`, and not by training.
+
+    A file that cannot be read is of no use to anyone, and counts as one.
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            return bool(archive.metadata() == METADATA)
+    except (SafetensorError, OSError):
+        return True
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,7 @@ class TensorFile:
         # Wide types first: then every tensor lies at a multiple of its type's size, as a reader
         # that maps the file needs.
         order = sorted(self.slots, key=lambda name: -self.slots[name].dtype.itemsize)
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, Any] = {"__metadata__": METADATA}
         self._start: dict[str, int] = {}
         end = 0
         for name in order:

@@ -316,9 +316,14 @@ class ClipVision(PromptEncoder):
         """Return the features (B, D') of pictures or clips (B, C, F, H, W)."""
         return self.look(self.pictures(x.transpose(1, 2).flatten(0, 1)), x.shape[2])
 
-    def look(self, pictures: Tensor, frames: int) -> Tensor:
-        """Return the features (B, D') of prepared pictures (B * F, C, H, W) and F = `frames`."""
-        if self.config.temporal_blocks and frames > 1:
+    def look(self, pictures: Tensor, frames: int, clips: bool | None = None) -> Tensor:
+        """Return the features (B, D') of prepared pictures (B * F, C, H, W) and F = `frames`.
+
+        `clips` says whether they are frames of clips, to which temporal blocks add something, to
+        one frame alone, too. The released CoDi's `encode_vision` takes a clip of one frame for a
+        picture, as is done here unless it is said; its tower, given five axes, does not.
+        """
+        if self.config.temporal_blocks and (frames > 1 if clips is None else clips):
             return self._look_across(pictures, frames)
         sequence = self.tower(pixel_values=pictures).pooler_output.unflatten(0, (-1, frames))
         if self.temporal:
