@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,22 @@ def test_a_damaged_mp3_is_read_without_a_warning(
     again, _ = load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)
     assert error_of(again) < 0.1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize("damage", [bytes, lambda n: np.random.default_rng(0).bytes(n)])
+def test_an_mp3_whose_rest_is_damaged_is_refused(
+    tmp_path: Path, share: float, damage: Callable[[int], bytes]
+) -> None:
+    path = tmp_path / "tone.mp3"
+    soundfile.write(path, tone(RATE_HZ), RATE_HZ)
+    data = path.read_bytes()
+    left = int(share * len(data))
+    path.write_bytes(data[:left] + damage(len(data) - left))
+    with pytest.raises(MediaError, match=r"tone\.mp3: .*(cut off|damaged)"):
+        load_audio(path, sample_rate_hz=RATE_HZ, duration_s=2.0)
+    with pytest.raises(MediaError, match=r"tone\.mp3: .*(cut off|damaged)"):
+        decode_audio(path.read_bytes(), name="tone.mp3")
 
 
 def test_streamed_wav_has_no_length_and_is_whole(tmp_path: Path) -> None:

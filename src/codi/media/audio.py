@@ -96,9 +96,12 @@ def load_audio(
     mono, changes = _to_mono(sound, path)
     rate = sound.sample_rate_hz
     read_s = len(mono) / rate
-    total_s = max(sound.total_s or 0.0, read_s)
-    if sound.total_s is None and read_s >= duration_s + _RESAMPLER_TAIL_S - _SHORT_S:
-        total_s = math.inf  # a recording that is still written, say: reading stopped before its end
+    if read_s < duration_s + _RESAMPLER_TAIL_S - _SHORT_S:  # to its end, whatever the file tells
+        total_s = read_s
+    elif sound.total_s is None:  # a recording that is still written, say
+        total_s = math.inf
+    else:
+        total_s = max(sound.total_s, read_s)
     samples, fit_changes = _fit(mono, rate, total_s, sample_rate_hz, duration_s)
     if not samples.any():
         fit_changes.append("nothing but silence in it")
@@ -226,7 +229,7 @@ def _read_with_pyav(
             what = "a video without a sound track" if picture_stream(container) else "no sound"
             raise fault(source, f"is {what}", "give a file with sound")
     if need_s is None or len(sound.samples) < ceil(need_s * sound.sample_rate_hz):
-        require_whole(handle, source)
+        require_whole(handle, source, sound)
     return sound
 
 

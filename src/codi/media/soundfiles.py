@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import dataclass
 from math import ceil
 from typing import BinaryIO
 
@@ -20,6 +21,10 @@ _MOST_CHUNKS = 100
 # frame goes by version and channels, and where the size stands in it by the flags.
 _MP3_TAGS, _MP3_TAG_PLACES, _MP3_TAG_BYTES = (b"Xing", b"Info"), (13, 21, 36), 64
 _HAS_FRAMES, _HAS_SIZE = 1, 2
+# Samples of an MP3 frame from this rate on; below it is half of that.
+_FRAME, _MPEG_1_HZ = 1152, 32_000
+# Sounds of which less than this share can be decoded are damaged; an encoder's run-up is no damage.
+_LEAST_HEARD = 0.8
 
 
 def read_with_soundfile(
@@ -47,9 +52,10 @@ def read_with_soundfile(
     total_s = file.frames / rate if known else None
     if known and len(samples) < want:
         raise cut_off(source, promise(total_s or 0.0, len(samples) / rate))
+    sound = Sound(samples, rate, total_s)
     if need_s is None or len(samples) < ceil(need_s * rate):
-        require_whole(handle, source)
-    return Sound(samples, rate, total_s)
+        require_whole(handle, source, sound)
+    return sound
 
 
 def knows_sound(handle: BinaryIO) -> bool:
@@ -71,31 +77,43 @@ def _is_mp3(handle: BinaryIO) -> bool:
     return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
-def require_whole(handle: BinaryIO, source: str | os.PathLike[str]) -> None:
-    """Compare the size in a WAV or MP3 file's header with the file; decoders take what is there.
+def require_whole(handle: BinaryIO, source: str | os.PathLike[str], sound: Sound) -> None:
+    """Compare a sound read to its end with what a WAV or MP3 header promises; decoders do not.
 
     Raises:
-        MediaError: the end is missing.
+        MediaError: the end is missing, or much of the sound is damaged.
     """
-    told = _told_bytes(handle)
+    told = _told(handle)
     if told is None:
         return
-    begin, size = told
-    there = handle.seek(0, os.SEEK_END) - begin
-    if there < size:
-        problem = f"its header promises {size} bytes of sound, but only {max(there, 0)} are there"
-        raise cut_off(source, problem)
+    there = handle.seek(0, os.SEEK_END) - told.begin
+    if told.size is not None and there < told.size:
+        problem = f"its header promises {told.size} bytes of sound, but only {max(there, 0)} are"
+        raise cut_off(source, f"{problem} there")
+    rate = sound.sample_rate_hz
+    heard_s = len(sound.samples) / rate
+    promised_s = (told.frames or 0) * (_FRAME if rate >= _MPEG_1_HZ else _FRAME // 2) / rate
+    if heard_s < _LEAST_HEARD * promised_s:
+        raise cut_off(source, promise(promised_s, heard_s))
 
 
-def _told_bytes(handle: BinaryIO) -> tuple[int, int] | None:
-    """Return where the sound begins and how many bytes of it the header promises, if it does."""
+@dataclass(frozen=True)
+class _Told:
+    """What a header promises: where the sound begins, its bytes, its frames (of MP3)."""
+
+    begin: int
+    size: int | None
+    frames: int | None = None
+
+
+def _told(handle: BinaryIO) -> _Told | None:
     if _is_mp3(handle):
         return _told_by_mp3(handle)
     head = head_of(handle)
     return _told_by_wav(handle) if head[:4] == b"RIFF" and head[8:12] == b"WAVE" else None
 
 
-def _told_by_wav(handle: BinaryIO) -> tuple[int, int] | None:
+def _told_by_wav(handle: BinaryIO) -> _Told | None:
     handle.seek(12)
     for _ in range(_MOST_CHUNKS):
         chunk = handle.read(8)
@@ -103,21 +121,21 @@ def _told_by_wav(handle: BinaryIO) -> tuple[int, int] | None:
             return None
         name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
         if name == b"data":
-            return None if size in _PLACEHOLDERS else (handle.tell(), size)
+            return None if size in _PLACEHOLDERS else _Told(handle.tell(), size)
         handle.seek(size + size % 2, os.SEEK_CUR)
     return None
 
 
-def _told_by_mp3(handle: BinaryIO) -> tuple[int, int] | None:
+def _told_by_mp3(handle: BinaryIO) -> _Told | None:
     begin = _after_id3(head_of(handle))
     handle.seek(begin)
     frame = handle.read(_MP3_TAG_BYTES)
     place = next((p for p in _MP3_TAG_PLACES if frame[p : p + 4] in _MP3_TAGS), None)
     if place is None or len(frame) < _MP3_TAG_BYTES:
         return None
-    (flags,) = struct.unpack_from(">I", frame, place + 4)
-    (size,) = struct.unpack_from(">I", frame, place + (12 if flags & _HAS_FRAMES else 8))
-    return (begin, size) if flags & _HAS_SIZE else None
+    flags, *numbers = struct.unpack_from(">III", frame, place + 4)
+    frames = numbers.pop(0) if flags & _HAS_FRAMES else None
+    return _Told(begin, numbers[0] if flags & _HAS_SIZE else None, frames)
 
 
 def _after_id3(head: bytes) -> int:
