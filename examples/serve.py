@@ -30,6 +30,7 @@ import re
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,6 +45,7 @@ from codi.modalities import modality, names
 PAGE = Path(__file__).with_name("serve.html")
 MOST_BYTES = 64 * 2**20
 MOST_SEEDS = 8
+_LONGEST_NAME = 60
 _ARGUMENTS = {
     "conditions",
     "keep",
@@ -109,6 +111,13 @@ def _without(message: str, folder: str) -> str:
     return re.sub(re.escape(folder) + r"/\w+/", "", message)
 
 
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or a thousand brackets
+        raise ConfigError(f"expected JSON: {error}") from error
+
+
 def _checked(request: Any) -> dict[str, Any]:
     """Return a request whose files can be looked for; the pipeline checks the rest."""
     if not isinstance(request, dict) or not request.get("to"):
@@ -127,8 +136,10 @@ def _checked(request: Any) -> dict[str, Any]:
 def _condition(given: Any, folder: Path) -> codi.Condition:
     if not isinstance(given, dict) or not isinstance(given.get("modality"), str):
         raise ConfigError('expected a condition such as {"modality": "text", "text": "a red ball"}')
-    name = given["modality"]
-    return codi.Condition(name, _source(name, given, folder), given.get("weight", 1.0))
+    name, weight = given["modality"], given.get("weight", 1.0)
+    if not isinstance(weight, int | float):
+        raise ConfigError(f"{name}: expected a number as weight, got {weight!r}")
+    return codi.Condition(name, _source(name, given, folder), weight)
 
 
 def _source(name: str, given: Any, folder: Path) -> str | Path:
@@ -147,7 +158,9 @@ def _source(name: str, given: Any, folder: Path) -> str | Path:
     except (KeyError, TypeError, ValueError) as error:
         wanted = '"text"' if modality(name).is_caption else 'a file\'s bytes in base64 as "data"'
         raise ConfigError(f"{name}: expected {wanted}") from error
-    file = Path(tempfile.mkdtemp(dir=folder)) / (Path(str(fields.get("name"))).name or "file")
+    # Messages call the file by its name, of which what could lead elsewhere is left out.
+    called = re.sub(r"[^\w .-]", "", Path(str(fields.get("name") or "")).name).strip(". ")
+    file = Path(tempfile.mkdtemp(dir=folder)) / (called[-_LONGEST_NAME:] or "file")
     file.write_bytes(data)
     return file
 
@@ -159,6 +172,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the page or the list."""
+        if not self._is_asked_here():
+            return
         if self.path == "/":
             self._answer(200, "text/html; charset=utf-8", PAGE.read_bytes())
         elif self.path == "/modalities":
@@ -173,9 +188,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Do a request, and send each line when it is known."""
+        if not self._is_asked_here():
+            return
         # A page of another site can post forms unasked, but not this type.
         is_json = self.headers.get_content_type() == "application/json"
-        size = int(self.headers.get("Content-Length") or 0)
+        length = self.headers.get("Content-Length") or ""
+        size = int(length) if length.isdecimal() else 0
         if self.path != "/generate" or not is_json or not 0 < size <= MOST_BYTES:
             wanted = f"POST /generate takes application/json of at most {MOST_BYTES} bytes"
             self._answer(400, "application/json", json.dumps({"error": wanted}).encode())
@@ -185,12 +203,28 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-ndjson")
         self.end_headers()
         try:
-            try:
-                self.service.generate(json.loads(body), self._say)
-            except (ConfigError, MediaError, json.JSONDecodeError) as error:
-                self._say({"error": str(error)})
+            self._serve(body)
         except ConnectionError:  # who asked has left, in the middle of the steps too
             self.log_message("nobody waits for the answer any more")
+
+    def _serve(self, body: bytes) -> None:
+        try:
+            self.service.generate(_parsed(body), self._say)
+        except (ConfigError, MediaError) as error:
+            self._say({"error": str(error)})
+        except ConnectionError:
+            raise
+        except Exception:
+            self.log_error("%s", traceback.format_exc())
+            self._say({"error": "the server failed; its log says why"})
+
+    def _is_asked_here(self) -> bool:
+        """Refuse a name that a page of another site may have made lead to this machine."""
+        host = (self.headers.get("Host") or "").partition(":")[0]
+        if host in ("127.0.0.1", "localhost"):
+            return True
+        self._answer(403, "application/json", b'{"error": "ask 127.0.0.1 or localhost"}')
+        return False
 
     def _say(self, line: dict[str, Any]) -> None:
         self.wfile.write(json.dumps(line).encode() + b"\n")

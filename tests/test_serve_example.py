@@ -32,11 +32,17 @@ def port() -> Iterator[int]:
     serving.server_close()
 
 
-def ask(port: int, body: Any, path: str = "/generate", kind: str = "application/json") -> Lines:
+def ask(
+    port: int,
+    body: Any,
+    path: str = "/generate",
+    kind: str = "application/json",
+    **headers: str,
+) -> Lines:
     """Return the lines of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    text = body if isinstance(body, str) else json.dumps(body)
-    connection.request("POST", path, text, {"Content-Type": kind})
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
+    connection.request("POST", path, text, {"Content-Type": kind} | headers)
     return [json.loads(line) for line in connection.getresponse().read().splitlines()]
 
 
@@ -95,10 +101,13 @@ def test_a_stream_may_be_kept(port: int) -> None:
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [
-        ("{", "Expecting property name"),
+        ("{", "expected JSON: Expecting property name"),
+        ("[" * 100_000, "expected JSON"),
+        (b"\xff", "expected JSON"),
         ([], "expected an object"),
         ({"conditions": [WORDS]}, "expected an object"),
         ({"conditions": [WORDS], "to": ["immage"]}, "did you mean 'image'"),
+        ({"conditions": [WORDS | {"weight": "x"}], "to": ["image"]}, "expected a number as weight"),
         ({"conditions": "red", "to": ["image"]}, "conditions: expected a JSON array"),
         ({"conditions": ["red"], "to": ["image"]}, "expected a condition such as"),
         ({"conditions": [WORDS], "to": ["image"], "callback": "x"}, "unknown key 'callback'"),
@@ -126,3 +135,30 @@ def test_pages_of_other_sites_cannot_ask(port: int) -> None:
     assert "takes application/json" in line["error"]
     [line] = ask(port, body, path="/else")
     assert "POST /generate" in line["error"]
+    [line] = ask(port, body, Host="evil.example:80")
+    assert line["error"] == "ask 127.0.0.1 or localhost"
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("..", "file"),
+        ("a/..", "file"),
+        ("a\0b.png", "ab.png"),
+        ("x" * 300, "x" * 60),
+        (None, "file"),
+    ],
+)
+def test_a_file_has_the_name_that_it_may_have(port: int, name: str | None, called: str) -> None:
+    image = {"modality": "image", "data": png()} | ({} if name is None else {"name": name})
+    *_, last = ask(port, {"conditions": [image], "to": ["text"], "steps": 1})
+    assert last["notes"] == [f"{called}: resized to 64x64"]
+
+
+def test_a_failure_of_the_server_is_said(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("codi.pipeline.Pipeline.generate", fails)
+    [line] = ask(port, {"conditions": [WORDS], "to": ["text"]})
+    assert line["error"] == "the server failed; its log says why"
