@@ -19,7 +19,7 @@ from codi.build import Model, ModelConfig, load_config
 from codi.config import ConfigError
 from codi.denoiser import JointDenoiser
 from codi.diffusion import SAMPLERS, GuidanceRule, Noise, NoiseSource, ProductSpace
-from codi.diffusion.settings import resolved
+from codi.diffusion.settings import doubtful, resolved
 from codi.encoders.mixing import interpolated, of_one_length
 from codi.generation import (
     Condition,
@@ -93,6 +93,10 @@ class Pipeline:
         self.offload = offload
         self.compile = compile
         self.model = Model(config, []) if model is None else model
+
+    def __repr__(self) -> str:
+        makes = ", ".join(self.config.generated)
+        return f"Pipeline({self.config.name!r} on {self.device}, makes {makes})"
 
     def generate(
         self,
@@ -181,7 +185,7 @@ class Pipeline:
         if not self.offload:
             self._load(needed)
 
-        notes: list[str] = []
+        notes = doubtful(described, self.config.schedule.zero_terminal_snr)
         context, unprompted = self._contexts(prompts, notes)
         against = self.context(away, notes) if away else unprompted
         self._drop("encoders")

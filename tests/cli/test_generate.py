@@ -168,6 +168,15 @@ def test_json_alone_on_stdout(studio: Studio, capsys: pytest.CaptureFixture[str]
     assert "note: text: white space collapsed" in printed.err.splitlines()
 
 
+def test_words_that_name_a_file_are_words_and_it_is_said(
+    studio: Studio, capsys: pytest.CaptureFixture[str], tmp_cwd: Path
+) -> None:
+    (tmp_cwd / "ball.txt").write_text("a red ball")
+    assert studio("--text", "ball.txt") == 0
+    wanted = 'note: ball.txt: taken as words; --text "$(cat ball.txt)" gives what the file says'
+    assert wanted in capsys.readouterr().err.splitlines()
+
+
 def test_words_that_are_not_read_are_told(
     studio: Studio, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -244,6 +244,19 @@ def test_a_bug_shows_its_traceback(error: Exception, monkeypatch: pytest.MonkeyP
         main([])
 
 
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
+    words = (
+        f"{sys.executable} -m codi generate --text 'a ball' --to text --steps 1 --out {tmp_path}"
+    )
+    found = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {words} --quiet --json | head -c 0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 def test_an_interrupt_is_heard_from_the_first_import_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

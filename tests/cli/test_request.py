@@ -131,6 +131,11 @@ X = ("--text", "x")
         (("--to", "image"), ["no condition", "--text", "--unconditional", "--keep"]),
         (X, ["nothing to make", "--to"]),
         ((*X, "--to", "vidio"), ["unknown modality 'vidio'", "did you mean 'video'"]),
+        ((*X, "--to", "image", "--num", "100000000"), ["--num 100000000: at most 100000"]),
+        (
+            ("--keep", "video=v.mp4", *X, "--to", "audio", "--weights", "1", "2"),
+            ["expected 1 number", "what is kept takes their mean"],
+        ),
         ((*X, "--to", "image,video"), ["put spaces between them: --to image video"]),
         ((*X, "--to", "image, audio"), ["put spaces between them: --to image audio"]),
         (("--image", "", "--to", "text"), ["--image", "the name is empty"]),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from codi.config import ConfigError
-from codi.diffusion.settings import resolved
+from codi.diffusion.settings import doubtful, resolved
 from codi.generation import SamplingSettings
 
 OWN: dict[str, Any] = {
@@ -54,3 +54,13 @@ def test_steps_are_those_of_the_schedule(steps: int) -> None:
 def test_guided_steps_are_those_of_the_schedule(interval: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"guidance_interval = .*, from 0 to 1000"):
         resolved(SamplingSettings(guidance_interval=interval), OWN, SCALES, 1000)
+
+
+def test_what_is_probably_not_meant_is_said() -> None:
+    def said(zero_terminal_snr: bool = True, **asked: Any) -> list[str]:
+        return doubtful(resolved(SamplingSettings(**asked), OWN, SCALES, 1000), zero_terminal_snr)
+
+    assert said() == []
+    assert said(spacing="karras")[0].startswith("spacing karras is not for models that begin")
+    assert said(False, spacing="karras") == []
+    assert said(guidance={"audio": 0.0}) == ["guidance of audio is 0: it follows no condition"]

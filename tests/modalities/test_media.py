@@ -82,7 +82,23 @@ def test_a_clip_of_another_rate_is_what_it_shows_at_each_instant(fps: float, exp
     assert item.frames.shape == (16, 64, 64, 3)
     assert item.fps == 8.0
     assert item.frames[5].max() == expected
-    assert notes[0].startswith("video: (60, 64, 64, ")
+    told = {8.0: "7.5 s (60 frames) -> 2 s (16 frames)", 24.0: "-> 2 s (16 frames), 24 -> 8 fps"}
+    assert told.get(fps, f"{fps:g} -> 8 fps") in notes[0]
+
+
+def test_a_clip_of_another_shape_is_said_to_be_cropped() -> None:
+    clip = media.Video(np.zeros((16, 48, 80, 3), np.uint8), 8.0)
+    notes = CONFIG.media("video").load(clip)[1]
+    assert notes == ["video: centre crop 48x48 of 80x48, resized to 64x64"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [("audio", "codi.media.Audio"), ("video", "codi.media.Video"), ("image", "Image.fromarray")],
+)
+def test_an_array_is_refused_with_what_would_do(name: str, mend: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{mend}.*got ndarray"):
+        CONFIG.media(name).load(np.zeros((4, 4)))
 
 
 def test_a_short_clip_holds_its_last_frame() -> None:

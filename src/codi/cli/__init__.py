@@ -93,7 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (that of the process by default) and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads the output, such as `head`, has read enough
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in it
+        return 0
     except KeyboardInterrupt:
         if argv is None:  # another Ctrl-C, while Python ends, would be a traceback
             import signal

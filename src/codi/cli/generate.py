@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codi.cli.options import add_device, named_path, whole_number
-from codi.cli.request import Prompt, Request, Source, read_request, source_type
+from codi.cli.request import Prompt, Request, Source, is_file, read_request, source_type
 from codi.cli.sampling import add_sampling
 from codi.config import ConfigError, unknown
 from codi.modalities.base import Modality, modality, names
@@ -38,7 +38,8 @@ Every sample has a number: 000-image.png, 000-video.mp4 (with its sound, where t
 000-audio.wav, 000-text.txt, and manifest.json tells how they were made. The same command makes the
 same files. A folder that holds an earlier run stays as it is until the new samples are finished;
 then these replace all of that run at once, but nothing that this one read, and no other file.
-Ctrl-C and SIGTERM leave the samples that are finished.
+Ctrl-C and SIGTERM leave the samples that are finished, in place of an earlier run too, if there are
+any.
 """
 
 
@@ -314,6 +315,10 @@ class _Work:
             return item
 
         request = self.request
+        for prompt in (*request.conditions, *request.negative):
+            if isinstance(prompt.source, str) and is_file(prompt.source):
+                mend = f'--{prompt.modality} "$(cat {prompt.source})" gives what the file says'
+                self._note([f"{prompt.source}: taken as words; {mend}"], display)
         weighed = zip(request.conditions, request.weights, strict=True)
         prompts = [Condition(p.modality, loaded(p.modality, p.source), w) for p, w in weighed]
         keep = {name: loaded(name, source) for name, source in request.keep.items()}

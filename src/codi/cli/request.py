@@ -19,6 +19,7 @@ from codi.generation import shares
 from codi.modalities.base import Modality, modality, names
 
 Source = str | Path
+_MOST_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def read_request(arguments: argparse.Namespace) -> Request:
     if arguments.unconditional and (conditions or keep):
         given = conditions[0].modality if conditions else f"keep {next(iter(keep))}"
         raise ConfigError(f"--unconditional contradicts --{given}; leave one of them out")
+    if arguments.num > _MOST_SAMPLES:
+        raise ConfigError(f"--num {arguments.num}: at most {_MOST_SAMPLES} samples in one folder")
     if not (conditions or keep or arguments.unconditional):
         options = ", ".join(f"--{name}" for name in names())
         raise ConfigError(f"no condition: give {options} or --keep, or ask for --unconditional")
@@ -106,7 +109,7 @@ def _read_keep(given: Sequence[str]) -> dict[str, Source]:
             raise ConfigError(f"--keep {text}: expected MODALITY=FILE, such as video=silent.mp4")
         if name in keep:
             raise ConfigError(f"--keep {name}= is given twice; a stream is kept once")
-        is_words = modality(name).is_caption and not _is_file(source)
+        is_words = modality(name).is_caption and not is_file(source)
         if is_words and _looks_like_file(source):
             raise ConfigError(
                 f"--keep {text}: no such file; check the path, or, if these are the words, put a "
@@ -125,7 +128,8 @@ def _looks_like_file(text: str) -> bool:
     return bool(re.fullmatch(r"\S*([/\\]\S*|\.[A-Za-z]\w{1,7})", text))
 
 
-def _is_file(text: str) -> bool:
+def is_file(text: str) -> bool:
+    """Say whether there is a file of this name."""
     try:
         return Path(text).is_file()
     except OSError:  # longer than a name can be: words
@@ -142,7 +146,7 @@ def _read_weights(given: Sequence[float] | None, conditions: Sequence[Prompt]) -
     if len(given) != len(conditions):
         raise ConfigError(
             f"--weights {shown}: expected {len(conditions)} number(s), one for each condition in "
-            f"the order given ({order}), got {len(given)}"
+            f"the order given ({order}), got {len(given)}; what is kept takes their mean"
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in given):
         raise ConfigError(f"--weights {shown}: expected numbers that are not negative")

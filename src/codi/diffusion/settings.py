@@ -64,6 +64,26 @@ def resolved(
     }
 
 
+def doubtful(described: Mapping[str, Any], zero_terminal_snr: bool) -> list[str]:
+    """Return a line for each setting that can be done, and is probably not what was meant.
+
+    Args:
+        described: what `resolved` returned.
+        zero_terminal_snr: whether the schedule ends in pure noise.
+    """
+    said = [
+        f"guidance of {name} is 0: it follows no condition"
+        for name, scale in described["guidance"].items()
+        if scale == 0
+    ]
+    if described["spacing"] == "karras" and zero_terminal_snr:
+        said.append(
+            "spacing karras is not for models that begin in pure noise, as this one does: it makes "
+            "worse samples; trailing is meant for it"
+        )
+    return said
+
+
 def _scales(
     given: float | Mapping[str, float] | None, own: Mapping[str, float]
 ) -> dict[str, float]:

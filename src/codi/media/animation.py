@@ -36,7 +36,9 @@ def open_animation(handle: BinaryIO, source: str | os.PathLike[str]) -> Iterator
         durations_ms = _durations_ms(image, count)
         total_s = sum(durations_ms) / 1000
         frames = _frames(image, durations_ms)
-        yield Reel(frames, count / total_s, Fraction(1, 1000), total_s)
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        shows = alpha is not None and alpha.getextrema() != (255, 255)
+        yield Reel(frames, count / total_s, Fraction(1, 1000), total_s, flattened=shows)
 
 
 def _durations_ms(image: Image, count: int) -> list[int]:

@@ -45,6 +45,7 @@ class Reel:
         total_s: Length as far as the file tells.
         pixel_aspect: Width of a pixel divided by its height, before any turning.
         has_sound: Whether its file holds a sound track as well.
+        flattened: Whether its pictures have transparent parts, which are laid on white.
     """
 
     frames: Iterator[TimedFrame]
@@ -53,6 +54,7 @@ class Reel:
     total_s: float | None = None
     pixel_aspect: float = 1.0
     has_sound: bool = False
+    flattened: bool = False
 
 
 @dataclass

@@ -219,6 +219,8 @@ def _changes(reel: Reel, taken: Sampled, video: Video, size_px: int) -> list[str
             f"only {seconds(float(taken.end_s))} long,"
             f" so that its last frame is held up to {seconds(video.duration_s)}"
         )
+    if reel.flattened:
+        changes.append("transparency laid on white")
     if taken.rotation_deg:
         changes.append("turned upright as its rotation asks")
     if taken.pixel_aspect != 1:

@@ -27,7 +27,7 @@ class AudioMedia:
         """Return the sound of a file or of an `Audio`, mixed down, resampled, cut or padded."""
         rate_hz, duration_s = self.sample_rate_hz, self.duration_s
         if not isinstance(source, media.Audio):
-            path = file_name(source, "an Audio")
+            path = file_name(source, "a codi.media.Audio(samples, sample_rate_hz)")
             return media.load_audio(path, sample_rate_hz=rate_hz, duration_s=duration_s)
         fitted, note = media.fit_audio(source, rate_hz, duration_s)
         return fitted, [f"audio: {note}"] if note else []

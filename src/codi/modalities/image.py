@@ -37,7 +37,9 @@ class ImageMedia:
     def load(self, source: Any) -> tuple[Image.Image, list[str]]:
         """Return the picture of a file or of a PIL image: upright, RGB, cropped, resized."""
         if not isinstance(source, Image.Image):
-            return media.load_image(file_name(source, "a PIL image"), size_px=self.size_px)
+            return media.load_image(
+                file_name(source, "a PIL image (Image.fromarray makes one)"), size_px=self.size_px
+            )
         return media.fit_image(source, self.size_px)
 
     def to_array(self, item: Image.Image) -> np.ndarray:

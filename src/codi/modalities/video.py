@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from codi import media
 from codi.media.errors import motionless
+from codi.media.framing import framing_notes
 from codi.modalities.base import file_name
 from codi.modalities.image import frames_to_tensor, tensor_to_frames
 
@@ -32,7 +34,7 @@ class VideoMedia:
             ConfigError: neither a file name nor a `Video`.
         """
         if not isinstance(source, media.Video):
-            path = file_name(source, "a Video")
+            path = file_name(source, "a codi.media.Video(frames, fps)")
             return media.load_video(path, frames=self.frames, fps=self.fps, size_px=self.size_px)
         if len(source.frames) == 1:
             raise motionless("video", "give its frame as an image")
@@ -40,10 +42,14 @@ class VideoMedia:
         # What is shown at an instant is the last frame that began before it, or with it.
         shown = np.floor(times_s * source.fps + 1e-6).astype(int).clip(max=len(source.frames) - 1)
         clip = media.Video(media.resize_frames(source.frames[shown], self.size_px), self.fps)
-        own, fitted = ((*v.frames.shape[:3], v.fps) for v in (source, clip))
         changes = []
-        if own != fitted:
-            changes.append(f"{own} (frames, height, width, fps) fitted to {fitted}")
+        if not math.isclose(source.duration_s, clip.duration_s, abs_tol=1e-3):
+            lengths = (f"{v.duration_s:.4g} s ({len(v.frames)} frames)" for v in (source, clip))
+            changes.append(" -> ".join(lengths))
+        if source.fps != clip.fps:
+            changes.append(f"{source.fps:.4g} -> {clip.fps:g} fps")
+        height, width = source.frames.shape[1:3]
+        changes += framing_notes(width, height, self.size_px)
         if source.audio is not None:
             changes.append("without its sound (to use it, give its audio too)")
         return clip, [f"video: {', '.join(changes)}"] if changes else []
