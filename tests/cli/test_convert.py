@@ -144,3 +144,18 @@ def test_verifying_prints_errors_and_says_with_its_code(
     (tmp_path / "broken.json").write_text("{")
     assert main(["verify", str(tmp_path), "--quiet"]) == 2
     assert "unusable: broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "x.safetensors", "--to", ""],
+        ["verify", ""],
+        ["verify", "goldens", "--tokenizers", ""],
+    ],
+)
+def test_a_name_that_is_empty_is_not_taken_for_this_folder(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert "the name is empty; name a file or a folder" in capsys.readouterr().err

@@ -147,10 +147,10 @@ def test_what_config_json_cannot_be_is_said(tmp_path: Path) -> None:
     [
         (
             {"num_attention_heads": [2, 4]},
-            r"audio computes with heads = \[2, 4\], .* with \[1, 2\]",
+            r"computes with num_attention_heads = \[2, 4\], .* with heads = \[1, 2\]",
         ),
         ({"enable_fusion": True}, r"is of a CLAP with fusion .*-unfused"),
-        ({"layer_norm_eps": 1e-6}, r"has layer_norm_eps = 1e-06 for its audio tower"),
+        ({"layer_norm_eps": 1e-6}, r"has layer_norm_eps = 1e-06, and the encoder here"),
     ],
 )
 def test_what_shapes_do_not_show_is_not_passed_over(

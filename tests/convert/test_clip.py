@@ -165,7 +165,8 @@ def test_another_activation_is_not_passed_over(folder: Path, tmp_path: Path) -> 
     other = tmp_path / "other.toml"
     other.write_text(config.replace('"gelu"', '"quick_gelu"'))
     message = (
-        r"config\.json: encoders\.text computes with activation = 'gelu', and this model with "
+        r"config\.json: encoders\.text computes with hidden_act = 'gelu', and this model with "
+        r"activation = 'quick_gelu'; set it so"
     )
     with pytest.raises(ConfigError, match=message):
         prepare([str(folder)], tmp_path / "again", model=str(other))
@@ -185,7 +186,10 @@ def test_another_number_of_heads_is_not_passed_over(
     convert(prepare([str(folder)], tmp_path / "model"))
     heads = {f"{tower}_config": {"num_attention_heads": 4}}
     other = _with(folder, tmp_path / "other", **heads)
-    message = rf"other/config\.json: encoders\.{tower} computes with heads = 4, and .* with 2; set"
+    message = (
+        rf"other/config\.json: encoders\.{tower} computes with num_attention_heads = 4, and this "
+        "model with heads = 2; set"
+    )
     with pytest.raises(ConfigError, match=message):
         prepare([str(other)], tmp_path / "again", model=str(tmp_path / "model"))
     assert prepare([str(folder)], tmp_path / "again", model=str(tmp_path / "model")).plan.parts
@@ -201,7 +205,7 @@ def test_norms_that_compute_otherwise_are_refused(
     if not own:
         convert(prepare([str(folder)], tmp_path / "model"))
     message = (
-        rf"config\.json: has layer_norm_eps = 1e-06 for its {tower} tower, .* trained with 1e-"
+        rf"config\.json: has layer_norm_eps = 1e-06, and the {tower} tower here computes with 1e-05"
     )
     with pytest.raises(ConfigError, match=message):
         prepare([str(other)], tmp_path / "to", model=None if own else str(tmp_path / "model"))
@@ -218,7 +222,8 @@ def test_pictures_are_prepared_as_the_file_beside_the_weights_says(
     torch.testing.assert_close(white, torch.tensor([2.0, 1.0, 1.0]))
     convert(prepare([str(folder)], tmp_path / "openai"))
     message = (
-        r"vision computes with pixel_mean = .0\.5, .* \(in preprocessor_config\.json\), and this"
+        r"vision computes with image_mean = .0\.5, .* \(in preprocessor_config\.json\), and this "
+        "model with pixel_mean = "
     )
     with pytest.raises(ConfigError, match=message):
         prepare([str(source)], tmp_path / "to", model=str(tmp_path / "openai"))
@@ -234,6 +239,18 @@ def test_the_library_also_says_it_in_the_file_of_a_whole_processor(
     source = _with(folder, tmp_path / "source", processor_config=told)
     config = prepare([str(source)], tmp_path / "to").plan.parts["encoders.vision"].config
     assert config.pixel_deviation == (0.25, 0.5, 0.5)
+    convert(prepare([str(folder)], tmp_path / "openai"))
+    message = (
+        r"computes with image_mean = .* \(in processor_config\.json\), and this model with pixel"
+    )
+    with pytest.raises(ConfigError, match=message):
+        prepare([str(source)], tmp_path / "again", model=str(tmp_path / "openai"))
+    squashed = {"image_processor": {"do_center_crop": False}}
+    other = _with(folder, tmp_path / "squashed", processor_config=squashed)
+    with pytest.raises(
+        ConfigError, match=r"has do_center_crop = False \(in processor_config\.json\)"
+    ):
+        prepare([str(other)], tmp_path / "again")
     mute = _with(folder, tmp_path / "mute", processor_config={"processor_class": "Any"})
     assert prepare([str(mute)], tmp_path / "to").plan.parts["encoders.vision"]
 
@@ -245,7 +262,11 @@ def test_the_library_also_says_it_in_the_file_of_a_whole_processor(
         ({"size": {"shortest_edge": 9}}, r"size = \{'shortest_edge': 9\} \(in preprocessor_config"),
         ({"size": {"height": 8, "width": 8}}, "scales the shorter edge to 8"),
         ({"crop_size": 6}, "crop_size = 6"),
-        ({"do_center_crop": False}, "remove do_center_crop there if the difference is meant"),
+        ({"do_center_crop": False}, "remove the key there if the difference is meant"),
+        ({"do_normalize": False}, "has do_normalize = False"),
+        ({"do_resize": False}, "has do_resize = False"),
+        ({"do_rescale": False}, "has do_rescale = False"),
+        ({"resample": 2}, r"has resample = 2 .*computes with 3 only"),
     ],
 )
 def test_pictures_that_are_cut_otherwise_are_refused(

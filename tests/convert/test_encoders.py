@@ -252,7 +252,13 @@ def test_a_clap_that_computes_otherwise_is_refused(values: dict[str, Any], messa
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("sampling_rate", 16_000), ("hop_length", 320), ("frequency_max", 8000), ("feature_size", 80)],
+    [
+        ("sampling_rate", 16_000),
+        ("hop_length", 320),
+        ("frequency_min", 0),
+        ("frequency_max", 8000),
+        ("feature_size", 80),
+    ],
 )
 def test_a_clap_that_hears_otherwise_is_said(key: str, value: int) -> None:
     about = {"model_type": "clap_audio_model", "num_attention_heads": [4, 8, 16, 32]}
@@ -262,4 +268,7 @@ def test_a_clap_that_hears_otherwise_is_said(key: str, value: int) -> None:
     assert clap_contradiction(config, about | {PREPARATION: heard}) is None
     said = clap_contradiction(config, about | {PREPARATION: heard | {key: value}})
     assert said is not None
-    assert f"= {value} (in preprocessor_config.json), and this model with" in said
+    assert f"computes with {key} = {value} (in preprocessor_config.json), and this model" in said
+    moved = clap_contradiction(config, about | {"processor_config": heard | {key: value}})
+    assert moved is not None
+    assert f"computes with {key} = {value} (in processor_config.json), and" in moved

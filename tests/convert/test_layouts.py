@@ -13,6 +13,7 @@ from codi.build import load_config, parameter_counts
 from codi.config import ConfigError, to_toml
 from codi.convert import converting, layouts
 from codi.convert.golden import Golden
+from codi.convert.kept_files import BERT_TOKENIZER, CLIP_TOKENIZER, GPT2_TOKENIZER
 from codi.convert.planning import Plan, default_preset, make_plan, recognised
 from codi.convert.reading import Checkpoint, Stored
 from codi.convert.sources import ForeignLayout
@@ -79,7 +80,7 @@ def _tokenizer(folder: Path, which: str) -> None:
 
 def _kept(folder: Path) -> dict[str, str]:
     """Return where each tokenizer of the released CoDi is found beside its weights."""
-    kinds = (layouts.CLIP_TOKENIZER, layouts.BERT_TOKENIZER, layouts.GPT2_TOKENIZER)
+    kinds = (CLIP_TOKENIZER, BERT_TOKENIZER, GPT2_TOKENIZER)
     found = {kind.key: kind.found(folder / "CoDi_encoders.pth") for kind in kinds}
     return {key: paths[0].parent.name for key, paths in found.items() if paths}
 

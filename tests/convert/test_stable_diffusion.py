@@ -69,15 +69,17 @@ def _shapes(module: ForeignModule) -> dict[str, tuple[int, ...]]:
 def test_relatives_are_refused_by_their_names(message: str, form: int) -> None:
     layout: ForeignLayout = (layouts.SD_LDM, layouts.SD_DIFFUSERS)[form]
     plain = _shapes(layout.modules[0])
-    [source] = recognised([_checkpoint(plain)], layouts.LAYOUTS)
+    [source] = recognised([_checkpoint(plain)], layouts.LAYOUTS, layouts.RELATIVES)
     assert source.layout is layout
     with pytest.raises(ConfigError, match=rf"^x\.safetensors: {message}.*; give weights of Stable"):
-        recognised([_checkpoint(plain | RELATIVES[message][form])], layouts.LAYOUTS)
+        recognised(
+            [_checkpoint(plain | RELATIVES[message][form])], layouts.LAYOUTS, layouts.RELATIVES
+        )
 
 
 def test_audioldms_diffuser_is_no_relative() -> None:
     shapes = _shapes(layouts.SD_DIFFUSERS.modules[0]) | {"conv_in.weight": (128, 8, 3, 3)}
-    [source] = recognised([_checkpoint(shapes)], layouts.LAYOUTS)
+    [source] = recognised([_checkpoint(shapes)], layouts.LAYOUTS, layouts.RELATIVES)
     assert source.layout is layouts.AUDIOLDM_DIFFUSERS
 
 

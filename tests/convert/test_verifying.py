@@ -85,7 +85,7 @@ def test_a_golden_without_anything_to_compare_is_unusable(tmp_path: Path) -> Non
     assert verdicts(unlisted, doubled()) == [("", "unusable")]
     [line] = verify(golden(tmp_path, "c", {"factor": 2, "tensors": {"x": []}}), [doubled()])
     assert (line.verdict, line.exit_code) == ("unusable", 2)
-    assert "c.safetensors: no such file, and c.json lists its tensors" in line.note
+    assert "c.safetensors: no such file, and c.json tells of tensors" in line.note
 
 
 def test_goldens_without_a_check_are_named_unless_they_only_go_with_others(tmp_path: Path) -> None:
@@ -140,7 +140,15 @@ def test_what_the_description_does_not_say_is_named(tmp_path: Path) -> None:
     check = Check(lambda about: "factor" in about, lambda g: {"out": g.about["by"] * g["x"]})
     [line] = verify(golden(tmp_path, "a", {"factor": 2}, x=X, out=X), [check])
     assert (line.verdict, line.exit_code) == ("unusable", 2)
-    assert line.note == f"{tmp_path / 'a.json'}: does not say 'by', which its form needs; add it"
+    assert line.note == f"{tmp_path / 'a.json'}: lacks 'by', in it or among its weights; add it"
+
+
+def test_a_weight_that_is_not_there_is_not_sought_in_the_description(tmp_path: Path) -> None:
+    check = Check(lambda about: "factor" in about, lambda g: {"out": g.weights()["gain"] * g["x"]})
+    g = golden(tmp_path, "a", {"factor": 2}, x=X, out=X, w_shift=X)
+    [line] = verify(g, [check])
+    assert "lacks 'gain', in it or among its weights" in line.note
+    assert "does not say" not in line.note
 
 
 def test_a_complaint_of_a_check_is_told_with_its_file(tmp_path: Path) -> None:

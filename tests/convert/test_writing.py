@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from codi.config import ConfigError
 from codi.convert.reading import DTYPES
-from codi.convert.writing import Slot, TensorFile, total_bytes
+from codi.convert.writing import Slot, TensorFile, is_written_here, total_bytes
 
 SHAPES = st.lists(st.integers(0, 3), max_size=3)
 KINDS = st.sampled_from([dtype for dtype in DTYPES.values() if dtype.itemsize > 1])
@@ -46,3 +46,15 @@ def test_a_place_left_empty_and_a_tensor_of_another_shape_are_errors(tmp_path: P
         file.write("a", torch.zeros(2, dtype=torch.float16))
     with pytest.raises(ConfigError, match="a was not written"), file:
         pass
+
+
+def test_a_file_that_cannot_be_opened_may_hold_what_was_trained(tmp_path: Path) -> None:
+    with TensorFile(tmp_path / "ours", {"a": Slot((1,), torch.float32)}) as file:
+        file.write("a", torch.zeros(1))
+    save_file({"a": torch.zeros(1)}, tmp_path / "trained")
+    (tmp_path / "cut").write_bytes((tmp_path / "ours").read_bytes()[:20])
+    assert is_written_here(tmp_path / "ours")
+    assert is_written_here(tmp_path / "cut")  # nobody can use it
+    assert not is_written_here(tmp_path / "trained")
+    (tmp_path / "folder").mkdir()
+    assert not is_written_here(tmp_path / "folder")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from codi.cli.options import named_path
 
 if TYPE_CHECKING:
     from codi.cli.progress import Display
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "sources", nargs="+", metavar="SOURCE", help="a file, a folder, or OWNER/NAME of the hub"
     )
     parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="folder of the model; may exist"
+        "--to", type=named_path, required=True, metavar="DIR", help="folder of the model; may exist"
     )
     parser.add_argument(
         "--dtype",

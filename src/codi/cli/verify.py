@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from codi.cli.options import named_path
 
 if TYPE_CHECKING:
     from codi.convert.verifying import Line
@@ -39,10 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `codi verify`."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.set_defaults(run=run)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of goldens")
+    parser.add_argument("folder", type=named_path, metavar="DIR", help="folder of goldens")
     parser.add_argument(
         "--tokenizers",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help="folder with bert-base-cased and gpt2, the vocabularies that cases of tokens need "
         "(default: the folder of goldens)",

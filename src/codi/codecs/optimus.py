@@ -95,11 +95,11 @@ class Optimus(SentenceAutoencoder):
             c.encoder_positions,
             c.width,
             c.heads,
-            c.encoder_layers,
-            c.hidden,
-            c.encoder_activation,
-            c.encoder_eps,
-            c.encoder_segments,
+            layers=c.encoder_layers,
+            hidden=c.hidden,
+            activation=c.encoder_activation,
+            eps=c.encoder_eps,
+            segments=c.encoder_segments,
         )
         self.to_moments = nn.Linear(c.width, 2 * c.latent_width, bias=False)
         width, heads, layers = (

@@ -1,36 +1,32 @@
 """What the small files beside weights tell of a computation, where shapes do not show it.
 
 The names and the defaults are those of `diffusers` and of SpeechT5's vocoder in `transformers`;
-what a file leaves out has the library's default. Of every key that changes what is computed, a
-value is one that our part can be set to (`*_settings`), or one of those that it has fixed
-(`*_refusal`). Keys that change nothing here (dropout, precision, names of files) are not looked at.
-CLIP's and CLAP's files are read in `codi.convert.encoders`. It opens no weights.
+what a file leaves out has the library's default. Of the keys below, a value is one that our part
+can be set to (`*_settings`), or one of those that it has fixed (`*_refusal`). Keys that change
+nothing here (dropout, precision, names of files) are not looked at. CLIP's and CLAP's files are
+read in `codi.convert.encoders`, how a diffuser samples in `codi.convert.sampling`. It opens no
+weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from codi.build import ModalityConfig, ModelConfig, ScheduleConfig
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.mel import MelCodecConfig
 from codi.codecs.vocoder import SLOPE
 from codi.config import ConfigError
-from codi.convert.reading import Checkpoint, read_json
+from codi.convert.reading import Checkpoint
 from codi.nn.conv import group_norm
 from codi.unets.unet import UNetConfig
 
 Told = Mapping[str, Any]
 """Contents of a `config.json`, or of what stands for it."""
-
-SCHEDULER = Path("scheduler", "scheduler_config.json")
-"""Where a folder of a pipeline keeps how it samples."""
 
 _CLOSE = 5e-4
 """How far two numbers may be apart, relatively, that are the same: some are stored in 16 bits."""
@@ -93,35 +89,17 @@ _VOCODER_DEFAULTS: dict[str, Any] = {
     "upsample_rates": [4, 4, 4, 4],
 }
 
-_SCHEDULE_DEFAULTS: dict[str, Any] = {
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "rescale_betas_zero_snr": False,
-}
-BETAS = {"scaled_linear": "scaled_linear", "linear": "linear", "cosine": "squaredcos_cap_v2"}
-"""Our kind of schedule -> the library's name for it."""
-PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "velocity": "v_prediction"}
-"""What our diffuser predicts -> the library's name for it."""
-_NAMES = {"kind": BETAS, "prediction": PREDICTIONS}
-"""Our settings whose values are called otherwise in the library."""
-
-
 _THEIRS = {
     "dilations": "resblock_dilation_sizes",
     "groups": "norm_num_groups",
     "heads": "attention_head_dim",
-    "kind": "beta_schedule",
     "mel.sample_rate_hz": "sampling_rate",
-    "prediction": "prediction_type",
     "scale_factor": "scaling_factor",
-    "steps": "num_train_timesteps",
     "upsample": "upsample_rates",
-    "zero_terminal_snr": "rescale_betas_zero_snr",
 }
 """Our settings -> the libraries' names for them, where they have others."""
+
+# --- files and settings side by side ---
 
 
 def same(one: Any, other: Any) -> bool:
@@ -137,20 +115,46 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def difference(ours: Mapping[str, Any], told: Mapping[str, Any]) -> str | None:
-    """Return the first of our settings that a file tells otherwise, or None."""
+def difference(
+    ours: Mapping[str, Any],
+    told: Mapping[str, Any],
+    theirs: Mapping[str, str],
+    values: Mapping[str, Mapping[Any, str]] | None = None,
+    place: str = "",
+) -> str | None:
+    """Return the first of our settings that a file tells otherwise, or None.
+
+    Args:
+        ours: name of a setting -> its value here.
+        told: name of a setting -> its value by the file.
+        theirs: our name -> the library's, where it has another one.
+        values: name of a setting -> our values of it -> the library's.
+        place: file that told it, where it is not the one that the message is of.
+
+    >>> difference({"heads": 8}, {"heads": 4}, {"heads": "n_head"})
+    'computes with n_head = 4, and this model with heads = 8; set it so in the model'
+    """
     for name, value in told.items():
         if not same(ours[name], value):
-            theirs = _NAMES[name][value] if name in _NAMES else value
+            said = values[name][value] if values and name in values else value
             return (
-                f"computes with {_THEIRS.get(name, name)} = {_shown(theirs)}, and this model with "
-                f"{name} = {_shown(ours[name])}; set it so in the model"
+                f"computes with {theirs.get(name, name)} = {shown(said)}{_within(place)}, and this "
+                f"model with {name} = {shown(ours[name])}; set it so in the model"
             )
     return None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: a tuple as the list that files have.
+
+    >>> shown((1, 2)), shown("gelu")
+    ('[1, 2]', "'gelu'")
+    """
     return repr(list(value) if isinstance(value, tuple) else value)
+
+
+def _within(place: str) -> str:
+    return f" (in {place})" if place else ""
 
 
 def _is_of(about: Told, name: str) -> bool:
@@ -168,21 +172,79 @@ def _is_of(about: Told, name: str) -> bool:
     return bool(about) and "model_type" not in about
 
 
-def _require_fixed(about: Told, fixed: Mapping[str, tuple[Any, ...]], what: str) -> None:
+def require_fixed(
+    about: Told,
+    fixed: Mapping[str, Sequence[Any]],
+    what: str,
+    place: str = "",
+    mend: str = "such weights are not supported",
+) -> None:
     """Check the keys whose values our part cannot have otherwise.
+
+    Args:
+        about: contents of the file.
+        fixed: key -> the values that our part computes with, first the library's default; where
+            the file has a list, each layer's is one of them.
+        what: our part, for people.
+        place: file that told it, where it is not the one that the message is of.
+        mend: what to do, for people.
 
     Raises:
         ConfigError: one has another value.
     """
     for key, known in fixed.items():
-        values = about.get(key, known[0])
-        for value in values if isinstance(values, list) else [values]:
+        if key not in about:  # the library's default
+            continue
+        values = about[key]
+        for value in values if isinstance(values, list | tuple) else [values]:
             if not any(same(value, one) for one in known):
-                others = " or ".join(dict.fromkeys(_shown(one) for one in known[:2]))
+                others = " or ".join(dict.fromkeys(shown(one) for one in known[:2]))
                 raise ConfigError(
-                    f"has {key} = {_shown(values)}, and {what} here computes with {others} only; "
-                    "such weights are not supported"
+                    f"has {key} = {shown(values)}{_within(place)}, and {what} here computes with "
+                    f"{others} only; {mend}"
                 )
+
+
+def require_count(key: str, value: Any, of: Any = None) -> int:
+    """Return a value that counts something.
+
+    Args:
+        key: its name in the file.
+        value: what the file has for it.
+        of: all that the file has for it, where that is a list.
+
+    Raises:
+        ConfigError: it is no whole number from 1 up.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _damaged(key, value if of is None else of, "whole numbers from 1 up")
+    return value
+
+
+def require_positive(key: str, value: Any) -> float:
+    """Return a value that is a factor, or a variance.
+
+    Raises:
+        ConfigError: it is no finite number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _damaged(key, value, "finite numbers above 0")
+    return value
+
+
+def _damaged(key: str, value: Any, right: str) -> ConfigError:
+    return ConfigError(
+        f"is damaged ({key} = {shown(value)}, where only {right} have a meaning); fetch it again"
+    )
+
+
+@contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """Begin what is said of a file's contents with the file's name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 # --- a diffuser ---
@@ -195,37 +257,37 @@ def unet_refusal(about: Told) -> None:
         ConfigError: it does not; names the key and what is supported.
     """
     if _is_of(about, _UNET_CLASS):
-        _require_fixed(about, _UNET_FIXED, "the diffuser")
+        require_fixed(about, _UNET_FIXED, "the diffuser")
 
 
 def unet_settings(config: UNetConfig, about: Told) -> dict[str, Any]:
     """Return the settings of a UNet that its `config.json` tells otherwise.
 
     Those are the heads of its attention and the groups of its norms; None stands for none.
+
+    Raises:
+        ConfigError: it is damaged, or its heads are such as no setting makes.
     """
     if not _is_of(about, _UNET_CLASS):
         return {}
-    found: dict[str, Any] = {}
-    widths = _attending_widths(config)
     heads = _told_heads(config, about)
-    if heads != _own_heads(config):
-        if len(set(heads)) == 1:
-            found |= {"heads": heads[0], "head_channels": None}
-        elif len({width / n for width, n in zip(widths, heads, strict=True)}) == 1:
-            found |= {"heads": None, "head_channels": widths[0] // heads[0]}
-    return found | _groups(config, about, _widths(config))
+    found = {} if heads == _own_heads(config) else _heads_setting(config, heads)
+    return found | _groups(config, about)
 
 
 def unet_contradiction(config: UNetConfig, about: Told) -> str | None:
-    """Return what a UNet's `config.json` says otherwise than our configuration, or None."""
+    """Return what a UNet's `config.json` says otherwise than our configuration, or None.
+
+    Raises:
+        ConfigError: as `unet_settings`.
+    """
     if not _is_of(about, _UNET_CLASS):
         return None
     ours, told = _own_heads(config), _told_heads(config, about)
     alike = len(set(ours)) == len(set(told)) == 1
     heads = {"heads": told[0] if alike else told}
-    return difference({"heads": ours[0] if alike else ours}, heads) or difference(
-        {"groups": config.groups}, _groups(config, about, _widths(config))
-    )
+    own = {"heads": ours[0] if alike else ours, "groups": config.groups}
+    return difference(own, heads | _groups(config, about), _THEIRS)
 
 
 def _widths(config: UNetConfig | AutoencoderKLConfig) -> list[int]:
@@ -249,30 +311,71 @@ def _told_heads(config: UNetConfig, about: Told) -> list[int]:
     """Return the heads of each level that attends, and of the middle.
 
     Raises:
-        ConfigError: they are of another number of levels.
+        ConfigError: they are of another number of levels, no numbers of heads, or such as no
+            setting makes.
     """
-    key = "num_attention_heads" if about.get("num_attention_heads") else "attention_head_dim"
-    # The second name is older than its meaning: it is the number of heads.
-    heads = about.get(key) or 8
+    key = _heads_key(about)
+    heads = about.get(key, 8)
     levels = heads if isinstance(heads, list) else [heads] * len(config.multipliers)
-    if len(levels) != len(config.multipliers) or not all(isinstance(n, int) for n in levels):
+    if len(levels) != len(config.multipliers):
         raise ConfigError(
-            f"has {key} = {_shown(heads)}, and the diffuser has {len(config.multipliers)} levels; "
+            f"has {key} = {shown(heads)}, and the diffuser has {len(config.multipliers)} levels; "
             "choose the model of that size with --model"
         )
-    attending = [n for n, attends in zip(levels, config.attention, strict=True) if attends]
-    return attending + levels[-1:]
+    counts = [require_count(key, n, heads) for n in levels]
+    attending = [n for n, attends in zip(counts, config.attention, strict=True) if attends]
+    found = attending + counts[-1:]
+    widths = _attending_widths(config)
+    for n, width in zip(found, widths, strict=True):
+        if width % n:
+            raise _undivided(key, heads, width)
+    each = {width // n for n, width in zip(found, widths, strict=True)}
+    if found != _own_heads(config) and len(set(found)) > 1 and len(each) > 1:
+        raise ConfigError(
+            f"has {key} = {shown(heads)}, and the diffuser here has as many heads, or heads as "
+            "wide, at every level; such weights are not supported"
+        )
+    return found
 
 
-def _groups(
-    config: UNetConfig | AutoencoderKLConfig, about: Told, widths: list[int]
-) -> dict[str, Any]:
-    told = about.get("norm_num_groups", config.groups)
+def _undivided(key: str, value: Any, width: int) -> ConfigError:
+    return ConfigError(
+        f"has {key} = {shown(value)}, into which the {width} channels of a level here cannot be "
+        "divided; choose the model of that size with --model, or, if it is damaged, fetch it again"
+    )
+
+
+def _heads_key(about: Told) -> str:
+    # The second name is older than its meaning: it is the number of heads.
+    told = about.get("num_attention_heads") is not None
+    return "num_attention_heads" if told else "attention_head_dim"
+
+
+def _heads_setting(config: UNetConfig, heads: list[int]) -> dict[str, Any]:
+    """Return the settings that make so many heads at the levels that attend and in the middle."""
+    if len(set(heads)) == 1:
+        return {"heads": heads[0], "head_channels": None}
+    return {"heads": None, "head_channels": _attending_widths(config)[0] // heads[0]}
+
+
+def _groups(config: UNetConfig | AutoencoderKLConfig, about: Told) -> dict[str, Any]:
+    """Return the groups of norms, where they are told otherwise.
+
+    Raises:
+        ConfigError: no norm has so many.
+    """
+    key, widths = "norm_num_groups", _widths(config)
+    told = require_count(key, about.get(key, 32))
     made = {
         group_norm(width, config.groups, group_channels=config.group_channels).num_groups
         for width in widths
     }
-    return {} if made == {told} or told == config.groups else {"groups": told}
+    if made == {told} or told == config.groups:
+        return {}
+    for width in widths:
+        if width % told:  # which our norms, unlike the library's, would round down
+            raise _undivided(key, told, width)
+    return {"groups": told}
 
 
 # --- codecs ---
@@ -285,33 +388,41 @@ def autoencoder_refusal(about: Told) -> None:
         ConfigError: it does not; names the key and what is supported.
     """
     if _is_of(about, _AUTOENCODER_CLASS):
-        _require_fixed(about, _AUTOENCODER_FIXED, "the autoencoder")
+        require_fixed(about, _AUTOENCODER_FIXED, "the autoencoder")
 
 
 def autoencoder_settings(config: AutoencoderKLConfig, about: Told) -> dict[str, Any]:
-    """Return the settings of an autoencoder that its `config.json` tells otherwise."""
+    """Return the settings of an autoencoder that its `config.json` tells otherwise.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     if not _is_of(about, _AUTOENCODER_CLASS):
         return {}
-    factor = about.get("scaling_factor", 0.18215)
+    return factor_settings(config, {"scaling_factor": 0.18215, **about}) | _groups(config, about)
+
+
+def factor_settings(config: AutoencoderKLConfig, about: Told) -> dict[str, Any]:
+    """Return the factor of latents of an autoencoder, where a file tells it and tells another.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    key = "scaling_factor"
     ours = 1.0 if config.scale_factor is None else config.scale_factor
-    found = {} if same(ours, factor) else {"scale_factor": factor}
-    return found | _groups(config, about, _widths(config))
+    if key not in about or same(ours, require_positive(key, about[key])):
+        return {}
+    return {"scale_factor": about[key]}
+
+
+def factor_contradiction(config: AutoencoderKLConfig, about: Told) -> str | None:
+    """Return what a file says of the factor of latents otherwise than ours, or None."""
+    return difference(vars(config), factor_settings(config, about), _THEIRS)
 
 
 def autoencoder_contradiction(config: AutoencoderKLConfig, about: Told) -> str | None:
     """Return what an autoencoder's `config.json` says otherwise than our configuration, or None."""
-    return difference(vars(config), autoencoder_settings(config, about))
-
-
-def mel_autoencoder_settings(config: MelCodecConfig, about: Told) -> dict[str, Any]:
-    """Return the settings of the autoencoder in the codec of sounds that are told otherwise."""
-    found = autoencoder_settings(config.autoencoder, about)
-    return {f"autoencoder.{key}": value for key, value in found.items()}
-
-
-def mel_autoencoder_contradiction(config: MelCodecConfig, about: Told) -> str | None:
-    """Return what the `config.json` of AudioLDM's autoencoder says otherwise, or None."""
-    return autoencoder_contradiction(config.autoencoder, about)
+    return difference(vars(config), autoencoder_settings(config, about), _THEIRS)
 
 
 def vocoder_refusal(about: Told) -> None:
@@ -322,7 +433,7 @@ def vocoder_refusal(about: Told) -> None:
     """
     if not _is_vocoder(about):
         return
-    _require_fixed(about, _VOCODER_FIXED, "the vocoder")
+    require_fixed(about, _VOCODER_FIXED, "the vocoder")
     if about.get("normalize_before", _VOCODER_DEFAULTS["normalize_before"]):
         raise ConfigError(
             "has normalize_before = True (the library's default), and the vocoder here computes "
@@ -341,7 +452,8 @@ def vocoder_contradiction(config: MelCodecConfig, about: Told) -> str | None:
         "mel.sample_rate_hz": config.mel.sample_rate_hz,
     }
     keys = ("upsample_rates", "resblock_dilation_sizes", "sampling_rate")
-    return difference(ours, {name: told[key] for name, key in zip(ours, keys, strict=True)})
+    told_by_ours = {name: told[key] for name, key in zip(ours, keys, strict=True)}
+    return difference(ours, told_by_ours, _THEIRS)
 
 
 def _is_vocoder(about: Told) -> bool:
@@ -367,151 +479,56 @@ def in_training_file(checkpoint: Checkpoint) -> tuple[Path, Told]:
     return checkpoint.path, {"scaling_factor": stored.read().double().item()}
 
 
-# --- how it samples ---
+# --- all that is asked of such a file ---
 
 
-def sampling_beside(checkpoint: Checkpoint) -> list[tuple[Path, Told]]:
-    """Return the file of the scheduler of the pipeline that weights lie in, and what it says.
+def _computable(_about: Told) -> None:
+    """Refuse nothing."""
 
-    A `prediction_type` in the diffuser's own `config.json` counts as well, and so does its
-    `sample_size`: how large the latents of the pictures are that it was trained with.
 
-    Raises:
-        ConfigError: the file is damaged, or the two contradict each other.
+def _unchanged(_config: Any, _about: Told) -> dict[str, Any]:
+    return {}
+
+
+def _agreed(_config: Any, _about: Told) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a small file beside weights is asked for; by default, nothing.
+
+    Attributes:
+        refusal: contents of the file -> raises where no part of ours computes so.
+        settings: configuration of our whole part, contents -> settings of it (dotted; None is to
+            be left out) that are told otherwise, which a model that is not chosen yet takes.
+        contradiction: configuration of our whole part, contents -> what they say otherwise, where
+            shapes do not show it; None where they agree.
+        told: file of weights -> the small file, and its contents.
     """
-    path = checkpoint.path.parent.parent / SCHEDULER
-    names = ("prediction_type", "sample_size")
-    own = {key: checkpoint.about[key] for key in names if key in checkpoint.about}
-    config = checkpoint.path.with_name("config.json")
-    if not path.is_file():
-        return [(config, own)]
-    said, key = read_json(path), "prediction_type"
-    if key in own and said.get(key, own[key]) != own[key]:
-        raise ConfigError(
-            f"{config}: has {key} = {_shown(own[key])}, and {path} has {_shown(said[key])}; let "
-            "both say what the weights were trained for"
+
+    refusal: Callable[[Told], None] = _computable
+    settings: Callable[[Any, Told], dict[str, Any]] = _unchanged
+    contradiction: Callable[[Any, Told], str | None] = _agreed
+    told: Callable[[Checkpoint], tuple[Path, Told]] = beside
+
+    def inside(self, name: str) -> Description:
+        """Return the same for a part of ours of which the described is the piece `name`."""
+        return replace(
+            self,
+            settings=lambda config, about: {
+                f"{name}.{key}": value
+                for key, value in self.settings(getattr(config, name), about).items()
+            },
+            contradiction=lambda config, about: self.contradiction(getattr(config, name), about),
         )
-    learnt = {key: own[key]} if key in own else {}
-    return [(config, own), (path, _SCHEDULE_DEFAULTS | learnt | said)]
 
 
-def sampling_in_training_file(checkpoint: Checkpoint) -> list[tuple[Path, Told]]:
-    """Return a file of latent diffusion's training, and its noise levels where it keeps them."""
-    stored = checkpoint.stored.get("alphas_cumprod")
-    if stored is None or len(stored.shape) != 1:
-        return []
-    return [(checkpoint.path, {"alphas_cumprod": stored.read().double()})]
-
-
-def sampled_as_told(model: ModelConfig, part: str, about: Told) -> ModelConfig:
-    """Return a model with the noise schedule and the predictions that a scheduler's file tells.
-
-    Raises:
-        ConfigError: no schedule here is like that.
-    """
-    told, modalities = _told_sampling(about), dict(model.modalities)
-    for name in _streams(model, part):
-        entry = modalities[name]
-        entry = replace(entry, prediction=told.get("prediction", entry.prediction))
-        modalities[name] = _of_size(entry, about.get("sample_size"))
-    told.pop("prediction", None)
-    changed = {k: v for k, v in told.items() if not same(getattr(model.schedule, k), v)}
-    schedule = replace(model.schedule, **changed)
-    try:
-        schedule.build()
-    except (ValueError, TypeError, RuntimeError) as error:  # of numbers that no schedule has
-        raise ConfigError(f"is damaged ({error}); fetch it again") from error
-    return replace(model, schedule=schedule, modalities=modalities)
-
-
-def changes_of_sampling(before: ModelConfig, after: ModelConfig) -> Iterator[str]:
-    """Return what `sampled_as_told` changed, each as "name = value"."""
-    tables: list[tuple[str, Any, Any]] = [("schedule", before.schedule, after.schedule)]
-    tables += [(name, m, after.modalities[name]) for name, m in before.modalities.items()]
-    for name, one, other in tables:
-        for key, value in vars(other).items():
-            if value != vars(one)[key]:
-                yield f"{name}.{key} = {value}"
-
-
-def _of_size(entry: ModalityConfig, side: Any) -> ModalityConfig:
-    """Return a stream of pictures whose latents have another side, where it is one number."""
-    now = entry.latent[-1]
-    if not isinstance(side, int) or side < 1 or side == now or "size_px" not in entry.media:
-        return entry
-    media = entry.media | {"size_px": entry.media["size_px"] // now * side}
-    return replace(entry, latent=(*entry.latent[:-2], side, side), media=media)
-
-
-def sampling_contradiction(model: ModelConfig, part: str, about: Told) -> str | None:
-    """Return what a scheduler's file says otherwise than a model does for a diffuser, or None.
-
-    Raises:
-        ConfigError: no schedule here is like that.
-    """
-    if "alphas_cumprod" in about:
-        return _other_levels(model.schedule, about["alphas_cumprod"])
-    told = _told_sampling(about)
-    prediction = {k: told.pop(k) for k in ("prediction",) if k in told}
-    for name in _streams(model, part):
-        said = difference(vars(model.modalities[name]), prediction)
-        if said is not None:
-            return f"of {name} {said}"
-    return difference(vars(model.schedule), told)
-
-
-def _other_levels(schedule: ScheduleConfig, levels: torch.Tensor) -> str | None:
-    ours = schedule.build().alpha_bar[1:]
-    # Files in 16 bits hold them with two digits.
-    if levels.shape == ours.shape and torch.allclose(levels, ours, rtol=1e-2, atol=1e-3):
-        return None
-    return (
-        f"has {len(levels)} noise levels (alphas_cumprod) down to {levels[-1].item():.4g}, and "
-        f"this model's schedule ({schedule.kind}) has {len(ours)} down to {ours[-1].item():.4g}; "
-        "set [schedule] so in the model"
-    )
-
-
-def _streams(model: ModelConfig, part: str) -> list[str]:
-    """Return the modalities that a diffuser denoises."""
-    return [name for name, m in model.modalities.items() if f"diffusers.{m.diffuser}" == part]
-
-
-def _told_sampling(about: Told) -> dict[str, Any]:
-    """Return what a scheduler's file tells, by our names.
-
-    Raises:
-        ConfigError: it is of a kind that is not known here.
-    """
-    if "FlowMatch" in str(about.get("_class_name", "")):
-        raise ConfigError(
-            f"is of a {about['_class_name']}, and diffusers here learn noise, data or velocity, "
-            "not a flow; such weights are not supported"
-        )
-    if about.get("trained_betas") is not None:
-        raise ConfigError(
-            "has trained_betas, and schedules here are made from beta_start and beta_end; such "
-            "weights are not supported"
-        )
-    names = {
-        "kind": ("beta_schedule", {theirs: ours for ours, theirs in BETAS.items()}),
-        "prediction": ("prediction_type", {theirs: ours for ours, theirs in PREDICTIONS.items()}),
-    }
-    found: dict[str, Any] = {}
-    for ours, (key, known) in names.items():
-        if key in about:
-            if not isinstance(about[key], str) or about[key] not in known:
-                raise ConfigError(
-                    f"has {key} = {about[key]!r}, and here are only {', '.join(known)}; such "
-                    "weights are not supported"
-                )
-            found[ours] = known[about[key]]
-    for ours, key in (
-        ("steps", "num_train_timesteps"),
-        ("zero_terminal_snr", "rescale_betas_zero_snr"),
-    ):
-        if key in about:
-            found[ours] = about[key]
-    if "beta_start" in about and found.get("kind") != "cosine":  # which has no use for them
-        found |= {key: about[key] for key in ("beta_start", "beta_end")}
-    return found
+UNDESCRIBED = Description()
+UNET = Description(unet_refusal, unet_settings, unet_contradiction)
+AUTOENCODER = Description(autoencoder_refusal, autoencoder_settings, autoencoder_contradiction)
+TRAINED_AUTOENCODER = Description(
+    settings=factor_settings, contradiction=factor_contradiction, told=in_training_file
+)
+"""An autoencoder, in a file of training that tells nothing but its factor."""
+VOCODER = Description(vocoder_refusal, contradiction=vocoder_contradiction)

@@ -135,7 +135,7 @@ def prepare(
         raise ConfigError(f"{folder}: is a file; name a folder with --to")
     existing = load_config(folder) if (folder / "config.toml").is_file() else None
     checkpoints = [checkpoint for one in named for checkpoint in open_source(one)]
-    found = recognised(checkpoints, registry.LAYOUTS)
+    found = recognised(checkpoints, registry.LAYOUTS, registry.RELATIVES)
     if model is not None or existing is None:
         config = default_model(found) if model is None else load_config(model)
     else:

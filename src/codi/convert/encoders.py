@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from codi.config import ConfigError
-from codi.convert.reading import PREPARATION
+from codi.convert.configs import Description, difference, require_fixed, same
+from codi.convert.reading import PREPARATION, PREPARATIONS
 from codi.convert.rules import POINTWISE, Layout, Rule, Table, below, joined
 from codi.encoders.clap import MEL, ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
@@ -23,6 +24,8 @@ ROWS = Layout(lambda x: x[0], lambda x: x[None])
 CHANNELS = Layout(lambda x: x[0, :, 0], lambda x: x[None, :, None])
 """A foreign gain (1, C, 1) that is (C,) here."""
 
+TOKENS = "embeddings.token_embedding.weight"
+"""The table of words in CLIP's text model, below its name where it has one."""
 _TEXT_TOWER = ("embeddings", "encoder", "final_layer_norm")
 """What CLIP's text model is made of; some files have its name before these, some do not."""
 
@@ -55,8 +58,22 @@ _HEARD = (
     ("frequency_max", "high_hz"),
 )
 """How sounds are prepared for CLAP, by the library's names and ours."""
-_CLAP_FIXED = ("hidden_act", "qkv_bias", "flatten_patch_embeds", "enable_patch_layer_norm")
+_CLAP_FIXED = (
+    "enable_patch_layer_norm",
+    "flatten_patch_embeds",
+    "hidden_act",
+    "layer_norm_eps",
+    "projection_hidden_act",
+    "qkv_bias",
+)
 """What CLAP's encoder of sounds computes as the library does by default."""
+_ANOTHER_CLAP = "take another CLAP, such as laion/clap-htsat-unfused"
+_BICUBIC = 3
+"""How pictures are resampled, by the library's number of it."""
+_THEIRS = {
+    ours: theirs for pairs in (*_CLIP_SIZES.values(), _PREPARED, _HEARD) for theirs, ours in pairs
+}
+"""Our settings -> the library's names for them."""
 
 _COUNTED = "positions are counted"
 _TRAINING = "the temperature of contrastive training, which no prompt needs"
@@ -285,7 +302,7 @@ def clip_model(about: Mapping[str, Any]) -> dict[str, Any]:
         modalities["text"] = {"latent": [], "encoder": "text", "media": {}}
     if "vision" in found:
         _require_crop(found["vision"].image_size, about)
-        encoders["vision"] |= _prepared(about)
+        encoders["vision"] |= _prepared(_preparation(about)[1])
         media = {"size_px": found["vision"].image_size}
         modalities["image"] = {"latent": [], "encoder": "vision", "media": media}
     return {"name": "clip", "modalities": modalities, "encoders": encoders}
@@ -318,12 +335,13 @@ def _require_norms(name: str, tower: Any) -> None:
     Raises:
         ConfigError: they add another number to the variance.
     """
-    ours = type(tower)().layer_norm_eps
-    if tower.layer_norm_eps != ours:
-        raise ConfigError(
-            f"has layer_norm_eps = {tower.layer_norm_eps} for its {name} tower, and the encoder "
-            f"here has {ours}; take weights that were trained with {ours}, as OpenAI's"
-        )
+    key = "layer_norm_eps"
+    require_fixed(
+        {key: tower.layer_norm_eps},
+        {key: (getattr(type(tower)(), key),)},
+        f"the {name} tower",
+        mend="take weights that were trained with that, as OpenAI's",
+    )
 
 
 def _require_last_token(config: ClipTextConfig, tower: Any) -> None:
@@ -340,9 +358,16 @@ def _require_last_token(config: ClipTextConfig, tower: Any) -> None:
         )
 
 
-def _prepared(about: Mapping[str, Any]) -> dict[str, Any]:
+def _preparation(about: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the file that tells how pictures or sounds are prepared, and what it says, if any."""
+    for name in PREPARATIONS:
+        if name in about:
+            return f"{name}.json", about[name]
+    return "", {}
+
+
+def _prepared(told: Mapping[str, Any]) -> dict[str, Any]:
     """Return what pictures are centred and scaled by, by our names, as far as it is told."""
-    told = about.get(PREPARATION, {})
     found = {ours: told.get(theirs) for theirs, ours in _PREPARED}
     # One number is that of all three colours.
     return {
@@ -356,26 +381,21 @@ def _require_crop(side: int, about: Mapping[str, Any]) -> None:
     """Check that pictures are prepared as ours are: shorter edge to `side`, middle cut out.
 
     Raises:
-        ConfigError: they are scaled to another size, squashed, or not cut.
+        ConfigError: they are scaled to another size or otherwise, squashed, or not cut.
     """
-    told = about.get(PREPARATION, {})
-    found = {
-        "size": told.get("size", side),
-        "crop_size": told.get("crop_size", side),
-        "do_center_crop": told.get("do_center_crop", True),
-    }
-    right: dict[str, Any] = {
+    file, told = _preparation(about)
+    fixed = {
+        "do_resize": (True,),
         "size": (side, {"shortest_edge": side}),
-        "crop_size": (side, {"height": side, "width": side}),
+        "resample": (_BICUBIC,),
         "do_center_crop": (True,),
+        "crop_size": (side, {"height": side, "width": side}),
+        "do_rescale": (True,),
+        "do_normalize": (True,),
     }
-    for key, value in found.items():
-        if value not in right[key]:
-            raise ConfigError(
-                f"prepares pictures with {key} = {value} (in {PREPARATION}.json), and the encoder "
-                f"here scales the shorter edge to {side} and cuts out the middle; take weights "
-                f"that want this, or remove {key} there if the difference is meant"
-            )
+    what = f"the encoder, which scales the shorter edge to {side} and cuts out the middle,"
+    mend = "take weights that want this, or remove the key there if the difference is meant"
+    require_fixed(told, fixed, what, file, mend)
 
 
 def clip_contradiction(
@@ -395,10 +415,12 @@ def clip_contradiction(
     _require_norms(name, tower)
     if isinstance(config, ClipTextConfig) and not config.sequence:
         _require_last_token(config, tower)
-    said = _difference(config, {ours: getattr(tower, theirs) for theirs, ours in _UNSEEN})
+    unseen = {ours: getattr(tower, theirs) for theirs, ours in _UNSEEN}
+    said = difference(vars(config), unseen, _THEIRS)
     if said is None and name == "vision":
         _require_crop(tower.image_size, about)
-        return _difference(config, _prepared(about), f" (in {PREPARATION}.json)")
+        file, told = _preparation(about)
+        return difference(vars(config), _prepared(told), _THEIRS, place=file)
     return said
 
 
@@ -415,26 +437,13 @@ def clip_text_settings(config: ClipTextConfig, about: Mapping[str, Any]) -> dict
         return {}
     names = (*_UNSEEN, ("num_hidden_layers", "layers"))
     found = {ours: getattr(tower, theirs) for theirs, ours in names}
-    return {ours: value for ours, value in found.items() if value != getattr(config, ours)}
+    return {ours: value for ours, value in found.items() if not same(value, getattr(config, ours))}
 
 
 def _tells_of(kind: str, about: Mapping[str, Any]) -> bool:
     """Say whether a `config.json` is of CLIP (or CLAP): weights may lie among other files."""
     told = _type_of(about)
     return told.startswith(kind) if told else any(key in about for key in ("hidden_act", *_TOWERS))
-
-
-def _difference(config: Any, said: Mapping[str, Any], place: str = "") -> str | None:
-    """Return the first of our settings that a file (at `place`) says otherwise, or None."""
-    for ours, value in said.items():
-        own = getattr(config, ours)
-        if own != (tuple(value) if isinstance(value, list) else value):
-            shown = list(own) if isinstance(own, tuple) else own
-            return (
-                f"computes with {ours} = {value!r}{place}, and this model with {shown!r}; set it "
-                "so in the model"
-            )
-    return None
 
 
 def _type_of(about: Mapping[str, Any]) -> str:
@@ -452,7 +461,7 @@ def _published(kind: Any, about: Mapping[str, Any]) -> Any:
         if about.get(key, key) is None:
             raise ConfigError(f"is damaged ({key} is null); fetch it again")
     try:
-        return kind.from_dict({key: v for key, v in about.items() if key != PREPARATION})
+        return kind.from_dict({key: v for key, v in about.items() if key not in PREPARATIONS})
     except Exception as error:  # those of two libraries
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"is damaged ({reason}); fetch it again") from error
@@ -505,19 +514,12 @@ def _clap_tower(about: Mapping[str, Any]) -> tuple[Any, int]:
             "is of a CLAP with fusion (enable_fusion), which the encoder here does not have; take "
             "one without, such as laion/clap-htsat-unfused"
         )
-    _require_norms("audio", audio)
-    own, stride = type(audio)(), [audio.patch_size] * 2
-    right = {key: (audio, getattr(own, key)) for key in _CLAP_FIXED} | {
-        "projection_hidden_act": (published, own.projection_hidden_act),
-        "patch_stride": (audio, stride),
-    }
-    for key, (place, wanted) in right.items():
-        value = getattr(place, key)
-        if (list(value) if isinstance(value, tuple) else value) != wanted:
-            raise ConfigError(
-                f"has {key} = {value!r}, and the encoder here computes with {wanted!r} only; take "
-                "another CLAP, such as laion/clap-htsat-unfused"
-            )
+    own = type(audio)()
+    fixed = {key: (getattr(own, key),) for key in _CLAP_FIXED}
+    fixed["patch_stride"] = (audio.patch_size,)
+    told = {key: getattr(audio, key) for key in fixed}
+    told["projection_hidden_act"] = published.projection_hidden_act  # of the whole, where it is one
+    require_fixed(told, fixed, "the encoder", mend=_ANOTHER_CLAP)
     return audio, published.projection_dim
 
 
@@ -530,13 +532,18 @@ def clap_contradiction(config: ClapAudioConfig, about: Mapping[str, Any]) -> str
     if not _tells_of("clap", about):
         return None
     audio, _width = _clap_tower(about)
-    told = about.get(PREPARATION, {})
+    file, told = _preparation(about)
     heard = {ours: told[theirs] for theirs, ours in _HEARD if theirs in told}
-    return _difference(config, {"heads": audio.num_attention_heads}) or _difference(
-        config.mel, heard, f" (in {PREPARATION}.json)"
+    return difference(vars(config), {"heads": audio.num_attention_heads}, _THEIRS) or difference(
+        vars(config.mel), heard, _THEIRS, place=file
     )
 
 
 def _mean(unit_context: bool) -> dict[str, str]:
     """Return why the mean of the embeddings is fresh, where there is one."""
     return {} if unit_context else {"mean": _MEAN}
+
+
+CLIP = Description(contradiction=clip_contradiction)
+CLIP_TEXT = Description(settings=clip_text_settings, contradiction=clip_contradiction)
+CLAP = Description(contradiction=clap_contradiction)

@@ -1,8 +1,8 @@
 """The foreign layouts that are known, and the golden checks: the one registry of `codi convert`.
 
 A family of checkpoints is plugged in here: its tables, each with its prefix, its part of ours and
-what it is recognised by, as modules of a layout of `LAYOUTS`; its golden checks in `CHECKS`. The
-tests go through all of them.
+what it is recognised by, as modules of a layout of `LAYOUTS`; models that only look like it in
+`RELATIVES`; its golden checks in `CHECKS`. The tests go through all of them.
 """
 
 from __future__ import annotations
@@ -23,56 +23,42 @@ from codi.convert import (
     codecs,
     configs,
     encoders,
+    stable_diffusion,
     unets,
 )
+from codi.convert.encoders import TOKENS
 from codi.convert.golden import Check
+from codi.convert.kept_files import BERT_TOKENIZER, CLIP_TOKENIZER, GPT2_TOKENIZER
+from codi.convert.latent_diffusion import (
+    AUTOENCODER_CLASS,
+    LATENT_DIFFUSION,
+    SCHEDULE,
+    VISION,
+    WIDTHS,
+    has_one_width,
+)
 from codi.convert.rules import Table
 from codi.convert.sources import (
     ForeignLayout,
     ForeignModule,
     ForeignPipeline,
-    KeptFiles,
+    Relative,
     Skip,
     signs_of,
 )
 from codi.convert.stable_diffusion import (
-    AUTOENCODER_CLASS,
-    CLIP_TOKENIZER,
-    LATENT_DIFFUSION,
-    OF_BERT,
-    OF_CLIP,
-    SCHEDULE,
     SD_BARE_TEXT,
     SD_DIFFUSERS,
     SD_LDM,
     SD_LDM_AUTOENCODER,
     SD_LDM_BARE_TEXT,
     SD_OLD_DIFFUSERS,
-    TOKENS,
-    VISION,
-    WIDTHS,
-    has_one_width,
 )
 from codi.encoders.clap import ClapAudioConfig
 from codi.encoders.clip import ClipTextConfig, ClipVisionConfig
 from codi.encoders.environment import PooledEnvironmentConfig
 from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
-
-BERT_TOKENIZER = KeptFiles(
-    (("vocab.txt",), ("tokenizer.json",)),
-    key="encoder_tokenizer",
-    places=("bert-base-cased", "."),
-    of_others=('"<|endoftext|>"',),
-    as_folder=True,
-)
-GPT2_TOKENIZER = KeptFiles(
-    (("vocab.json", "merges.txt"), ("tokenizer.json",)),
-    key="decoder_tokenizer",
-    places=("gpt2", "."),
-    of_others=(OF_CLIP, OF_BERT),
-    as_folder=True,
-)
 
 
 def _alone(table: Callable[[Any], Table]) -> Callable[[Any], Table]:
@@ -248,9 +234,7 @@ AUDIOLDM_LDM = ForeignLayout(
             table=codecs.mel_codec,
             signs=signs_of("vocoder.conv_pre.weight", encoder__conv_in__weight=1),
             file="audioldm",
-            told=configs.in_training_file,
-            settings=configs.mel_autoencoder_settings,
-            contradiction=configs.mel_autoencoder_contradiction,
+            description=configs.TRAINED_AUTOENCODER.inside("autoencoder"),
         ),
     ),
     unused={
@@ -279,9 +263,7 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             inside="autoencoder",
             fits=lambda config: has_one_width(getattr(config, "autoencoder", None)),
             misfit=WIDTHS,
-            refusal=configs.autoencoder_refusal,
-            settings=configs.mel_autoencoder_settings,
-            contradiction=configs.mel_autoencoder_contradiction,
+            description=configs.AUTOENCODER.inside("autoencoder"),
             describe=codecs.autoencoder_kl_config,
         ),
         ForeignModule(
@@ -297,8 +279,7 @@ AUDIOLDM_DIFFUSERS = ForeignLayout(
             inside="vocoder",
             fits=lambda config: getattr(getattr(config, "vocoder", None), "paired", True),
             misfit="SpeechT5HifiGan has HiFi-GAN's first kind of residual block only",
-            refusal=configs.vocoder_refusal,
-            contradiction=configs.vocoder_contradiction,
+            description=configs.VOCODER,
             describe=codecs.vocoder_config,
         ),
     ),
@@ -333,7 +314,7 @@ CLIP = ForeignLayout(
             fits=lambda config: getattr(config, "projection", True),
             misfit="this model's text encoder is Stable Diffusion's, without the projection",
             files=(CLIP_TOKENIZER,),
-            contradiction=encoders.clip_contradiction,
+            description=encoders.CLIP,
             describe=encoders.clip_config,
         ),
         ForeignModule(
@@ -344,7 +325,7 @@ CLIP = ForeignLayout(
             table=encoders.clip_vision_published,
             signs=signs_of("vision_model.embeddings.class_embedding", "visual_projection.weight"),
             file="model",
-            contradiction=encoders.clip_contradiction,
+            description=encoders.CLIP,
             describe=encoders.clip_config,
         ),
     ),
@@ -365,7 +346,7 @@ CLAP = ForeignLayout(
             table=encoders.clap_audio_published,
             signs=signs_of("audio_projection.linear1.weight"),
             file="model",
-            contradiction=encoders.clap_contradiction,
+            description=encoders.CLAP,
             describe=encoders.clap_audio_config,
         ),
     ),
@@ -426,6 +407,9 @@ LAYOUTS: tuple[ForeignLayout, ...] = (
     OPTIMUS_WHOLE,
 )
 """All layouts. Of two that recognise as many modules in a file, the first is taken."""
+
+RELATIVES: tuple[Relative, ...] = stable_diffusion.RELATIVES
+"""Files of other models that look like one of a layout, and are refused before any is sought."""
 
 CHECKS: tuple[Check, ...] = (
     *check_unets.CHECKS,

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codi.build import ModelConfig
-from codi.convert.configs import BETAS, PREDICTIONS, SCHEDULER
 from codi.convert.planning import setting_of
 from codi.convert.reading import read_json
+from codi.convert.sampling import BETAS, PREDICTIONS, SCHEDULER
 from codi.convert.sources import ForeignLayout, ForeignModule, ForeignPipeline
 
 INDEX = "model_index.json"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,17 @@ from torch import Tensor
 
 from codi.build import ModelConfig, load_config
 from codi.config import ConfigError, build
-from codi.convert.configs import changes_of_sampling, sampled_as_told, sampling_contradiction
+from codi.convert.configs import of_file
 from codi.convert.fresh import shapes_of
 from codi.convert.reading import Checkpoint, Stored
 from codi.convert.rules import Layout, Table
-from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, recognise
+from codi.convert.sampling import (
+    changes_of_sampling,
+    passed_over,
+    sampled_as_told,
+    sampling_contradiction,
+)
+from codi.convert.sources import ForeignLayout, ForeignModule, KeptFiles, Relative, recognise
 
 SHOWN = 5
 """How many names an error shows."""
@@ -106,14 +111,16 @@ class Plan:
 
 
 def recognised(
-    checkpoints: Iterable[Checkpoint], layouts: Sequence[ForeignLayout]
+    checkpoints: Iterable[Checkpoint],
+    layouts: Sequence[ForeignLayout],
+    relatives: Sequence[Relative] = (),
 ) -> list[SourcePlan]:
     """Return every file with its layout.
 
     Raises:
-        ConfigError: one is in no known layout.
+        ConfigError: one is in no known layout, or is one of the relatives.
     """
-    return [SourcePlan(c, recognise(c, layouts)) for c in checkpoints]
+    return [SourcePlan(c, recognise(c, layouts, relatives)) for c in checkpoints]
 
 
 def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
@@ -139,7 +146,7 @@ def default_model(sources: Sequence[SourcePlan]) -> ModelConfig:
             f"{said}: each would be a model of its own; give one of them, or the folder of the "
             f"whole {first.layout.whole}"
         )
-    with _of_file(about):
+    with of_file(about):
         model = build(ModelConfig, own(first.checkpoint.about), first.layout.name)
         for part in model.parts():  # a value that none can have is said here, with its file
             model.part(*part.split(".", 1))
@@ -162,23 +169,21 @@ def _as_told(model: ModelConfig, sources: Sequence[SourcePlan]) -> ModelConfig:
 def _part_as_told(
     model: ModelConfig, part: str, source: SourcePlan, module: ForeignModule
 ) -> ModelConfig:
-    if module.settings is not None:
-        path, about = module.told(source.checkpoint)
-        with _of_file(path):
-            if module.refusal is not None:
-                module.refusal(about)
-            settings = module.settings(model.part(*part.split(".", 1)), about)
-            model = _with_settings(model, part, settings)
-            model.part(*part.split(".", 1))  # a value that none can have is said here
-        source.notes += [
-            f"{part}: {key} = {value}, as {path} tells"
-            for key, value in settings.items()
-            if value is not None
-        ]
-    for path, about in module.sampling(source.checkpoint) if module.sampling is not None else ():
-        with _of_file(path):
+    path, about = module.description.told(source.checkpoint)
+    with of_file(path):
+        settings = module.description.settings(model.part(*part.split(".", 1)), about)
+        model = _with_settings(model, part, settings)
+        model.part(*part.split(".", 1))  # a value that none can have is said here
+    source.notes += [
+        f"{part}: {key} = {value}, as {path} tells"
+        for key, value in settings.items()
+        if value is not None
+    ]
+    for path, about in module.sampling(source.checkpoint):
+        with of_file(path):
             sampled = sampled_as_told(model, part, about)
         source.notes += [f"{one}, as {path} tells" for one in changes_of_sampling(model, sampled)]
+        source.notes += [f"{path}: {said}" for said in (passed_over(about),) if said is not None]
         model = sampled
     return model
 
@@ -197,15 +202,6 @@ def _with_settings(model: ModelConfig, part: str, settings: Mapping[str, Any]) -
         else:
             table[last] = value
     return replace(model, **{role: tables})
-
-
-@contextmanager
-def _of_file(about: Path) -> Iterator[None]:
-    """Begin what is said of a file's contents with the file's name."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{about}: {error}") from error
 
 
 def default_preset(sources: Sequence[SourcePlan]) -> str:
@@ -259,12 +255,13 @@ def _plan_source(plan: Plan, source: SourcePlan) -> None:
         parts = module.parts(model)
         if not parts:
             tables.append((module, None))
+            continue
+        _require_computable(checkpoint, module)
         for part in parts:
             table = module.correspondence(model, part)
             tables.append((module, table))
             if module.caution:
                 source.notes.append(f"{part}: {module.caution}")
-            _require_computable(checkpoint, module)
             _draw(_part_plan(plan, part), source, module, table)
             _require_agreement(checkpoint, module, model, part)
             for kept in module.files:
@@ -285,10 +282,9 @@ def _require_computable(checkpoint: Checkpoint, module: ForeignModule) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    if module.refusal is not None:
-        path, about = module.told(checkpoint)
-        with _of_file(path):
-            module.refusal(about)
+    path, about = module.description.told(checkpoint)
+    with of_file(path):
+        module.description.refusal(about)
 
 
 def _require_agreement(
@@ -299,20 +295,18 @@ def _require_agreement(
     Raises:
         ConfigError: they do.
     """
-    found = []
-    if module.contradiction is not None:
-        path, about = module.told(checkpoint)
-        if about:
-            with _of_file(path):
-                said = module.contradiction(model.part(*part.split(".", 1)), about)
-            found.append((path, said))
-    for path, about in module.sampling(checkpoint) if module.sampling is not None else ():
-        with _of_file(path):
-            said = sampling_contradiction(model, part, about)
-        found.append((path, said))
-    for path, said in found:
-        if said is not None:
-            raise ConfigError(f"{path}: {part} {said}, or choose another model with --model")
+    path, about = module.description.told(checkpoint)
+    with of_file(path):
+        config = model.part(*part.split(".", 1))
+        _require_none(part, module.description.contradiction(config, about) if about else None)
+    for path, about in module.sampling(checkpoint):
+        with of_file(path):
+            _require_none(part, sampling_contradiction(model, part, about))
+
+
+def _require_none(part: str, contradiction: str | None) -> None:
+    if contradiction is not None:
+        raise ConfigError(f"{part} {contradiction}, or choose another model with --model")
 
 
 def _part_plan(plan: Plan, part: str) -> PartPlan:

@@ -47,8 +47,11 @@ INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 PREPARATION = "preprocessor_config"
 """The file, and the key in what is known about weights, of how pictures or sounds are prepared."""
 
-_PROCESSOR = "processor_config.json", ("image_processor", "feature_extractor")
+_PROCESSOR, _OF_PROCESSOR = "processor_config", ("image_processor", "feature_extractor")
 """The file where `transformers` 5 has the same, beside how words are, and its names there."""
+
+PREPARATIONS = (PREPARATION, _PROCESSOR)
+"""The files that tell how pictures or sounds are prepared, the one that is read first before."""
 
 HEADER_BYTES = 100_000_000
 """Longest header that a safetensors file may have."""
@@ -83,8 +86,8 @@ class Checkpoint:
     Attributes:
         path: the file, for messages; the index where there are pieces.
         stored: its tensors by name.
-        about: what a `config.json` beside it says; under `PREPARATION` how pictures are prepared,
-            where a file beside it says that too.
+        about: what a `config.json` beside it says; under one of `PREPARATIONS` how pictures or
+            sounds are prepared, where the file of that name beside it says that too.
         notes: what was chosen among several things in the file, a line each.
     """
 
@@ -238,11 +241,10 @@ def _about(path: Path) -> dict[str, Any]:
     about, prepared = read_json(beside), path.with_name(f"{PREPARATION}.json")
     if prepared.is_file():
         return about | {PREPARATION: read_json(prepared)}
-    file, names = _PROCESSOR
-    processor = path.with_name(file)
+    processor = path.with_name(f"{_PROCESSOR}.json")
     whole = read_json(processor) if processor.is_file() else {}
-    told = [whole[name] for name in names if isinstance(whole.get(name), dict)]
-    return about | {PREPARATION: told[0]} if told else about
+    told = [whole[name] for name in _OF_PROCESSOR if isinstance(whole.get(name), dict)]
+    return about | {_PROCESSOR: told[0]} if told else about
 
 
 def read_json(path: Path) -> dict[str, Any]:

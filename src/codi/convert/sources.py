@@ -13,9 +13,10 @@ from typing import Any
 
 from codi.build import ModelConfig
 from codi.config import ConfigError
-from codi.convert.configs import Told, beside
+from codi.convert.configs import UNDESCRIBED, Description, Told
 from codi.convert.reading import Checkpoint
 from codi.convert.rules import Table, below
+from codi.convert.sampling import untold
 
 Shape = tuple[int | None, ...]
 """A shape; None is any size."""
@@ -120,15 +121,9 @@ class ForeignModule:
             them cannot generate several streams at once: ("environments",).
         files: files (tokenizers') to be kept with the part.
         caution: what a file that holds it cannot tell, and is taken for granted; it is printed.
-        told: file -> the small file that tells what its library computes with, and its contents:
-            the `config.json` beside the weights. The next three take such contents.
-        refusal: raises where no part of ours computes so.
-        settings: configuration of our whole part, contents -> settings of it (dotted; None is to
-            be left out) that are told otherwise, which a model that is not chosen yet takes.
-        contradiction: configuration of our whole part, contents -> what they say otherwise, where
-            shapes do not show it; None where they agree.
+        description: what a small file beside it tells of what its library computes with.
         sampling: file -> the files that tell which noise schedule it was trained with, and their
-            contents (`codi.convert.configs.sampled_as_told`), of a diffuser.
+            contents (`codi.convert.sampling.sampled_as_told`), of a diffuser.
         describe: configuration -> contents of the `config.json` that its library expects beside it,
             and under `PREPARATION` those of the file of that name, as they are read.
     """
@@ -147,11 +142,8 @@ class ForeignModule:
     begins: tuple[str, ...] = ()
     files: tuple[KeptFiles, ...] = ()
     caution: str = ""
-    told: Callable[[Checkpoint], tuple[Path, Told]] = beside
-    refusal: Callable[[Told], None] | None = None
-    settings: Callable[[Any, Told], dict[str, Any]] | None = None
-    contradiction: Callable[[Any, Told], str | None] | None = None
-    sampling: Callable[[Checkpoint], list[tuple[Path, Told]]] | None = None
+    description: Description = UNDESCRIBED
+    sampling: Callable[[Checkpoint], list[tuple[Path, Told]]] = untold
     describe: Callable[[Any], dict[str, Any]] | None = None
 
     def parts(self, model: ModelConfig) -> list[str]:
@@ -211,7 +203,15 @@ class ForeignPipeline:
 
 @dataclass(frozen=True)
 class Skip:
-    """A file that belongs to a layout and holds nothing for us, or none of it; `why` is printed."""
+    """A file that belongs to a layout and holds nothing that we use; `why` is printed."""
+
+    signs: Signs
+    why: str
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A file of another model that looks like one of a layout, and is refused; `why` is said."""
 
     signs: Signs
     why: str
@@ -228,7 +228,6 @@ class ForeignLayout:
         modules: what its files hold.
         unused: full names (globs) of no module -> why they are not needed.
         skips: whole files that are not needed.
-        relatives: whole files of other models that look like its own -> why they are refused.
         own: contents of the `config.json` beside the weights -> the table of a model of these
             weights alone, in their sizes; for weights that come in more sizes than presets have.
         whole: class of the library whose folder `own` takes whole.
@@ -241,7 +240,6 @@ class ForeignLayout:
     modules: tuple[ForeignModule, ...]
     unused: Mapping[str, str] = field(default_factory=dict)
     skips: tuple[Skip, ...] = ()
-    relatives: tuple[Skip, ...] = ()
     own: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     whole: str = ""
     pipeline: ForeignPipeline | None = None
@@ -259,13 +257,15 @@ class ForeignLayout:
         return next((s.why for s in self.skips if s.signs.found(checkpoint)), None)
 
 
-def recognise(checkpoint: Checkpoint, layouts: Sequence[ForeignLayout]) -> ForeignLayout:
+def recognise(
+    checkpoint: Checkpoint, layouts: Sequence[ForeignLayout], relatives: Sequence[Relative] = ()
+) -> ForeignLayout:
     """Return the layout of a file: the one that finds most modules in it.
 
     Raises:
         ConfigError: none does, or it is of a relative that looks like one.
     """
-    for relative in (one for layout in layouts for one in layout.relatives):
+    for relative in relatives:
         if relative.signs.found(checkpoint):
             raise ConfigError(f"{checkpoint.path}: {relative.why}")
     best = max(layouts, key=lambda layout: len(layout.found(checkpoint)), default=None)

@@ -1,8 +1,4 @@
-"""Stable Diffusion 1 in every layout that it is found in, and its relatives that are refused.
-
-What it shares with others is here as well: CLIP's tokenizer, and what latent diffusion's training
-leaves in a file.
-"""
+"""Stable Diffusion 1 in every layout that it is found in, and its relatives that are refused."""
 
 from __future__ import annotations
 
@@ -11,13 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
-from codi.convert import codecs, configs, encoders, unets
+from codi.convert import codecs, configs, encoders, sampling, unets
+from codi.convert.encoders import TOKENS
+from codi.convert.kept_files import CLIP_TOKENIZER
+from codi.convert.latent_diffusion import (
+    AUTOENCODER_CLASS,
+    LATENT_DIFFUSION,
+    VISION,
+    WIDTHS,
+    has_one_width,
+)
 from codi.convert.rules import Table
 from codi.convert.sources import (
     ForeignLayout,
     ForeignModule,
     ForeignPipeline,
-    KeptFiles,
+    Relative,
     Shape,
     Signs,
     Skip,
@@ -25,39 +30,6 @@ from codi.convert.sources import (
 )
 from codi.encoders.clip import ClipTextConfig
 from codi.unets.unet import UNetConfig
-
-VISION = ("image", "video")
-_CLIP_NAME = "clip-vit-large-patch14"
-OF_CLIP, OF_BERT = '"<|startoftext|>"', '"[CLS]"'
-OF_GPT2 = ('"\u0120the"', r'"\u0120the"')  # as it is and as JSON escapes it
-CLIP_TOKENIZER = KeptFiles(
-    (
-        ("vocab.json", "merges.txt"),
-        ("tokenizer.json", "tokenizer_config.json"),  # as `transformers` 5 saves it
-    ),
-    places=(".", "tokenizer", "../tokenizer", _CLIP_NAME, f"openai/{_CLIP_NAME}"),
-    of_others=(*OF_GPT2, OF_BERT),
-)
-
-SCHEDULE = dict.fromkeys(
-    (
-        "betas",
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_*alphas_cumprod",
-        "log_one_minus_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-        "posterior_*",
-        "logvar",
-    ),
-    "follows from the noise schedule",
-)
-LATENT_DIFFUSION = {
-    **SCHEDULE,
-    "scale_factor": "a setting of the codec",
-    "model_ema.*": "averages of the same weights; give the file that holds only those to use them",
-}
-"""What checkpoints of latent diffusion's training hold beside the networks."""
 
 NO_PROJECTION = (
     "a text encoder without the projection into the space of prompts; "
@@ -86,13 +58,10 @@ def _stable_diffusion_text(
         fits=_reads_states,
         misfit=NO_PROJECTION,
         files=(CLIP_TOKENIZER,),
-        settings=encoders.clip_text_settings,
-        contradiction=encoders.clip_contradiction,
+        description=encoders.CLIP_TEXT,
         describe=None if prefix else encoders.clip_text_config,  # a folder of its own
     )
 
-
-TOKENS = "embeddings.token_embedding.weight"
 
 _READER = "cond_stage_model.transformer."
 _KEYS = "transformer_blocks.0.attn2.to_k.weight"
@@ -101,7 +70,7 @@ _SECOND = f"is of Stable Diffusion 2, whose prompts are another text encoder's; 
 _XL = f"is of Stable Diffusion XL, whose diffuser reads two text encoders; {_MEND}"
 
 
-def _relatives(first: str, prompt: str, added: str, steering: str) -> tuple[Skip, ...]:
+def _relatives(first: str, prompt: str, added: str, steering: str) -> tuple[Relative, ...]:
     """Return the relatives of Stable Diffusion 1, told by their diffusers.
 
     Args:
@@ -113,22 +82,40 @@ def _relatives(first: str, prompt: str, added: str, steering: str) -> tuple[Skip
     four: Shape = (None, 4, None, None)
     reads = "the diffuser here reads the latent's 4 alone"
     return (
-        Skip(signs_of(steering), f"is a ControlNet, which steers another diffuser; {_MEND}"),
-        Skip(
+        Relative(signs_of(steering), f"is a ControlNet, which steers another diffuser; {_MEND}"),
+        Relative(
             Signs({first: (None, 9, None, None)}),
             "is of Stable Diffusion for inpainting, whose diffuser reads 9 channels (latent, mask "
             f"and masked picture), and {reads}; {_MEND}",
         ),
-        Skip(
+        Relative(
             Signs({first: (320, 8, None, None)}),
             "is of InstructPix2Pix, whose diffuser reads 8 channels (latent and given picture), "
             f"and {reads}; {_MEND}",
         ),
-        Skip(signs_of(added), _XL),
-        Skip(Signs({first: four, prompt: (None, 1024)}), _SECOND),
-        Skip(Signs({first: (None, 5, None, None)}), _SECOND),
+        Relative(signs_of(added), _XL),
+        Relative(Signs({first: four, prompt: (None, 1024)}), _SECOND),
+        Relative(Signs({first: (None, 5, None, None)}), _SECOND),
     )
 
+
+RELATIVES = (
+    *_relatives(
+        first=f"{unets.MODEL}.input_blocks.0.0.weight",
+        prompt=f"{unets.MODEL}.input_blocks.1.1.{_KEYS}",
+        added=f"{unets.MODEL}.label_emb.0.0.weight",
+        steering="control_model.input_hint_block.0.weight",
+    ),
+    Relative(signs_of("cond_stage_model.model.token_embedding.weight"), _SECOND),
+    Relative(signs_of("conditioner.embedders.0.transformer.text_model.final_layer_norm.bias"), _XL),
+    *_relatives(
+        first="conv_in.weight",
+        prompt=f"down_blocks.0.attentions.0.{_KEYS}",
+        added="add_embedding.linear_1.weight",
+        steering="controlnet_cond_embedding.conv_in.weight",
+    ),
+)
+"""Those in one file, and those in folders of diffusers."""
 
 SD_LDM = ForeignLayout(
     "sd-ldm",
@@ -144,7 +131,7 @@ SD_LDM = ForeignLayout(
             signs=signs_of("time_embed.0.weight", input_blocks__0__0__weight=4),
             file="stable_diffusion",
             begins=("environments",),
-            sampling=configs.sampling_in_training_file,
+            sampling=sampling.sampling_in_training_file,
         ),
         ForeignModule(
             prefix="first_stage_model.",
@@ -154,9 +141,7 @@ SD_LDM = ForeignLayout(
             table=codecs.autoencoder_kl,
             signs=signs_of("quant_conv.weight", encoder__conv_in__weight=3),
             file="stable_diffusion",
-            told=configs.in_training_file,
-            settings=configs.autoencoder_settings,
-            contradiction=configs.autoencoder_contradiction,
+            description=configs.TRAINED_AUTOENCODER,
         ),
         _stable_diffusion_text(
             _READER,
@@ -166,16 +151,6 @@ SD_LDM = ForeignLayout(
         ),
     ),
     unused=LATENT_DIFFUSION,
-    relatives=(
-        *_relatives(
-            first=f"{unets.MODEL}.input_blocks.0.0.weight",
-            prompt=f"{unets.MODEL}.input_blocks.1.1.{_KEYS}",
-            added=f"{unets.MODEL}.label_emb.0.0.weight",
-            steering="control_model.input_hint_block.0.weight",
-        ),
-        Skip(signs_of("cond_stage_model.model.token_embedding.weight"), _SECOND),
-        Skip(signs_of("conditioner.embedders.0.transformer.text_model.final_layer_norm.bias"), _XL),
-    ),
 )
 
 SD_LDM_BARE_TEXT = replace(
@@ -186,7 +161,6 @@ SD_LDM_BARE_TEXT = replace(
         *SD_LDM.modules[:2],
         _stable_diffusion_text(_READER, "stable_diffusion", TOKENS, encoders.clip_text_bare),
     ),
-    relatives=(),
 )
 """As many fine-tuned ones are."""
 
@@ -225,18 +199,9 @@ def _autoencoder_folder(names: Any, query: str) -> ForeignModule:
         file="vae/diffusion_pytorch_model",
         fits=has_one_width,
         misfit=WIDTHS,
-        refusal=configs.autoencoder_refusal,
-        settings=configs.autoencoder_settings,
-        contradiction=configs.autoencoder_contradiction,
+        description=configs.AUTOENCODER,
         describe=codecs.autoencoder_kl_config,
     )
-
-
-WIDTHS = "the library's autoencoder has as many channels before its latent as in it"
-
-
-def has_one_width(config: Any) -> bool:
-    return getattr(config, "inner_channels", None) is None
 
 
 _UNET_FOLDER = ForeignModule(
@@ -248,14 +213,11 @@ _UNET_FOLDER = ForeignModule(
     signs=signs_of("time_embedding.linear_1.weight", conv_in__weight=4),
     file="unet/diffusion_pytorch_model",
     begins=("environments",),
-    refusal=configs.unet_refusal,
-    settings=configs.unet_settings,
-    contradiction=configs.unet_contradiction,
-    sampling=configs.sampling_beside,
+    description=configs.UNET,
+    sampling=sampling.sampling_beside,
     describe=unets.stable_diffusion_config,
 )
 
-AUTOENCODER_CLASS = {"vae": ("diffusers", "AutoencoderKL")}
 _SD_PIPELINE = ForeignPipeline(
     "StableDiffusionPipeline",
     {
@@ -277,12 +239,6 @@ SD_DIFFUSERS = ForeignLayout(
         ),
     ),
     skips=(Skip(signs_of("concept_embeds"), "judges pictures, and makes none"),),
-    relatives=_relatives(
-        first="conv_in.weight",
-        prompt=f"down_blocks.0.attentions.0.{_KEYS}",
-        added="add_embedding.linear_1.weight",
-        steering="controlnet_cond_embedding.conv_in.weight",
-    ),
     pipeline=_SD_PIPELINE,
 )
 

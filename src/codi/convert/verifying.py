@@ -95,7 +95,8 @@ def verify(golden: Golden, checks: Sequence[Check] | None = None) -> Iterator[Li
         where = "" if str(golden.path.with_suffix("")) in said else f"{golden.path}: "
         yield Line(golden.name, "", "unusable", note=where + said)
     except KeyError as error:
-        note = f"{golden.path}: does not say {error}, which its form needs; add it"
+        # A check reads settings and weights by their names, and either may lack one.
+        note = f"{golden.path}: lacks {error}, in it or among its weights; add it"
         yield Line(golden.name, "", "unusable", note=note)
     except (
         ArithmeticError,
@@ -155,7 +156,7 @@ def _require_tensors(golden: Golden) -> None:
     path = golden.path.with_suffix(".safetensors")
     spoken_of = golden.about.get("tensors") or golden.about.get("n_weights")
     if spoken_of and not path.is_file():
-        raise ConfigError(f"{path}: no such file, and {golden.path.name} lists its tensors; add it")
+        raise ConfigError(f"{path}: no such file, and {golden.path.name} tells of tensors; add it")
 
 
 _BRACES = re.compile(r"\{([^{}]*)\}")

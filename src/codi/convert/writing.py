@@ -28,13 +28,16 @@ METADATA = {"format": "pt"}
 def is_written_here(path: Path) -> bool:
     """Say whether a file of ours was written by `TensorFile`, and not by training.
 
-    A file that cannot be read is of no use to anyone, and counts as one.
+    A damaged file is of no use to anyone, and may be replaced as if it were. One that cannot be
+    opened, for want of a right to read it say, may hold what was trained.
     """
     try:
         with safe_open(path, framework="pt") as archive:
             return bool(archive.metadata() == METADATA)
-    except (SafetensorError, OSError):
+    except SafetensorError:
         return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
