@@ -145,7 +145,7 @@ def evaluate(
         results_page.bring(
             Path(results),
             name,
-            f"codi evaluate --suite {suite}",
+            f"codi evaluate --suite {suite}" + (" --data DIR" if data else ""),
             _lasting(described(runs, name, splits, samples, said)),
             cells,
             depends={f"items of {run.suite.name}": run.suite.fingerprint for run in runs},
