@@ -185,7 +185,8 @@ class Pipeline:
         if not self.offload:
             self._load(needed)
 
-        notes = doubtful(described, self.config.schedule.zero_terminal_snr)
+        pure_noise = self.config.schedule.zero_terminal_snr
+        notes = doubtful(described, pure_noise, bool(prompts), bool(away))
         context, unprompted = self._contexts(prompts, notes)
         against = self.context(away, notes) if away else unprompted
         self._drop("encoders")

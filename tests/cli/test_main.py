@@ -244,17 +244,38 @@ def test_a_bug_shows_its_traceback(error: Exception, monkeypatch: pytest.MonkeyP
         main([])
 
 
-def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
-    words = (
-        f"{sys.executable} -m codi generate --text 'a ball' --to text --steps 1 --out {tmp_path}"
-    )
-    found = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {words} --quiet --json | head -c 0"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "words", ["--help", "presets", "generate --unconditional --to text --json"]
+)
+def test_a_reader_that_has_read_enough_is_no_error(
+    words: str, buffered: bool, tmp_path: Path
+) -> None:
+    words += f" --quiet --steps 1 --out {tmp_path}" if "generate" in words else ""
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        found = subprocess.run(
+            [sys.executable, "-m", "codi", *words.split()],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=variables | ({} if buffered else {"PYTHONUNBUFFERED": "1"}),
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_words: list[str]) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(BrokenPipeError):
+        main([])
 
 
 def test_an_interrupt_is_heard_from_the_first_import_on(

@@ -261,6 +261,7 @@ def test_the_library_also_says_it_in_the_file_of_a_whole_processor(
     [
         ({"size": {"shortest_edge": 9}}, r"size = \{'shortest_edge': 9\} \(in preprocessor_config"),
         ({"size": {"height": 8, "width": 8}}, "scales the shorter edge to 8"),
+        ({"size": [8, 8]}, "scales the shorter edge to 8"),
         ({"crop_size": 6}, "crop_size = 6"),
         ({"do_center_crop": False}, "remove the key there if the difference is meant"),
         ({"do_normalize": False}, "has do_normalize = False"),

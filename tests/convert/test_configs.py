@@ -230,7 +230,6 @@ DAMAGED: list[tuple[str, str, Any]] = [
     (UNET, "attention_head_dim", True),
     (UNET, "num_attention_heads", 0),
     (UNET, "norm_num_groups", 0),
-    (UNET, "norm_num_groups", None),
     (VAE, "norm_num_groups", 2.5),
     (VAE, "scaling_factor", float("nan")),
     (VAE, "scaling_factor", float("inf")),
@@ -276,6 +275,23 @@ def test_a_file_that_leaves_groups_out_has_the_librarys(small: Path, tmp_path: P
     said = configs.autoencoder_contradiction(other, about)
     assert said is not None
     assert "norm_num_groups = 32, and this model with groups = 16" in said
+
+
+def test_a_file_without_norms_is_refused() -> None:
+    config = load_config("stable-diffusion").part("codecs", "image")
+    about = {"_class_name": "AutoencoderKL", "norm_num_groups": None}
+    with pytest.raises(ConfigError, match="norm_num_groups = None, and parts here have norms"):
+        configs.autoencoder_settings(config, about)
+
+
+def test_narrow_norms_have_the_groups_that_are_told() -> None:
+    """Ours would have fewer where a level is narrow, and no shape would show it."""
+    config = load_config("stable-diffusion").part("codecs", "image")
+    narrow = dataclasses.replace(config, channels=32, group_channels=2)
+    about = {"_class_name": "AutoencoderKL", "norm_num_groups": 32}
+    found = configs.autoencoder_settings(narrow, about)
+    assert found == {"group_channels": 1}
+    assert configs.autoencoder_settings(dataclasses.replace(narrow, **found), about) == {}
 
 
 @pytest.mark.parametrize("heads", [[4, 8, 16, 8], [8, 4, 4, 8]])

@@ -57,10 +57,16 @@ def test_guided_steps_are_those_of_the_schedule(interval: tuple[int, int]) -> No
 
 
 def test_what_is_probably_not_meant_is_said() -> None:
-    def said(zero_terminal_snr: bool = True, **asked: Any) -> list[str]:
-        return doubtful(resolved(SamplingSettings(**asked), OWN, SCALES, 1000), zero_terminal_snr)
+    def said(
+        noise: bool = True, prompted: bool = True, steered: bool = False, **asked: Any
+    ) -> list[str]:
+        described = resolved(SamplingSettings(**asked), OWN, SCALES, 1000)
+        return doubtful(described, noise, prompted, steered)
 
     assert said() == []
     assert said(spacing="karras")[0].startswith("spacing karras is not for models that begin")
     assert said(False, spacing="karras") == []
-    assert said(guidance={"audio": 0.0}) == ["guidance of audio is 0: it follows no condition"]
+    none = {"audio": 0.0}
+    assert said(guidance=none) == ["guidance of audio is 0: it follows no condition"]
+    assert said(guidance=none, steered=True)[0].endswith("it follows the negative prompts alone")
+    assert said(guidance=none, prompted=False) == []

@@ -108,6 +108,9 @@ def test_transparent_animation_is_laid_on_white(tmp_path: Path) -> None:
     video, notes = load_video(path, frames=2, fps=5, size_px=32)
     assert (video.frames == 255).all()
     assert "transparency laid on white" in notes[0]
+    layers[-1].putalpha(255)  # of which one frame is enough
+    layers[0].save(path, save_all=True, append_images=layers[1:], duration=100, lossless=True)
+    assert "transparency laid on white" in load_video(path, frames=2, fps=5, size_px=32)[1][0]
 
 
 def test_note_says_what_was_used_and_cropped(tmp_path: Path, make: Any) -> None:

@@ -93,14 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (that of the process by default) and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = _dispatch(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # who reads the output, such as `head`, has read enough
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in it
+        try:
+            return _dispatch(words)
+        finally:  # --help and --version end here too
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
         return 0
     except KeyboardInterrupt:
         if argv is None:  # another Ctrl-C, while Python ends, would be a traceback
@@ -115,6 +115,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"codi: error: {' '.join(line.splitlines())}\n")
         return 2
+
+
+def _reader_left() -> bool:
+    """Say whether stdout's reader, such as `head`, has left; then the rest goes nowhere."""
+    import os
+    import select
+
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError):  # none, or one in memory
+        return False
+    poll = select.poll()
+    poll.register(output, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _dispatch(words: list[str]) -> int:

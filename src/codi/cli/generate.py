@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -315,10 +316,12 @@ class _Work:
             return item
 
         request = self.request
-        for prompt in (*request.conditions, *request.negative):
-            if isinstance(prompt.source, str) and is_file(prompt.source):
-                mend = f'--{prompt.modality} "$(cat {prompt.source})" gives what the file says'
-                self._note([f"{prompt.source}: taken as words; {mend}"], display)
+        for option, given in (("--", request.conditions), ("--negative-", request.negative)):
+            for prompt in given:
+                if isinstance(prompt.source, str) and is_file(prompt.source):
+                    contents = f'"$(cat {shlex.quote(prompt.source)})"'
+                    mend = f"{option}{prompt.modality} {contents} gives what the file says"
+                    self._note([f"{prompt.source}: taken as words; {mend}"], display)
         weighed = zip(request.conditions, request.weights, strict=True)
         prompts = [Condition(p.modality, loaded(p.modality, p.source), w) for p, w in weighed]
         keep = {name: loaded(name, source) for name, source in request.keep.items()}

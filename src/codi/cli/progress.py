@@ -125,9 +125,16 @@ def print_line(line: str) -> None:
     sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
+class _Output(Console):
+    """Stdout, whose reader may leave: the command line says what happens then, not the library."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - the library calls it while it handles the error
+
+
 def print_table(table: Table) -> None:
     """Print a table on stdout; a file or a pipe gets all of its width."""
-    console = Console(highlight=False)
+    console = _Output(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_FILE_WIDTH)
+        console = _Output(highlight=False, width=_FILE_WIDTH)
     console.print(table)

@@ -73,7 +73,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         raise ConfigError(f"no condition: give {options} or --keep, or ask for --unconditional")
     return Request(
         conditions,
-        _read_weights(arguments.weights, conditions),
+        _read_weights(arguments.weights, conditions, keep),
         tuple(arguments.negative or ()),
         keep,
         to,
@@ -136,17 +136,20 @@ def is_file(text: str) -> bool:
         return False
 
 
-def _read_weights(given: Sequence[float] | None, conditions: Sequence[Prompt]) -> tuple[float, ...]:
+def _read_weights(
+    given: Sequence[float] | None, conditions: Sequence[Prompt], keep: Mapping[str, Source]
+) -> tuple[float, ...]:
     if given is None:
         return (1.0,) * len(conditions)
     shown = " ".join(f"{weight:g}" for weight in given)
     order = ", ".join(condition.modality for condition in conditions)
     if not conditions:
         raise ConfigError("--weights without conditions; give --text, --image ... or leave it out")
+    kept = "; what is kept takes their mean" if keep else ""
     if len(given) != len(conditions):
         raise ConfigError(
             f"--weights {shown}: expected {len(conditions)} number(s), one for each condition in "
-            f"the order given ({order}), got {len(given)}; what is kept takes their mean"
+            f"the order given ({order}), got {len(given)}{kept}"
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in given):
         raise ConfigError(f"--weights {shown}: expected numbers that are not negative")

@@ -287,6 +287,7 @@ def unet_contradiction(config: UNetConfig, about: Told) -> str | None:
     alike = len(set(ours)) == len(set(told)) == 1
     heads = {"heads": told[0] if alike else told}
     own = {"heads": ours[0] if alike else ours, "groups": config.groups}
+    own["group_channels"] = config.group_channels
     return difference(own, heads | _groups(config, about), _THEIRS)
 
 
@@ -365,17 +366,22 @@ def _groups(config: UNetConfig | AutoencoderKLConfig, about: Told) -> dict[str, 
         ConfigError: no norm has so many.
     """
     key, widths = "norm_num_groups", _widths(config)
+    if about.get(key, 32) is None:
+        raise ConfigError(f"has {key} = None, and parts here have norms; it is not supported")
     told = require_count(key, about.get(key, 32))
     made = {
         group_norm(width, config.groups, group_channels=config.group_channels).num_groups
         for width in widths
     }
-    if made == {told} or told == config.groups:
+    if made == {told}:
         return {}
     for width in widths:
         if width % told:  # which our norms, unlike the library's, would round down
             raise _undivided(key, told, width)
-    return {"groups": told}
+    found = {} if told == config.groups else {"groups": told}
+    if any(width // told < config.group_channels for width in widths):
+        found["group_channels"] = 1  # as in the library
+    return found
 
 
 # --- codecs ---

@@ -384,6 +384,8 @@ def _require_crop(side: int, about: Mapping[str, Any]) -> None:
         ConfigError: they are scaled to another size or otherwise, squashed, or not cut.
     """
     file, told = _preparation(about)
+    if isinstance(told.get("size"), list):  # height and width, to which pictures are squashed
+        told = {**told, "size": dict(zip(("height", "width"), told["size"], strict=False))}
     fixed = {
         "do_resize": (True,),
         "size": (side, {"shortest_edge": side}),

@@ -183,7 +183,8 @@ def _part_as_told(
         with of_file(path):
             sampled = sampled_as_told(model, part, about)
         source.notes += [f"{one}, as {path} tells" for one in changes_of_sampling(model, sampled)]
-        source.notes += [f"{path}: {said}" for said in (passed_over(about),) if said is not None]
+        if (said := passed_over(about)) is not None:
+            source.notes.append(f"{path}: {said}")
         model = sampled
     return model
 

@@ -120,7 +120,7 @@ def _completed(said: Told) -> Told:
     Raises:
         ConfigError: nothing here is like it, or nobody knows what it leaves out.
     """
-    kind = str(said.get("_class_name", "scheduler of no class"))
+    kind = str(said.get("_class_name") or "scheduler of no class")
     if "FlowMatch" in kind:
         raise ConfigError(
             f"is of a {kind}, and diffusers here learn noise, data or velocity, not a flow; such "

@@ -64,17 +64,22 @@ def resolved(
     }
 
 
-def doubtful(described: Mapping[str, Any], zero_terminal_snr: bool) -> list[str]:
+def doubtful(
+    described: Mapping[str, Any], zero_terminal_snr: bool, prompted: bool, steered: bool
+) -> list[str]:
     """Return a line for each setting that can be done, and is probably not what was meant.
 
     Args:
         described: what `resolved` returned.
         zero_terminal_snr: whether the schedule ends in pure noise.
+        prompted: whether there are conditions to follow.
+        steered: whether there are negative prompts.
     """
+    followed = "the negative prompts alone" if steered else "no condition"
     said = [
-        f"guidance of {name} is 0: it follows no condition"
+        f"guidance of {name} is 0: it follows {followed}"
         for name, scale in described["guidance"].items()
-        if scale == 0
+        if scale == 0 and (prompted or steered)
     ]
     if described["spacing"] == "karras" and zero_terminal_snr:
         said.append(

@@ -12,7 +12,14 @@ from codi.media.files import atomic_path, atomic_write_bytes, atomic_write_text
 from codi.media.framing import resize_frames
 from codi.media.image import decode_image, fit_image, load_image, save_image
 from codi.media.text import load_text, save_text
-from codi.media.video import Video, decode_filmstrip, decode_video, load_video, save_video
+from codi.media.video import (
+    Video,
+    decode_filmstrip,
+    decode_video,
+    load_video,
+    save_video,
+    timing_notes,
+)
 
 __all__ = [
     "Audio",
@@ -37,4 +44,5 @@ __all__ = [
     "save_image",
     "save_text",
     "save_video",
+    "timing_notes",
 ]

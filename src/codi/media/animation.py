@@ -33,21 +33,22 @@ def open_animation(handle: BinaryIO, source: str | os.PathLike[str]) -> Iterator
         image.load()
         if count < 2:
             raise fault(source, "is a single picture", "use --image")
-        durations_ms = _durations_ms(image, count)
+        durations_ms, transparent = _looked_through(image, count)
         total_s = sum(durations_ms) / 1000
         frames = _frames(image, durations_ms)
-        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-        shows = alpha is not None and alpha.getextrema() != (255, 255)
-        yield Reel(frames, count / total_s, Fraction(1, 1000), total_s, flattened=shows)
+        yield Reel(frames, count / total_s, Fraction(1, 1000), total_s, flattened=transparent)
 
 
-def _durations_ms(image: Image, count: int) -> list[int]:
-    durations = []
+def _looked_through(image: Image, count: int) -> tuple[list[int], bool]:
+    """Return how long each frame is shown, and whether a frame has transparent parts."""
+    durations, transparent = [], False
     for index in range(count):
         image.seek(index)
         image.load()  # some formats learn the duration only now
         durations.append(round(image.info.get("duration") or _DEFAULT_MS))
-    return durations
+        if not transparent and image.has_transparency_data:
+            transparent = image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+    return durations, transparent
 
 
 def _frames(image: Image, durations_ms: list[int]) -> Iterator[TimedFrame]:

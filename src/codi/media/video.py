@@ -203,22 +203,43 @@ def _opened(handle: BinaryIO, source: str | os.PathLike[str]) -> Iterator[Reel]:
         yield read_reel(container, stream, source)
 
 
-def _changes(reel: Reel, taken: Sampled, video: Video, size_px: int) -> list[str]:
-    """Say in words how the video differs from its file."""
-    changes = []
-    longer = not reel.total_s or reel.total_s > video.duration_s + _SAME_S
-    if taken.end_s is None and longer:
-        changes.append(used(video.duration_s, reel.total_s))
-    if taken.uneven:
-        changes.append(f"variable frame rate (about {reel.fps:.3g}) -> {video.fps:g} fps")
-    elif abs(reel.fps - video.fps) > _SAME_FPS:
-        changes.append(f"{reel.fps:.4g} -> {video.fps:g} fps")
+def timing_notes(
+    total_s: float | None,
+    end_s: float | Fraction | None,
+    fps: float,
+    video: Video,
+    *,
+    uneven: bool = False,
+) -> list[str]:
+    """Say in words how a video's time differs from its source's.
+
+    Args:
+        total_s: length of the source as far as it is told.
+        end_s: end of its last frame, where it was run to its end.
+        fps: its rate, on average where the frames are `uneven`.
+        video: what was made of it.
+        uneven: whether the frames do not follow each other evenly.
+    """
+    notes = []
+    longer = not total_s or total_s > video.duration_s + _SAME_S
+    if longer and (end_s is None or end_s > video.duration_s + _SAME_S):
+        notes.append(used(video.duration_s, total_s))
+    if uneven:
+        notes.append(f"variable frame rate (about {fps:.3g}) -> {video.fps:g} fps")
+    elif abs(fps - video.fps) > _SAME_FPS:
+        notes.append(f"{fps:.4g} -> {video.fps:g} fps")
     # The last frame is shown at (F - 1) / fps: a video that reaches it is long enough.
-    if taken.end_s is not None and taken.end_s * Fraction(video.fps) <= len(video.frames) - 1:
-        changes.append(
-            f"only {seconds(float(taken.end_s))} long,"
+    if end_s is not None and float(end_s) * video.fps <= len(video.frames) - 1:
+        notes.append(
+            f"only {seconds(float(end_s))} long,"
             f" so that its last frame is held up to {seconds(video.duration_s)}"
         )
+    return notes
+
+
+def _changes(reel: Reel, taken: Sampled, video: Video, size_px: int) -> list[str]:
+    """Say in words how the video differs from its file."""
+    changes = timing_notes(reel.total_s, taken.end_s, reel.fps, video, uneven=taken.uneven)
     if reel.flattened:
         changes.append("transparency laid on white")
     if taken.rotation_deg:

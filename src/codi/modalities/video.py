@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,11 +42,7 @@ class VideoMedia:
         shown = np.floor(times_s * source.fps + 1e-6).astype(int).clip(max=len(source.frames) - 1)
         clip = media.Video(media.resize_frames(source.frames[shown], self.size_px), self.fps)
         changes = []
-        if not math.isclose(source.duration_s, clip.duration_s, abs_tol=1e-3):
-            lengths = (f"{v.duration_s:.4g} s ({len(v.frames)} frames)" for v in (source, clip))
-            changes.append(" -> ".join(lengths))
-        if source.fps != clip.fps:
-            changes.append(f"{source.fps:.4g} -> {clip.fps:g} fps")
+        changes += media.timing_notes(source.duration_s, source.duration_s, source.fps, clip)
         height, width = source.frames.shape[1:3]
         changes += framing_notes(width, height, self.size_px)
         if source.audio is not None:
