@@ -124,9 +124,9 @@ def _reader_left() -> bool:
 
     try:
         output = sys.stdout.fileno()
-    except (AttributeError, OSError):  # none, or one in memory
+        poll = select.poll()
+    except (AttributeError, OSError):  # no stdout, one in memory, or a platform without poll
         return False
-    poll = select.poll()
     poll.register(output, select.POLLOUT)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False

@@ -18,7 +18,6 @@ from codi.media.video import (
     decode_video,
     load_video,
     save_video,
-    timing_notes,
 )
 
 __all__ = [
@@ -44,5 +43,4 @@ __all__ = [
     "save_image",
     "save_text",
     "save_video",
-    "timing_notes",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from codi import media
 from codi.media.errors import motionless
 from codi.media.framing import framing_notes
+from codi.media.video import timing_notes
 from codi.modalities.base import file_name
 from codi.modalities.image import frames_to_tensor, tensor_to_frames
 
@@ -41,8 +42,7 @@ class VideoMedia:
         # What is shown at an instant is the last frame that began before it, or with it.
         shown = np.floor(times_s * source.fps + 1e-6).astype(int).clip(max=len(source.frames) - 1)
         clip = media.Video(media.resize_frames(source.frames[shown], self.size_px), self.fps)
-        changes = []
-        changes += media.timing_notes(source.duration_s, source.duration_s, source.fps, clip)
+        changes = timing_notes(source.duration_s, source.duration_s, source.fps, clip)
         height, width = source.frames.shape[1:3]
         changes += framing_notes(width, height, self.size_px)
         if source.audio is not None:
