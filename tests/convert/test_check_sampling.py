@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from codi.config import ConfigError
 from codi.convert import check_sampling
 from codi.convert.check_sampling import CHECKS, released_timesteps, stated_schedule
-from codi.convert.check_unets import diffuser_config, filled_diffuser
+from codi.convert.check_unets import as_ours, diffuser_config, filled_diffuser, joint_model
 from codi.convert.check_unets import mixed as mixed_contexts
 from codi.convert.golden import Golden
 from codi.convert.layouts import CHECKS as ALL
@@ -52,7 +53,7 @@ def test_goldens_are_met(name: str) -> None:
 @needs_goldens
 def test_the_skips_of_a_trajectory_may_be_the_networks_own(tmp_path: Path) -> None:
     theirs = Golden(GOLDENS / "i_ddim10_cfg_image.json")
-    made = check_sampling._sampled(theirs, "standard")
+    made = check_sampling._sampled(theirs, "own", "standard")
     standard = {name: made[name] for name in SAMPLED & theirs.tensors.keys()}
     assert any((theirs[name] - x).abs().max() > 0.1 for name, x in standard.items())
     golden = _golden(tmp_path, theirs.about, theirs.tensors | standard)
@@ -193,29 +194,48 @@ def test_the_parameters_of_ddim_are_made_without_a_network(eta: float, tmp_path:
 # --- sampling ---
 
 
-def _by_the_releases_formulas(golden: Golden, count: int, noise: Tensor) -> dict[str, Tensor]:
-    """Return what ddim/ddim_vd.py computes, with our network, step by step."""
-    diffuser = filled_diffuser(golden, diffuser_config(golden.about["config"]), golden.weights())
-    level, about = NoiseSchedule.build().alpha_bar[1:], golden.about
-    steps = [t + 1 for t in range(0, 1000, 1000 // count)]
-    weights = {k: v / sum(about["mix_weight"].values()) for k, v in about["mix_weight"].items()}
-    contexts = [
-        sum((golden[f"{kind}_{name}"] * w for name, w in weights.items()), torch.zeros(()))
-        for kind in ("uncond", "cond")
-    ]
-    x = golden["x_T"]
-    along: list[Tensor] = []
+Streams = dict[str, Tensor]
+
+
+def _by_the_releases_formulas(
+    about: Mapping[str, Any],
+    starts: Streams,
+    noise: Streams,
+    predict: Callable[[Streams, Tensor], Streams],
+) -> dict[str, Streams]:
+    """Return what ddim/ddim_vd.py computes, step by step, of the network `predict`.
+
+    That is given doubled latents, first without prompts, then with them.
+    """
+    level = NoiseSchedule.build().alpha_bar[1:]
+    steps = [t + 1 for t in range(0, 1000, 1000 // about["steps"])]
+    x, along = dict(starts), [starts]
     for i in reversed(range(len(steps))):
-        t = torch.full((2 * len(x),), steps[i] + 1)
-        made = diffuser(torch.cat([x, x])[:, :, None], t, torch.cat(contexts))[:, :, 0]
-        without, with_prompt = made.chunk(2)
-        e = without + about["scale"] * (with_prompt - without)
+        move = len(along) - 1
+        t = torch.full((2 * len(next(iter(x.values()))),), steps[i] + 1)
+        made = predict({name: torch.cat([one, one]) for name, one in x.items()}, t)
         a, b = float(level[steps[i]]), float(level[steps[i - 1] if i else 0])
-        sigma = about["eta"] * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
-        x0 = (x - math.sqrt(1 - a) * e) / math.sqrt(a)
-        x = math.sqrt(b) * x0 + math.sqrt(1 - b - sigma**2) * e + sigma * noise[len(along)]
-        along.append(x)
-    return {"out_traj": torch.stack(along), "out_final": x}
+        sigma = about.get("eta", 0.0) * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        for name, one in x.items():
+            without, with_prompt = made[name].chunk(2)
+            e = without + about["scale"] * (with_prompt - without)
+            x0 = (one - math.sqrt(1 - a) * e) / math.sqrt(a)
+            x[name] = math.sqrt(b) * x0 + math.sqrt(1 - b - sigma**2) * e
+            x[name] += sigma * noise[name][move] if sigma else 0.0
+        along.append(dict(x))
+    return {"traj": {n: torch.stack([x[n] for x in along[1:]]) for n in starts}, "final": x}
+
+
+def _contexts(golden: Golden) -> Tensor:
+    """Return the mixtures of the prompts, (2B, L, D), first the empty ones."""
+    weights = golden.about.get("mix_weight") or {"text": 1.0}
+    parts = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    return torch.cat(
+        [
+            sum((golden[f"{kind}_{name}"] * part for name, part in parts.items()), torch.zeros(()))
+            for kind in ("uncond", "cond")
+        ]
+    )
 
 
 @needs_goldens
@@ -230,10 +250,79 @@ def test_any_number_of_steps_is_the_released_samplers(
     assert moves == count + 1
     noise = torch.randn(moves, *source["x_T"].shape)
     kept = {k: v for k, v in source.tensors.items() if not k.startswith(("out", "ddim"))}
-    kept |= _by_the_releases_formulas(source, count, noise)
+    diffuser = filled_diffuser(source, diffuser_config(source.about["config"]), source.weights())
+    made = _by_the_releases_formulas(
+        source.about,
+        {"": source["x_T"]},
+        {"": noise},
+        lambda z, t: {"": diffuser(z[""][:, :, None], t, _contexts(source))[:, :, 0]},
+    )
+    kept |= {f"out_{what}": streams[""] for what, streams in made.items()}
     about = {key: value for key, value in source.about.items() if key != "tensors"}
     golden = _golden(tmp_path, about, kept | ({"noise": noise} if eta else {}))
     assert _verdicts(golden) == {"out_traj": "pass", "out_final": "pass"}
+
+
+JOINT = "e_joint_video_audio"
+
+
+def _joint_golden(folder: Path, eta: float, ending: str, name: str) -> tuple[Golden, Streams]:
+    """Make a golden of ten joint steps by the release's formulas, of the weights of another.
+
+    Streams listen to one another, and the skips are the network's own.
+    """
+    source = Golden(GOLDENS / f"{JOINT}.json")
+    starts = {stream: source[f"x_{stream}"] for stream in ("video", "audio")}
+    codi = joint_model(source, starts, "others", "standard")
+    noise = {stream: torch.randn(10, *x.shape) for stream, x in starts.items()}
+    contexts = {"cond_text": source["context"], "uncond_text": torch.randn(2, 1, 64)}
+    told = {"steps": 10, "scale": 3.0, "eta": eta, "config": source.about["config"]}
+    both = torch.cat([contexts["uncond_text"], contexts["cond_text"]])
+
+    def predict(z: Streams, t: Tensor) -> Streams:
+        made = codi({n: as_ours(x) for n, x in z.items()}, dict.fromkeys(z, t), both)
+        return {n: made[n].reshape(x.shape) for n, x in z.items()}
+
+    made = _by_the_releases_formulas(told, starts, noise, predict)
+    inputs = {name.format(stream): x for stream, x in starts.items()} | contexts
+    if eta:
+        inputs |= {f"noise_{stream}": x for stream, x in noise.items()}
+    outputs = {
+        f"out_{what}_{stream}{ending}": x
+        for what, streams in made.items()
+        for stream, x in streams.items()
+    }
+    for beside in GOLDENS.glob("e_*"):
+        shutil.copyfile(beside, folder / beside.name)
+    told["what"] = f"ten steps together, weights in {JOINT} and e_joint_weights_image"
+    return _golden(folder, told, inputs | outputs), outputs
+
+
+@needs_goldens
+@pytest.mark.parametrize(("eta", "name"), [(0.0, "x_T_{}"), (1.0, "x_{}")])
+@torch.no_grad()
+def test_streams_are_sampled_together(eta: float, name: str, tmp_path: Path) -> None:
+    golden, outputs = _joint_golden(tmp_path, eta, "_swapped_unaliased", name)
+    assert [check for check in ALL if check.recognises(golden.about)] == [CHECKS[0]]
+    assert _verdicts(golden) == dict.fromkeys(outputs, "pass")
+
+
+@needs_goldens
+@torch.no_grad()
+def test_streams_that_hear_only_themselves_are_not_those_that_hear_each_other(
+    tmp_path: Path,
+) -> None:
+    golden, outputs = _joint_golden(tmp_path, 0.0, "", "x_T_{}")
+    assert _verdicts(golden) == dict.fromkeys(outputs, "fail")
+
+
+@needs_goldens
+def test_streams_without_noise_to_start_from_are_told(tmp_path: Path) -> None:
+    about = {"steps": 10, "scale": 3.0, "config": {"unet_audio": {}}}
+    golden = _golden(tmp_path, about, {"cond_text": torch.zeros(1), "out_final": torch.ones(2)})
+    (line,) = verify(golden, CHECKS)
+    assert line.verdict == "unusable"
+    assert "has no noise to start from; add x_T_<stream>" in line.note
 
 
 @needs_goldens
@@ -272,7 +361,7 @@ def test_noise_that_is_not_kept_is_asked_for(tmp_path: Path) -> None:
 def test_without_guidance_no_empty_prompt_is_needed(tmp_path: Path) -> None:
     theirs = Golden(GOLDENS / "i_ddim10_cfg_image.json")
     about = theirs.about | {"scale": 1.0}
-    made = check_sampling._sampled(_golden(tmp_path, about, theirs.tensors), "aliased")
+    made = check_sampling._sampled(_golden(tmp_path, about, theirs.tensors), "own", "aliased")
     tensors = {**theirs.tensors, **{name: made[name] for name in SAMPLED}}
     kept = {name: x for name, x in tensors.items() if not name.startswith("uncond")}
     about["tensors"] = [name for name in kept if not name.startswith("w.")]

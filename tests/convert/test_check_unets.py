@@ -84,10 +84,11 @@ def test_weights_that_are_nowhere_are_named(tmp_path: Path) -> None:
     about: dict[str, object] = {
         "what": "joint",
         "config": {"unet_audio": {}},
-        "tensors": {"x_audio": []},
+        "tensors": {"x_audio": [], "out_audio": []},
     }
     golden = _golden(tmp_path, about)
-    save_file({"x_audio": torch.zeros(1)}, tmp_path / "mine.safetensors")
+    x = torch.zeros(1)
+    save_file({"x_audio": x, "out_audio": x.clone()}, tmp_path / "mine.safetensors")
     (check,) = _checks(golden)
     with pytest.raises(ConfigError, match=r"mine\.json: names no file with weights w\.unet_audio"):
         check.run(golden)

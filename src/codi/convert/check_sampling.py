@@ -18,14 +18,17 @@ from codi.convert.check_unets import (
     as_ours,
     diffuser_config,
     filled_diffuser,
+    in_its_wirings,
+    is_joint,
+    is_sampling,
+    joint_model,
     mixed,
-    nearest,
-    skips_of,
     stated_config,
 )
 from codi.convert.golden import Check, Golden
 from codi.convert.unets import SCHEDULE_BUFFERS, schedule_buffers
 from codi.diffusion import PREDICTIONS, SAMPLERS, GuidanceRule, NoiseSchedule, ProductSpace
+from codi.model import CoDi
 
 # --- the schedule -------------------------------------------------------------------------------
 
@@ -124,73 +127,111 @@ def _run_schedule(golden: Golden) -> dict[str, Tensor]:
 # --- sampling -----------------------------------------------------------------------------------
 
 
+_STREAM = "z"
+"""What the latent of a trajectory of one diffuser is called here; its golden gives no name."""
+
+
 def _run_sampling(golden: Golden) -> dict[str, Tensor]:
-    """Sample in each wiring of the skips that an output may have been made in."""
-    sampled = cache(lambda skips: _sampled(golden, skips))
-    made = {name: x for name, x in sampled("aliased").items() if name in golden.tensors}
-    for name in [name for name in made if name.startswith("out_")]:
-        found = [sampled(skips)[name] for skips in skips_of(name)]
-        made[name] = nearest(golden.expected(name), found)
-    return made
+    """Sample in each wiring that an output may have been made in; and tell the sampler's steps."""
+    made = in_its_wirings(golden, cache(lambda *wirings: _sampled(golden, *wirings)))
+    schedule = stated_schedule(golden)
+    kept = schedule_buffers(schedule) | _ddim_parameters(schedule, golden.about)
+    return made | {name: value for name, value in kept.items() if name in golden.tensors}
 
 
 @torch.no_grad()
-def _sampled(golden: Golden, skips: str) -> dict[str, Tensor]:
-    """Sample with DDIM and guidance from a mixture of prompts, as the released code does."""
-    about, start = golden.about, golden["x_T"]
-    schedule = stated_schedule(golden)
-    config = diffuser_config(stated_config(about["config"], start, about.get("cls")), skips)
-    diffuser = filled_diffuser(golden, config, golden.weights())
-    space = ProductSpace({"z": tuple(as_ours(start).shape[1:])})
+def _sampled(golden: Golden, wiring: str, skips: str) -> dict[str, Tensor]:
+    """Sample with DDIM and guidance from a mixture of prompts, as the released code does.
+
+    Several latents, "x_T_<stream>", are denoised together by one sampler, with the same prompts.
+    """
+    about, starts = golden.about, _starts(golden)
+    schedule, codi = stated_schedule(golden), _model(golden, starts, wiring, skips)
+    space = ProductSpace({name: tuple(as_ours(x).shape[1:]) for name, x in starts.items()})
     rule, prediction = GuidanceRule(about["scale"]), PREDICTIONS["epsilon"]
     cond = mixed(golden, "cond")
     counts = about["scale"] != 1.0 or any(name.startswith("uncond") for name in golden.tensors)
-    uncond = mixed(golden, "uncond") if counts else cond
+    both = torch.cat([cond, mixed(golden, "uncond") if counts else cond])
 
-    def denoise(z: Tensor, t: int) -> Tensor:
-        z_t = space.unpack(z)["z"]
-        now = torch.full((len(z),), t)
-        both = torch.cat([cond, uncond])
-        guided, unguided = diffuser(torch.cat([z_t, z_t]), now.repeat(2), both).chunk(2)
-        epsilon = rule.apply(guided, unguided, t)
-        alpha, sigma = schedule.alpha(now, z_t.ndim), schedule.sigma(now, z_t.ndim)
-        return space.pack({"z": prediction.recover(epsilon, z_t, alpha, sigma)[0]})
+    def denoise(packed: Tensor, t: int) -> Tensor:
+        z_t = space.unpack(packed)
+        now = torch.full((len(packed),), t)
+        doubled = {name: torch.cat([z, z]) for name, z in z_t.items()}
+        predicted = codi(doubled, dict.fromkeys(z_t, now.repeat(2)), both)
+        guided, unguided = space.pack(predicted).chunk(2)
+        alpha, sigma = schedule.alpha(now, 2), schedule.sigma(now, 2)
+        return prediction.recover(rule.apply(guided, unguided, t), packed, alpha, sigma)[0]
 
     trajectory: list[tuple[Tensor, Tensor]] = []
-    final = SAMPLERS["ddim"](
+    SAMPLERS["ddim"](
         denoise,
-        space.pack({"z": as_ours(start)}),
+        space.pack({name: as_ours(x) for name, x in starts.items()}),
         released_timesteps(schedule, about["steps"]),
         schedule,
         eta=about.get("eta", 0.0),
         noise=_noise(golden, space),
         callback=lambda _i, _n, _t, z, z0: trajectory.append((z, z0)),
     )
+    made: dict[str, Tensor] = {}
     along, clean = (torch.stack(kind) for kind in zip(*trajectory, strict=True))
-    made = schedule_buffers(schedule) | _ddim_parameters(schedule, about)
-    made |= {
-        "out_traj": along.reshape(-1, *start.shape),
-        "out_pred_x0": clean.reshape(-1, *start.shape),
-        "out_final": final.reshape(start.shape),
-    }
+    for what, packed in {"traj": along, "pred_x0": clean, "final": along[-1]}.items():
+        latents = space.unpack(packed.flatten(0, -2))
+        for stream, x in starts.items():
+            value = latents[stream].reshape(*packed.shape[:-2], *x.shape)
+            made |= dict.fromkeys(_names_of(what, stream), value)
     return made
 
 
+def _starts(golden: Golden) -> dict[str, Tensor]:
+    """Return the noise that each stream starts from, "x_T", or "x_T_<stream>" where it is joint.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not is_joint(golden.about):
+        return {_STREAM: golden["x_T"]}
+    names = {n: n.removeprefix("x_").removeprefix("T_") for n in golden.tensors if n[:2] == "x_"}
+    if not names:
+        raise ConfigError(f"{golden.path}: has no noise to start from; add x_T_<stream>")
+    return {stream: golden[name] for name, stream in names.items()}
+
+
+def _names_of(what: str, stream: str) -> tuple[str, ...]:
+    """Return how goldens may call an output of a stream."""
+    if stream == _STREAM:
+        return (f"out_{what}",)
+    finals = (f"out_{stream}",) if what == "final" else ()
+    return (f"out_{what}_{stream}", f"out_{stream}_{what}", *finals)
+
+
+def _model(golden: Golden, starts: Mapping[str, Tensor], wiring: str, skips: str) -> CoDi:
+    if is_joint(golden.about):
+        return joint_model(golden, starts, wiring, skips)
+    stated = stated_config(golden.about["config"], starts[_STREAM], golden.about.get("cls"))
+    config = diffuser_config(stated, skips)
+    return CoDi({_STREAM: filled_diffuser(golden, config, golden.weights())}, {})
+
+
 def _noise(golden: Golden, space: ProductSpace) -> Callable[[int], Tensor] | None:
-    """Return the fresh noise that a golden keeps of each move, `noise` (moves, B, ...), if any.
+    """Return the fresh noise that a golden keeps of each move, if any.
+
+    It is `noise` (moves, B, ...), or `noise_<stream>` where several streams are sampled.
 
     Raises:
         ConfigError: it keeps none, and its eta asks for some.
     """
-    if not golden.has("noise"):
-        if golden.about.get("eta", 0.0):
-            raise ConfigError(
-                f"{golden.path}: eta = {golden.about['eta']} and no tensor 'noise'; add what was "
-                "drawn in each move, (moves, B, ...)"
-            )
-        return None
-    noise = golden["noise"]
-    return lambda draw: space.pack({"z": as_ours(noise[draw - 1])})
+    names = {s: "noise" if s == _STREAM else f"noise_{s}" for s in space.shapes}
+    if all(golden.has(name) for name in names.values()):
+        noise = {stream: golden[name] for stream, name in names.items()}
+        return lambda draw: space.pack({s: as_ours(x[draw - 1]) for s, x in noise.items()})
+    eta = golden.about.get("eta", 0.0)
+    if eta:
+        wanted = " and ".join(repr(name) for name in names.values())
+        raise ConfigError(
+            f"{golden.path}: eta = {eta} and no tensor {wanted}; add what was drawn in each "
+            "move, (moves, B, ...)"
+        )
+    return None
 
 
 # --- the list -----------------------------------------------------------------------------------
@@ -207,7 +248,7 @@ def _is_schedule(about: Mapping[str, Any]) -> bool:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check(lambda about: _lists(about, "x_T", "cond"), _run_sampling, tolerance=1e-3),
-    Check(lambda about: _is_schedule(about) and not _lists(about, "x_T"), _run_schedule),
+    Check(is_sampling, _run_sampling, tolerance=1e-3),
+    Check(lambda about: _is_schedule(about) and not is_sampling(about), _run_schedule),
 )
 """How the goldens of schedules and of sampling are recognised and run."""

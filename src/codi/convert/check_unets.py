@@ -7,7 +7,7 @@ code, with its defaults. That code counts steps from 0; here the lowest noise le
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
@@ -40,6 +40,8 @@ TEMPORAL_CONFIG = TemporalConfig(
 
 _SKIPS = {"official": "aliased", "aliased": "aliased", "unaliased": "standard"}
 _WIRINGS = {"own": "own", "swapped": "others"}
+_OUTPUTS = ("out", "h_con")
+"""How the names of what a network makes begin."""
 _LAYERS = "num_noattn_blocks"
 _CLIP = "is_clip"
 """Our own key in a golden's configuration: whether a single frame is a clip, not a picture."""
@@ -197,6 +199,61 @@ def mixed(golden: Golden, kind: str) -> Tensor:
     return torch.stack([golden[name] * (weights[name] / total) for name in names]).sum(0)
 
 
+# --- the wirings of outputs --------------------------------------------------------------------
+
+
+def ways_of(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return what an output is called, who listens to whom in it, and the skips it may be of.
+
+    Its name may end with both, or with the skips alone. Where it does not, streams are wired as
+    released, and nothing says whether the skips are those of the released code's joint class, which
+    overwrites the innermost one, or the network's own.
+
+    >>> ways_of("out_video_swapped_aliased")
+    ('out_video', 'others', ('aliased',))
+    >>> ways_of("out_official")
+    ('out', 'own', ('aliased',))
+    >>> ways_of("out")
+    ('out', 'own', ('aliased', 'standard'))
+    """
+    stem, _, ending = name.rpartition("_")
+    if ending not in _SKIPS:
+        return name, "own", tuple(dict.fromkeys(_SKIPS.values()))
+    outer, _, wiring = stem.rpartition("_")
+    if wiring not in _WIRINGS:
+        return stem, "own", (_SKIPS[ending],)
+    return outer, _WIRINGS[wiring], (_SKIPS[ending],)
+
+
+def in_its_wirings(
+    golden: Golden, make: Callable[[str, str], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return the outputs of a golden, each made in the wiring that its name ends with.
+
+    Where that leaves the skips open, it is the nearer of what they make.
+
+    Args:
+        golden: whose outputs.
+        make: of who listens to whom and the skips: what comes of it, by the name without ending.
+    """
+    made = {}
+    for name in golden.tensors:
+        stem, wiring, every_skips = ways_of(name)
+        if not stem.startswith(_OUTPUTS):
+            continue
+        found = [values[stem] for skips in every_skips if stem in (values := make(wiring, skips))]
+        if found:
+            made[name] = _nearest(golden.expected(name), found)
+    return made
+
+
+def _nearest(expected: Tensor, found: Sequence[Tensor]) -> Tensor:
+    """Return the one of `found`, which are of one shape, that differs least from `expected`."""
+    if len(found) == 1 or found[0].shape != expected.shape:
+        return found[0]
+    return min(found, key=lambda made: float((made - expected).abs().max()))
+
+
 # --- one step of one diffuser -------------------------------------------------------------------
 
 
@@ -206,30 +263,12 @@ def _run_step(golden: Golden) -> dict[str, Tensor]:
     stated = stated_config(golden.about["config"], x, golden.about.get("cls"))
 
     @cache
-    def predicted(skips: str) -> Tensor:
+    def made(_wiring: str, skips: str) -> dict[str, Tensor]:
         diffuser = filled_diffuser(golden, diffuser_config(stated, skips), weights)
-        made: Tensor = diffuser(as_ours(x), _steps(golden, len(x)), mixed(golden, "context"))
-        return made.reshape(x.shape)
+        out = diffuser(as_ours(x), _steps(golden, len(x)), mixed(golden, "context"))
+        return {"out": out.reshape(x.shape)}
 
-    names = [name for name in golden.tensors if name == "out" or name.startswith("out_")]
-    return {n: nearest(golden.expected(n), [predicted(s) for s in skips_of(n)]) for n in names}
-
-
-def skips_of(name: str) -> tuple[str, ...]:
-    """Return the wirings of the skips that an output may have been made in.
-
-    Its name ends with it, or nothing says whether it is of the released code's joint class, which
-    overwrites the innermost skip, or of the network's own.
-    """
-    said = _SKIPS.get(name.rsplit("_", 1)[-1])
-    return tuple(dict.fromkeys(_SKIPS.values())) if said is None else (said,)
-
-
-def nearest(expected: Tensor, found: Sequence[Tensor]) -> Tensor:
-    """Return the one of `found`, which are of one shape, that differs least from `expected`."""
-    if len(found) == 1 or found[0].shape != expected.shape:
-        return found[0]
-    return min(found, key=lambda made: float((made - expected).abs().max()))
+    return in_its_wirings(golden, made)
 
 
 @torch.no_grad()
@@ -262,55 +301,53 @@ _TEMPORAL_SIZES = (
 # --- joint steps --------------------------------------------------------------------------------
 
 
-def _joint(base: Golden, wiring: str, skips: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return (predictions, environments) of every stream of a joint step.
+def joint_model(
+    golden: Golden, latents: Mapping[str, Tensor], wiring: str = "own", skips: str = "aliased"
+) -> CoDi:
+    """Return the streams of a joint golden, name -> latent, with its weights, as one model.
 
-    Streams are named by their inputs, "x_<stream>"; image and video share one network.
+    Its configuration has one entry a network, "unet_<stream>"; image and video share one.
     """
-    streams = [name.removeprefix("x_") for name in base.tensors if name.startswith("x_")]
     diffusers, environments = {}, {}
-    for stream in streams:
+    for stream, latent in latents.items():
         network = "unet_image" if stream == "video" else f"unet_{stream}"
-        released = stated_config(base.about["config"][network], base[f"x_{stream}"])
-        weights = base.weights(f"{network}.")
-        diffusers[stream] = filled_diffuser(base, diffuser_config(released, skips), weights)
-        environments[stream] = _environment(base, environment_config(released), weights)
-    codi = CoDi(diffusers, environments, wiring)
-    z_t = {stream: as_ours(base[f"x_{stream}"]) for stream in streams}
-    t = dict.fromkeys(streams, _steps(base, len(z_t[streams[0]])))
-    predicted = codi(z_t, t, mixed(base, "context"))
-    shaped = {stream: predicted[stream].reshape(base[f"x_{stream}"].shape) for stream in streams}
-    return shaped, codi.environment_of(z_t, t)
+        released = stated_config(golden.about["config"][network], latent)
+        weights = golden.weights(f"{network}.")
+        diffusers[stream] = filled_diffuser(golden, diffuser_config(released, skips), weights)
+        environments[stream] = _environment(golden, environment_config(released), weights)
+    return CoDi(diffusers, environments, wiring)
 
 
-@torch.no_grad()
 def _run_joint(golden: Golden) -> dict[str, Tensor]:
-    predicted, environments = _joint(golden, "own", "aliased")
-    made = {f"out_{stream}": value for stream, value in predicted.items()}
-    made |= {f"h_con_{stream}": value for stream, value in environments.items()}
-    made |= _in_wirings(golden, golden)
-    return {name: value for name, value in made.items() if name in golden.tensors}
+    return in_its_wirings(golden, _joint(golden))
 
 
-@torch.no_grad()
 def _run_wirings(golden: Golden) -> dict[str, Tensor]:
     """Run the joint step that the text names, in the wirings that the outputs' names end with."""
     base = next((other for other in golden.named() if "x_" in " ".join(other.tensors)), None)
     if base is None:
         raise ConfigError(f"{golden.path}: names no golden with inputs; name one in `what`")
-    made = _in_wirings(golden, base)
-    return {name: value for name, value in made.items() if name in golden.tensors}
+    return in_its_wirings(golden, _joint(base))
 
 
-def _in_wirings(golden: Golden, base: Golden) -> dict[str, Tensor]:
-    """Run the joint step of `base` in the wirings that names of outputs of a golden end with."""
-    made: dict[str, Tensor] = {}
-    for ending_of_wiring, wiring in _WIRINGS.items():
-        for skips in ("aliased", "unaliased"):
-            ending = f"_{ending_of_wiring}_{skips}"
-            if any(name.endswith(ending) for name in golden.tensors):
-                predicted, _ = _joint(base, wiring, _SKIPS[skips])
-                made |= {f"out_{stream}{ending}": x for stream, x in predicted.items()}
+def _joint(base: Golden) -> Callable[[str, str], dict[str, Tensor]]:
+    """Return what makes, in a wiring, the predictions and environments of the streams of a step.
+
+    Streams are named by their inputs, "x_<stream>".
+    """
+    inputs = {name.removeprefix("x_"): base[name] for name in base.tensors if name[:2] == "x_"}
+    z_t = {stream: as_ours(x) for stream, x in inputs.items()}
+
+    @cache
+    @torch.no_grad()
+    def made(wiring: str, skips: str) -> dict[str, Tensor]:
+        codi = joint_model(base, inputs, wiring, skips)
+        steps = {stream: _steps(base, len(z)) for stream, z in z_t.items()}
+        predicted = codi(z_t, steps, mixed(base, "context"))
+        environments = codi.environment_of(z_t, steps)
+        outputs = {f"out_{name}": predicted[name].reshape(x.shape) for name, x in inputs.items()}
+        return outputs | {f"h_con_{name}": value for name, value in environments.items()}
+
     return made
 
 
@@ -327,8 +364,16 @@ def _is_step(about: Mapping[str, Any]) -> bool:
     return "model_channels" in _config(about) and "x" in tensors and "t" in tensors
 
 
-def _is_joint(about: Mapping[str, Any]) -> bool:
+def is_joint(about: Mapping[str, Any]) -> bool:
+    """Say whether the configuration is of several networks that denoise together."""
     return any(key.startswith("unet_") for key in _config(about))
+
+
+def is_sampling(about: Mapping[str, Any]) -> bool:
+    """Say whether a golden is of a trajectory: it has pure noise, or a number of steps."""
+    names = [str(name) for name in about.get("tensors", ())]
+    noise = any(name.startswith("x_T") for name in names)
+    return noise or ("steps" in about and any(name.startswith("cond") for name in names))
 
 
 def _is_temporal(about: Mapping[str, Any]) -> bool:
@@ -337,14 +382,16 @@ def _is_temporal(about: Mapping[str, Any]) -> bool:
 
 
 def _is_wirings(about: Mapping[str, Any]) -> bool:
-    """Say whether outputs are named by who attends to whom, and by the wiring of the skips."""
+    """Say whether outputs of another golden's inputs are named by their wirings."""
     ways = "|".join(_WIRINGS)
+    if is_joint(about) or is_sampling(about):
+        return False
     return re.search(rf"({ways})_(un)?aliased", str(about.get("tensors", ""))) is not None
 
 
 CHECKS: tuple[Check, ...] = (
     Check(_is_step, _run_step),
-    Check(_is_joint, _run_joint),
+    Check(lambda about: is_joint(about) and not is_sampling(about), _run_joint),
     Check(_is_temporal, _run_temporal),
     Check(_is_wirings, _run_wirings),
 )
