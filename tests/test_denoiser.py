@@ -99,14 +99,16 @@ def test_reuse_and_kept_streams_are_the_same_too(model: Model) -> None:
 
 
 @pytest.mark.parametrize("interval", [None, (300, 800)])
-def test_a_prompt_is_projected_once_a_request(
+def test_prompts_and_steps_are_projected_once_a_request(
     model: Model, interval: tuple[int, int] | None
 ) -> None:
     ends = ("cross_attention.to_k", "cross_attention.to_v", "context_embedding")
+    steps = ("residual.step",)  # of which all are known beforehand
     for plain in (False, True):
-        with _counted(model, *ends) as calls:
+        with _counted(model, *ends, *steps) as calls:
             _sample(model, plain=plain, guidance_interval=interval)
-        assert any("context_embedding" in name for name in calls)
+        for end in (*ends, *steps):
+            assert any(name.endswith(end) for name in calls)
         for name, count in calls.items():
             # Image and video have one diffuser, and so one preparation.
             streams = 2 if name.startswith("vision") else 1

@@ -25,7 +25,7 @@ class JointDenoiser:
 
     Guided and unguided predictions are one batch of twice the size; the environment is the same for
     both, because guidance drops the prompt and not the other streams. What a diffuser computes of
-    the prompts alone, it computes at its first evaluation.
+    the prompts and steps alone, it computes at its first evaluation.
 
     Attributes:
         context, against: prompts (B, L, D), and what guidance steers away from.
@@ -33,6 +33,7 @@ class JointDenoiser:
         guidance: a rule for each stream of `space`; where it is not active, nothing is computed
             for it.
         dtype: what the networks compute in.
+        steps: those at which it will be asked.
         deep: for each stream whose diffuser can reuse them, the features that it keeps.
         heard: environments of the kept streams, which are the same at every step.
         prepares: whether diffusers that can `prepare` prompts do so; compiled and recorded ones
@@ -46,6 +47,7 @@ class JointDenoiser:
     kept: Latents
     guidance: dict[str, GuidanceRule]
     dtype: torch.dtype
+    steps: tuple[int, ...] = ()
     deep: dict[str, DeepFeatures] = field(default_factory=dict)
     heard: Latents = field(default_factory=dict)
     prepares: bool = True
@@ -69,7 +71,7 @@ class JointDenoiser:
             diffuser = self.codi.diffusers[name]
             prepare = getattr(diffuser, "prepare", None) if self.prepares else None
             if diffuser not in made:
-                made[diffuser] = prompts if prepare is None else prepare(prompts)
+                made[diffuser] = prompts if prepare is None else prepare(prompts, self.steps)
             found[name] = made[diffuser]
         return found
 
@@ -84,6 +86,9 @@ class JointDenoiser:
         schedule = self.model.schedule
         clean = {}
         for name, z_t in streams.items():
+            prompts = self.prompts[name]
+            if isinstance(prompts, PreparedContext):
+                prompts = prompts.at(t)
             beside = codi.beside(name, environments)
             alpha, sigma = schedule.alpha(now, z_t.ndim), schedule.sigma(now, z_t.ndim)
             rule = self.guidance[name]
@@ -92,14 +97,14 @@ class JointDenoiser:
                 output = codi.diffusers[name](
                     torch.cat([z_t, z_t]),
                     torch.cat([now, now]),
-                    self.prompts[name],
+                    prompts,
                     None if beside is None else torch.cat([beside, beside]),
                     **kept,
                 )
                 guided, unguided = output.float().chunk(2)
                 output = rule.apply(guided, unguided, t)
             else:
-                prompt = _first(self.prompts[name], batch)
+                prompt = _first(prompts, batch)
                 output = codi.diffusers[name](z_t, now, prompt, beside, **kept).float()
             recover = PREDICTIONS[self.model.config.modality(name).prediction].recover
             clean[name] = recover(output, z_t.float(), alpha, sigma)[0]

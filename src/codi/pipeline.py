@@ -337,7 +337,8 @@ class Pipeline:
         kept = dict(kept or {})
         self.require([*to, *kept], [], kept)
         described = self.describe(settings, to)
-        schedule = self.model.schedule
+        schedule, total = self.model.schedule, described["steps"]
+        timesteps = schedule.timesteps(total, described["spacing"])
         space = ProductSpace({name: tuple(self.config.modality(name).latent) for name in to})
         noise = NoiseSource(Noise(list(seeds)), space)
         sampler = SAMPLERS[described["sampler"]]
@@ -358,10 +359,10 @@ class Pipeline:
                 for name in to
             },
             self.compute_dtype,
+            tuple(timesteps[:-1]),
             self._deep(to, described["reuse"]),
             prepares=self.readiness.takes_prepared,
         )
-        total = described["steps"]
 
         def on_device(index: int) -> Tensor:
             return noise(index).to(self.device)
@@ -373,7 +374,7 @@ class Pipeline:
         z = sampler(
             denoise,
             on_device(0),
-            schedule.timesteps(total, described["spacing"]),
+            timesteps,
             schedule,
             eta=described["eta"],
             noise=on_device,

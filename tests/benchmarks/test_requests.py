@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from codi.benchmarks.counting import counted, performed
-from codi.benchmarks.networks import context, model_of_shapes, step
+from codi.benchmarks.networks import STEP, context, model_of_shapes, step
 from codi.benchmarks.requests import request_flops, timed
 from codi.pipeline import Pipeline, load
 
@@ -19,10 +21,13 @@ def plain() -> Pipeline:
 
 def test_a_step_more_is_a_guided_evaluation_more(plain: Pipeline) -> None:
     model = model_of_shapes(plain.config)
-    diffuser, shape = model.part("diffusers", "audio"), plain.config.modality("audio").latent
+    diffuser: Any = model.part("diffusers", "audio")
+    shape, prompt = plain.config.modality("audio").latent, context(plain.config, 2, device="meta")
     z_t = torch.zeros(2, *shape, device="meta")
-    prompt = diffuser.prepare(context(plain.config, 2, device="meta"))  # type: ignore[operator]
-    evaluation = counted(lambda: diffuser(z_t, step(2, "meta"), prompt))
+    known = diffuser.prepare(prompt, [STEP]).at(STEP)
+    evaluation = counted(lambda: diffuser(z_t, step(2, "meta"), known))
+    prepared = counted(lambda: diffuser.prepare(prompt, [1, 2]))
+    evaluation += prepared - counted(lambda: diffuser.prepare(prompt, [1]))
     decoding = performed(lambda: plain.decode({"audio": torch.zeros(1, *shape)}))
     one, two = (request_flops(plain, ("audio",), steps) for steps in (1, 2))
     assert two - one == evaluation > 0

@@ -73,3 +73,8 @@ def test_asymmetric_zeros_shift_what_is_seen_by_a_pixel() -> None:
 def test_features_shrink_by_patch_and_stages() -> None:
     features = ConvFeatures(3, (8, 16), patch=4)
     assert features(torch.randn(2, 3, 64, 32)).shape == (2, 16, 4, 2)
+
+
+def test_a_block_that_knows_no_step_projects_none() -> None:
+    with pytest.raises(ValueError, match="knows no step; build it with a `step_width`"):
+        ResBlock(8, 8).project(torch.zeros(1, 16))

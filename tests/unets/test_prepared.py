@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from codi.build import load_config
+from codi.nn.embedding import StepEmbedding
 from codi.nn.packing import pack
 from codi.unets.reuse import DeepFeatures
 from codi.unets.text_unet import TextUNet, TextUNetConfig
@@ -65,6 +66,28 @@ def test_a_prepared_prompt_predicts_the_same(preset: str, name: str, tokens: int
 
 
 @every
+@torch.no_grad()
+def test_steps_that_it_was_prepared_for_predict_the_same(preset: str, name: str) -> None:
+    unet, z = _reduced(preset, name)
+    _, context, environment = _given(5)
+    prepared = unet.prepare(context, [900, 3])
+    embeddings = []
+    for step in unet.modules():
+        if isinstance(step, StepEmbedding):
+            step.register_forward_hook(lambda *_: embeddings.append(1))
+    predicted = []
+    for t in (3, 900, 40):
+        given = torch.tensor([t, t])
+        expected = unet(z, given, context, environment)
+        predicted.append(expected)
+        before = len(embeddings)
+        made = unet(z, given, prepared.at(t), environment)
+        assert len(embeddings) - before == (t == 40)  # the only one that it was not prepared for
+        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(predicted[0], predicted[1], atol=1e-4)
+
+
+@every
 @lengths
 @torch.no_grad()
 def test_a_sample_of_a_prepared_batch_is_that_of_its_own(
@@ -73,8 +96,9 @@ def test_a_sample_of_a_prepared_batch_is_that_of_its_own(
     unet, z = _reduced(preset, name)
     t, context, _ = _given(tokens)
     alone = unet(z[:1], t[:1], context[:1])
-    some = unet(z[:1], t[:1], unet.prepare(context).first(1))
-    torch.testing.assert_close(some, alone, atol=1e-4, rtol=1e-4)
+    for prepared in (unet.prepare(context), unet.prepare(context, [int(t[0])]).at(int(t[0]))):
+        some = unet(z[:1], t[:1], prepared.first(1))
+        torch.testing.assert_close(some, alone, atol=1e-4, rtol=1e-4)
 
 
 @every

@@ -208,9 +208,11 @@ def _work(
 
 
 def _prepared(model: Model, streams: Sequence[str], prompt: Tensor) -> dict[str, Context]:
-    """Return what each stream's diffuser computes of a prompt alone."""
+    """Return what each stream's diffuser computes of a prompt and of the step alone."""
     diffusers: Any = model.codi(streams).diffusers
-    return {name: diffusers[name].prepare(prompt) for name in streams}
+    return {
+        name: diffusers[name].prepare(prompt, [networks.STEP]).at(networks.STEP) for name in streams
+    }
 
 
 def _shapes(config: ModelConfig, streams: Sequence[str]) -> list[tuple[int, ...]]:

@@ -71,7 +71,11 @@ def latents(
     return {name: z.to(device, dtype) for name, z in made.items()}
 
 
-def step(batch: int = 1, device: torch.device | str = "cpu", t: int = 500) -> Tensor:
+STEP = 500
+"""The step of one evaluation."""
+
+
+def step(batch: int = 1, device: torch.device | str = "cpu", t: int = STEP) -> Tensor:
     """Return the step t for every sample, (B,)."""
     return torch.full((batch,), t, dtype=torch.long, device=device)
 

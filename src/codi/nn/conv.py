@@ -6,7 +6,7 @@ on vectors (B, C), `Dense` on all channels and positions of a map at once.
 
 from __future__ import annotations
 
-from typing import overload
+from typing import NamedTuple, overload
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, pixel_unshuffle
@@ -72,6 +72,12 @@ class Dense(nn.Linear):
         return super().forward(x.flatten(1)).unflatten(1, (-1, 1, self.into))
 
 
+class Shift(NamedTuple):
+    """What one residual block adds for a step, (B, C'), made by its `project`."""
+
+    added: Tensor
+
+
 class ResBlock(nn.Module):
     """Residual block: norm, SiLU, convolution, twice, with the step embedding added between.
 
@@ -100,14 +106,25 @@ class ResBlock(nn.Module):
         self.skip = conv(source, target, point) if source != target else nn.Identity()
         self.activation = nn.SiLU()
 
-    def forward(self, x: Tensor, step: Tensor | None = None) -> Tensor:
+    def project(self, step: Tensor) -> Shift:
+        """Return what the block adds for step embeddings (B, D).
+
+        Raises:
+            ValueError: a block that knows no step.
+        """
+        if self.step is None:
+            raise ValueError("this residual block knows no step; build it with a `step_width`")
+        return Shift(self.step(self.activation(step)))
+
+    def forward(self, x: Tensor, step: Tensor | Shift | None = None) -> Tensor:
         """Return (B, C', H, W) for `x` (B, C, H, W) and the step embedding (B, D); or vectors.
 
-        An embedding of fewer rows serves as many pictures each: the frames of a clip.
+        The embedding may be projected already. One of fewer rows serves as many pictures each: the
+        frames of a clip.
         """
         hidden = self.conv_in(self.activation(self.norm_in(x)))
-        if self.step is not None and step is not None:
-            added = self.step(self.activation(step))
+        if step is not None:
+            added = (step if isinstance(step, Shift) else self.project(step)).added
             added = added.repeat_interleave(len(hidden) // len(added), dim=0)
             hidden = hidden + (added if hidden.ndim == 2 else added[:, :, None, None])
         return self.skip(x) + self.conv_out(self.activation(self.norm_out(hidden)))

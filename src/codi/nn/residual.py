@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from codi.nn.conv import Kernel, ResBlock
+from codi.nn.conv import Kernel, ResBlock, Shift
 from codi.nn.temporal import TemporalBlock, TemporalConfig
 
 
@@ -82,7 +82,7 @@ class ResidualInTime(nn.Module):
             group_channels=c.group_channels,
         )
 
-    def over_frames(self, x: Tensor, step: Tensor, frames: int) -> Tensor:
+    def over_frames(self, x: Tensor, step: Tensor | Shift, frames: int) -> Tensor:
         """Return (B * F, C', H, W); a single picture passes by the temporal block.
 
         What a latent of one frame is, a picture or a clip, says `TemporalConfig.alone`.

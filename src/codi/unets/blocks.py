@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from codi.nn.attention import Attention, EnvironmentAttention, FeedForward, Projected
-from codi.nn.conv import group_norm, zeroed
+from codi.nn.conv import ResBlock, Shift, group_norm, zeroed
 from codi.nn.embedding import frame_times, slot_times
 from codi.nn.residual import ResidualConfig, ResidualInTime
 from codi.unets.prepared import Context, PreparedContext
@@ -22,18 +22,28 @@ class Conditioning:
     """What every block of one UNet evaluation reads, computed once per evaluation.
 
     Attributes:
-        step: embedding of the diffusion step, (B, D).
+        batch: B, the number of samples.
+        step: embedding of the diffusion step, (B, D); None where the prepared context has all that
+            is computed of it.
         context: the mixed prompt, (B, L, D) or prepared.
         environment: what the other streams are doing, (B, K, E), or None when alone.
         frames: F, the number of frames folded into the batch.
         slot_times_s: (K,) centres of the environment's slots in seconds, or None.
     """
 
-    step: Tensor
+    batch: int
+    step: Tensor | None
     context: Context
     environment: Tensor | None
     frames: int
     slot_times_s: Tensor | None
+
+    def step_of(self, block: ResBlock) -> Tensor | Shift:
+        """Return the step as one residual block takes it."""
+        if self.step is not None:
+            return self.step
+        assert isinstance(self.context, PreparedContext)
+        return self.context.shifts[block]
 
     def source(self, attention: Attention) -> Tensor | Projected:
         """Return the prompt as one attention takes it."""
@@ -77,7 +87,7 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, given: Conditioning, times_s: Tensor | None) -> Tensor:
         """Return (B * F, C, H, W); `times_s` (F * H * W,) is the instant of each position."""
-        batch, frames = given.step.shape[0], given.frames
+        batch, frames = given.batch, given.frames
         height, width = x.shape[2:]
         hidden = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B * F, H * W, C)
         normed = self.self_norm(hidden)
@@ -146,7 +156,7 @@ class UNetBlock(ResidualInTime):
 
     def forward(self, x: Tensor, given: Conditioning, times_s: Tensor | None) -> Tensor:
         """Return (B * F, C', H, W)."""
-        x = self.over_frames(x, given.step, given.frames)
+        x = self.over_frames(x, given.step_of(self.residual), given.frames)
         if self.transformer is not None:
             x = self.transformer(x, given, times_s)
         return x

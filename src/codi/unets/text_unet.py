@@ -9,6 +9,7 @@ channels and positions instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -67,9 +68,9 @@ class TextUNet(nn.Module):
         """Return the embedding (B, D) of steps `t` (B,); see `UNet.embed_step`."""
         return self.unet.embed_step(t)
 
-    def prepare(self, context: Tensor) -> PreparedContext:
+    def prepare(self, context: Tensor, steps: Sequence[int] = ()) -> PreparedContext:
         """Return what this network computes of prompts (B, L, D) alone; see `UNet.prepare`."""
-        return self.unet.prepare(context)
+        return self.unet.prepare(context, steps)
 
     def forward(
         self,

@@ -7,15 +7,15 @@ schedules, guidance, or which modality it denoises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from codi.nn.conv import Dense, Downsample, Upsample, conv, group_norm, zeroed
+from codi.nn.conv import Dense, Downsample, Shift, Upsample, conv, group_norm, zeroed
 from codi.nn.embedding import PooledContext, StepEmbedding, slot_times
 from codi.nn.temporal import TemporalConfig
 from codi.types import TimeAxis
@@ -208,17 +208,31 @@ class UNet(nn.Module):
         """Return the embedding (B, D) of steps `t` (B,), which environment encoders may share."""
         return self.step_embedding(t)
 
-    def prepare(self, context: Tensor) -> PreparedContext:
+    def prepare(self, context: Tensor, steps: Sequence[int] = ()) -> PreparedContext:
         """Return what this network computes of prompts (B, L, D) alone, for `forward` to take.
 
         The prediction is the same; what many evaluations with one prompt share is computed once.
+        So is what is computed of `steps`, for evaluations at one of them (`PreparedContext.at`).
         """
-        transformers = [b.transformer for b in self.modules() if isinstance(b, UNetBlock)]
+        blocks = [block for block in self.modules() if isinstance(block, UNetBlock)]
+        transformers = [block.transformer for block in blocks]
         readers = [found.cross_attention for found in transformers if found is not None]
         embed = self.context_embedding
-        return PreparedContext(
-            {attention: attention.project(context) for attention in readers},
-            None if embed is None else embed(context),
+        pooled = None if embed is None else embed(context)
+        prepared = PreparedContext({reader: reader.project(context) for reader in readers}, pooled)
+        if not steps:
+            return prepared
+        step = self.embed_step(torch.tensor(steps, device=context.device))[:, None]  # (S, 1, D)
+        if pooled is not None:
+            step = step + pooled
+        residuals = [block.residual for block in blocks]
+        shifts = {residual: residual.project(step).added for residual in residuals}
+        return replace(
+            prepared,
+            by_step={
+                t: {residual: Shift(added[i]) for residual, added in shifts.items()}
+                for i, t in enumerate(steps)
+            },
         )
 
     def forward(
@@ -239,13 +253,9 @@ class UNet(nn.Module):
             deep: what to keep of the inside between evaluations; None computes all of it.
         """
         frames = z_t.shape[2]
-        step = self.embed_step(t)
-        if isinstance(context, PreparedContext):
-            step = step if context.pooled is None else step + context.pooled
-        elif self.context_embedding is not None:
-            step = step + self.context_embedding(context)
         given = Conditioning(
-            step=step,
+            batch=len(z_t),
+            step=self._step(t, context),
             context=context,
             environment=environment,
             frames=frames,
@@ -276,6 +286,15 @@ class UNet(nn.Module):
             x = layer(torch.cat([x, skips.pop()], dim=1))
         x = self.conv_out(nn.functional.silu(self.norm_out(x)))
         return x.unflatten(0, (-1, frames)).transpose(1, 2)
+
+    def _step(self, t: Tensor, context: Context) -> Tensor | None:
+        """Return the embedding (B, D) of steps and prompts; None where the blocks were prepared."""
+        if not isinstance(context, PreparedContext):
+            embed = self.context_embedding
+            return self.embed_step(t) if embed is None else self.embed_step(t) + embed(context)
+        if context.shifts:
+            return None
+        return self.embed_step(t) if context.pooled is None else self.embed_step(t) + context.pooled
 
     def _down(self, given: Conditioning) -> Iterator[Callable[[Tensor], Tensor]]:
         """Yield the layers on the way down, each of which leaves a skip connection."""
