@@ -24,6 +24,11 @@ from codi.nn.readiness import Readiness
 from codi.unets.prepared import Context
 
 PEER = "diffusers"
+MACHINE = "machine"
+"""What the turns call the measuring of the machine itself."""
+
+SPEED_S = 0.2
+"""Seconds in each turn for each speed of the machine."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
-    """One evaluation: its name, seconds (the median), operations, and bytes of weights it reads."""
+    """One evaluation.
+
+    Attributes:
+        name: the streams, or the peer.
+        seconds: the median of the turns.
+        flops, bytes_read: operations, and bytes of the weights that it reads.
+        of_peak, of_reading: shares of the speeds that the machine had in the same turn, the median.
+    """
 
     name: str
     seconds: float
     flops: int
     bytes_read: int
+    of_peak: float
+    of_reading: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,8 @@ class Report:
 
     Attributes:
         evaluations: of each stream alone, then of all together, then of the peer.
-        peak: operations per second of matrix products; reading: bytes per second from memory.
+        peak: operations per second of matrix products; reading: bytes per second from memory: the
+            medians of the turns.
         of_parts: time of all together over what its parts alone and the counted operations of the
             environment would take; None for one stream.
         of_peer: time of the peer over ours; None without one.
@@ -126,7 +141,7 @@ def resized(config: ModelConfig, frames: int | None, size: int | None) -> ModelC
 
 @torch.no_grad()
 def measure(config: ModelConfig, setting: Setting) -> Report:
-    """Measure the evaluations of a setting, in turns, and the machine in the same run.
+    """Measure the evaluations of a setting, in turns, each of which begins with the machine.
 
     Raises:
         ConfigError: no such stream, or no peer for it.
@@ -141,7 +156,8 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
     steps = dict.fromkeys(s.streams, networks.step(s.batch, s.device))
     prompt = networks.context(config, s.batch, s.tokens, s.device, s.dtype)
     prompts: dict[str, Context] = dict.fromkeys(s.streams, prompt)
-    works: dict[str, Work] = {}
+    speeds: list[dict[str, float]] = []  # of each turn
+    works: dict[str, Work] = {MACHINE: lambda: speeds.append(_speeds(s))}
     groups = [(name,) for name in s.streams] + ([s.streams] if together else [])
     for group in groups:
         works[" + ".join(group)] = _work(model, group, z_t, steps, prompts)
@@ -151,7 +167,7 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
         twin = diffusers_twin(part, z_t[first])
         works[PEER] = lambda: twin(z_t[first][:, :, 0], steps[first] - 1, prompt).sample
     shapes = networks.model_of_shapes(config, parts)
-    costs = {name: _cost(shapes, name.split(" + "), s) for name in works if name != PEER}
+    costs = {" + ".join(group): _cost(shapes, group, s) for group in groups}
     difference = _difference(works, first) if s.against_peer else None
     for role in ("diffusers", "environments"):
         for network in model.role(role).values():
@@ -161,15 +177,38 @@ def measure(config: ModelConfig, setting: Setting) -> Report:
     # The second evaluation is recorded on a GPU, and what is compiled there may take two as well.
     times = in_turns(works, s.repeat, s.device, warm_up=1 if s.device == "cpu" else 3)
     costs |= {PEER: costs[first]} if s.against_peer else {}
-    done = tuple(Measured(name, statistics.median(times[name]), *costs[name]) for name in works)
+    speeds = speeds[-s.repeat :]
     return Report(
-        done,
-        peak=matrix_peak(s.device, dtype=s.dtype),
-        reading=reading_speed(s.device, dtype=s.dtype),
+        tuple(_measured(name, times[name], *cost, speeds) for name, cost in costs.items()),
+        peak=statistics.median(turn["peak"] for turn in speeds),
+        reading=statistics.median(turn["reading"] for turn in speeds),
         of_parts=_of_parts(times, costs, s.streams) if together else None,
         of_peer=ratio(times, PEER, first) if s.against_peer else None,
         difference=difference,
         environment=_environment(costs, s.streams) if together else None,
+    )
+
+
+def _speeds(setting: Setting) -> dict[str, float]:
+    """Measure the machine: operations and bytes per second."""
+    s = setting
+    return {
+        "peak": matrix_peak(s.device, duration_s=SPEED_S, dtype=s.dtype),
+        "reading": reading_speed(s.device, duration_s=SPEED_S, dtype=s.dtype),
+    }
+
+
+def _measured(
+    name: str, times_s: Sequence[float], flops: int, read: int, speeds: Sequence[dict[str, float]]
+) -> Measured:
+    turns = list(zip(times_s, speeds, strict=True))
+    return Measured(
+        name,
+        statistics.median(times_s),
+        flops,
+        read,
+        of_peak=statistics.median(flops / taken_s / turn["peak"] for taken_s, turn in turns),
+        of_reading=statistics.median(read / taken_s / turn["reading"] for taken_s, turn in turns),
     )
 
 

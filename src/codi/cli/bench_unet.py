@@ -134,9 +134,9 @@ def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
             done.name,
             f"{done.seconds:.4f}",
             f"{done.flops / 1e9:.2f}",
-            f"{done.flops / done.seconds / report.peak:.0%}",
+            f"{done.of_peak:.0%}",
             f"{done.bytes_read / 1e6:.1f} MB",
-            f"{done.bytes_read / done.seconds / report.reading:.0%}",
+            f"{done.of_reading:.0%}",
         )
     print_table(table)
     if report.of_parts is not None:
