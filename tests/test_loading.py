@@ -16,7 +16,6 @@ import codi
 from codi.build import Model
 from codi.cli.options import resolve_device
 from codi.config import ConfigError
-from codi.nn import packing
 from codi.pipeline import Generation, Pipeline, SamplingSettings, load
 from codi.weights import find_device, save_model
 from tests.small import (
@@ -96,6 +95,11 @@ def _everything(pipeline: Pipeline, given: dict[str, Any]) -> Generation:
     )
 
 
+def _levels_apart(one: Any, other: Any) -> int:
+    """Return by how many levels of 255 two pictures or clips differ at most."""
+    return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
+
+
 def test_offloading_changes_no_output_and_leaves_no_part(folder: Path) -> None:
     given = objects()
     kept, offloaded = (load(folder, device="cpu", offload=flag) for flag in (False, True))
@@ -103,10 +107,11 @@ def test_offloading_changes_no_output_and_leaves_no_part(folder: Path) -> None:
     assert _loaded(kept)
     assert _loaded(offloaded) == set()
     assert found["text"] == expected["text"]
+    # What stays has its weights packed, whose products are rounded otherwise.
     for one, other in zip(found["image"], expected["image"], strict=True):
-        assert np.array_equal(np.asarray(one), np.asarray(other))
+        assert _levels_apart(one, other) <= 1
     for one, other in zip(found["video"], expected["video"], strict=True):
-        assert np.array_equal(one.frames, other.frames)
+        assert _levels_apart(one.frames, other.frames) <= 1
     again = _everything(offloaded, given)
     assert np.array_equal(again["video"][2].frames, found["video"][2].frames)
 
@@ -195,10 +200,7 @@ def test_an_impossible_dtype_is_an_error(
         load(folder, **settings)
 
 
-def test_packed_weights_make_the_same(
-    pipeline: Pipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing, "LEAST", 0)
+def test_packed_weights_make_the_same(pipeline: Pipeline, folder: Path) -> None:
     opened = load(folder, device="cpu")
     settings = SamplingSettings(steps=2)
     expected, made = (
@@ -245,6 +247,7 @@ def test_narrow_weights_make_what_the_rounded_model_makes(
     )
     made = [p.generate([("text", SENTENCE)], NAMES, steps=1) for p in (rounded, narrow)]
     assert made[0]["text"] == made[1]["text"]
-    assert np.array_equal(made[0]["video"][0].frames, made[1]["video"][0].frames)
-    assert np.array_equal(made[0]["audio"][0].samples, made[1]["audio"][0].samples)
+    # Weights in the type that they are computed in are packed, whose products are rounded otherwise.
+    assert _levels_apart(made[0]["video"][0].frames, made[1]["video"][0].frames) <= 1
+    np.testing.assert_allclose(*(m["audio"][0].samples for m in made), atol=1e-4)
     assert made[1].settings["compute_dtype"] == "float32"

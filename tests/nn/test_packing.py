@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from codi.nn import packing
 from codi.nn.conv import Dense
 from codi.nn.packing import PackedConv2d, PackedLinear, pack, packable
 from codi.nn.precision import HeldParameter
@@ -37,11 +36,6 @@ TEXT = UNetConfig(
     latent_channels=16, channels=16, context_width=8, duration_s=2.0, multipliers=(1, 2), depth=1,
     attention=(True, True), head_channels=8, environment_width=6, groups=8,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "LEAST", 0)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +121,6 @@ def test_what_no_kernel_takes_stays() -> None:
     before = list(network)
     pack(network)
     assert list(network) == before
-
-
-def test_small_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "LEAST", 10)
-    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 4))
-    pack(network)
-    assert isinstance(network[0], nn.Linear)
-    assert isinstance(network[1], PackedLinear)
 
 
 def test_other_devices_convolve_channels_last() -> None:

@@ -20,10 +20,6 @@ from codi.nn.embedding import StepEmbedding
 _kernels = torch.ops.mkldnn
 
 
-LEAST = 2**18
-"""Fewest weights of a layer for which packing is worth the call of another kernel."""
-
-
 def packable(dtype: torch.dtype, device: torch.device) -> bool:
     """Say whether this machine has kernels for packed weights of this kind."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
@@ -81,8 +77,8 @@ class PackedConv2d(nn.Module):
 def pack(module: nn.Module) -> None:
     """Replace the convolutions and linear layers inside `module`, which then has no gradients.
 
-    Small layers, and those that no kernel takes, stay as they are; other devices than the CPU need
-    no more than channels-last convolutions.
+    Layers that no kernel takes stay as they are; other devices than the CPU need no more than
+    channels-last convolutions.
     """
     for name, layer in module.named_children():
         elsewhere = isinstance(layer, nn.Conv2d) and layer.weight.device.type != "cpu"
@@ -99,9 +95,7 @@ def _packed(layer: nn.Module) -> nn.Module | None:
     """Return what takes the place of one layer, or None to leave it."""
     weight = getattr(layer, "weight", None)
     # Weights held in another type than they are computed in are meant to stay as they are.
-    if type(weight) is not nn.Parameter or weight.numel() < LEAST:
-        return None
-    if not packable(weight.dtype, weight.device):
+    if type(weight) is not nn.Parameter or not packable(weight.dtype, weight.device):
         return None
     if isinstance(layer, Dense):
         return nn.Sequential(
