@@ -247,7 +247,7 @@ def test_narrow_weights_make_what_the_rounded_model_makes(
     )
     made = [p.generate([("text", SENTENCE)], NAMES, steps=1) for p in (rounded, narrow)]
     assert made[0]["text"] == made[1]["text"]
-    # Weights in the type that they are computed in are packed, whose products are rounded otherwise.
+    # Weights in the type that they are computed in are packed: products are rounded otherwise.
     assert _levels_apart(made[0]["video"][0].frames, made[1]["video"][0].frames) <= 1
     np.testing.assert_allclose(*(m["audio"][0].samples for m in made), atol=1e-4)
     assert made[1].settings["compute_dtype"] == "float32"
