@@ -15,6 +15,7 @@ from torch import nn
 import codi.pipeline
 from codi.build import Model
 from codi.denoiser import JointDenoiser
+from codi.nn.readiness import Readiness
 from codi.pipeline import Condition, Pipeline, SamplingSettings
 from codi.types import Latents
 from tests.small import awake_model, latents, small_config
@@ -126,12 +127,16 @@ def test_several_prompts_by_weight_are_the_same(model: Model) -> None:
     torch.testing.assert_close(*made)
 
 
-def test_compiled_networks_take_tensors(model: Model) -> None:
-    pipeline = Pipeline(model.config, model=model, compile=True)  # in memory: none is translated
-    with _counted(model, "context_embedding") as calls:
+@pytest.mark.parametrize(("recorded", "calls"), [(True, STEPS), (False, 1)])
+def test_recorded_networks_take_tensors(
+    model: Model, monkeypatch: pytest.MonkeyPatch, recorded: bool, calls: int
+) -> None:
+    monkeypatch.setattr(Readiness, "records", recorded)
+    pipeline = Pipeline(model.config, model=model)  # in memory: none is recorded
+    with _counted(model, "context_embedding") as found:
         settings = SamplingSettings(steps=STEPS)
         pipeline.sample(pipeline.empty_context(1), ["image"], [1], settings=settings)
-    assert set(calls.values()) == {STEPS}
+    assert set(found.values()) == {calls}
 
 
 def test_a_diffuser_that_cannot_prepare_takes_the_prompt(monkeypatch: Any) -> None:

@@ -36,8 +36,7 @@ class JointDenoiser:
         steps: those at which it will be asked.
         deep: for each stream whose diffuser can reuse them, the features that it keeps.
         heard: environments of the kept streams, which are the same at every step.
-        prepares: whether diffusers that can `prepare` prompts do so; compiled and recorded ones
-            take tensors.
+        prepares: whether diffusers that can `prepare` prompts do so; recorded ones take tensors.
     """
 
     model: Model

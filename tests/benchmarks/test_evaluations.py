@@ -99,6 +99,12 @@ def test_a_peer_prepares_nothing() -> None:
         Setting(("image",), prepared=True, against_peer=True)
 
 
+def test_what_is_recorded_takes_nothing_prepared() -> None:
+    with pytest.raises(ConfigError, match="recorded on a GPU, or compiled there"):
+        Setting(("image",), device="cuda", prepared=True)
+    assert Setting(("image",), compiled=True, prepared=True).readiness.takes_prepared
+
+
 def test_a_stream_alone_has_no_environment() -> None:
     report = measure(small_config(), Setting(("text",), repeat=1))
     assert (report.of_parts, report.of_peer, report.environment) == (None, None, None)

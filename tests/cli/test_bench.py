@@ -44,8 +44,6 @@ def test_unet_prints_a_table_or_numbers(capsys: pytest.CaptureFixture[str]) -> N
     numbers = json.loads(capsys.readouterr().out)
     assert [e["name"] for e in numbers["evaluations"]] == ["text"]
     assert numbers["peak"] > 0
-    assert main([*words, "--stream", "text", "--compile", "--prepared"]) == 2
-    assert "take no prepared prompts" in capsys.readouterr().err
 
 
 def test_unet_says_which_streams_there_are(capsys: pytest.CaptureFixture[str]) -> None:

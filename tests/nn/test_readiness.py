@@ -14,8 +14,8 @@ from codi.nn.readiness import Readiness
 CASES = {
     ("cpu", False, True): ("pack", "pack", True),
     ("cpu", False, False): (None, None, True),
-    ("cpu", True, True): ("compile_network", "pack", False),
-    ("cpu", True, False): ("compile_network", None, False),
+    ("cpu", True, True): ("compile_network", "pack", True),
+    ("cpu", True, False): ("compile_network", None, True),
     ("cuda", False, True): ("replay", "replay", False),
     ("cuda", False, False): (None, None, True),
     ("cuda", True, True): ("compile_network", "pack", False),

@@ -66,8 +66,8 @@ class Setting:
         """
         if self.prepared and not self.readiness.takes_prepared:
             raise ConfigError(
-                "networks that are compiled, or recorded on a GPU, take no prepared prompts; leave "
-                "--prepared out, or add --plain and leave --compile out"
+                "networks that are recorded on a GPU, or compiled there, take no prepared prompts; "
+                "leave --prepared out, or add --plain and leave --compile out"
             )
         if self.prepared and self.against_peer:
             raise ConfigError("the peer reads its prompt in every evaluation; leave --prepared out")

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from codi.evaluation.statistics import Interval
 
-Unit = Literal["share", "number"]
+Unit = Literal["share", "number", "points"]
+
+
+@dataclass(frozen=True)
+class Each:
+    """What a number is the mean of.
+
+    Attributes:
+        values: of the items, by their numbers.
+        least, most: between which a value lies.
+    """
+
+    values: Mapping[int, float]
+    least: float = 0.0
+    most: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -24,12 +39,14 @@ class Cell:
         chance: what guessing gives; None where that has no meaning.
         ci95: interval that holds the true value 19 times in 20; None where so few
             samples have none.
-        unit: what `value` is, where it is no milliseconds: a share, or a number that has no unit.
+        unit: what `value` is, where it is no milliseconds: a share, a difference of two shares, or
+            a number that has no unit.
         extractor: whose features were compared.
         better: which way is better, where that is not the higher one.
         paper: the figure of the paper.
         source: the prompt whose facts are counted, such as "text" or "other image"; None where
             those of all prompts are.
+        each: what `value` is the mean of; None where it is no mean over items. Files have it not.
     """
 
     task: str
@@ -45,3 +62,10 @@ class Cell:
     better: str = "higher"
     paper: float | None = None
     source: str | None = None
+    each: Each | None = field(default=None, compare=False, repr=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return it as files have it."""
+        found = asdict(replace(self, each=None))
+        del found["each"]
+        return found

@@ -51,7 +51,7 @@ def write_report(
         drawn.unlink(missing_ok=True)  # that of an earlier report
     else:
         atomic_write_text(drawn, plot)
-    found = {"settings": settings, "cells": [dataclasses.asdict(cell) for cell in cells]}
+    found = {"settings": settings, "cells": [cell.row() for cell in cells]}
     atomic_write_text(out / f"{suite}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     atomic_write_text(out / f"{suite}.md", markdown(suite, settings, cells, splits))
     page = html(suite, said(settings), table(cells, splits), out, drawn if plot else None)
@@ -164,11 +164,17 @@ _FORMATS: Mapping[str, tuple[float, str, str]] = {
     "share": (100.0, ".1f", " %"),
     "ms": (1.0, ".0f", " ms"),
     "number": (1.0, ".4g", ""),
+    "points": (100.0, "+z.1f", " points"),
 }
 """Scale, digits and sign of a value, by unit."""
 
 
-_AXES: Mapping[str, str] = {"share": "per cent", "ms": "ms", "number": "value"}
+_AXES: Mapping[str, str] = {
+    "share": "per cent",
+    "ms": "ms",
+    "number": "value",
+    "points": "points",
+}
 """What a unit is called beside an axis."""
 
 
@@ -214,9 +220,10 @@ def _number(cell: Cell) -> str:
         return _plain(cell, cell.value)
     unit = _unit(cell)
     scale, digits, _ = _FORMATS[unit]
-    narrow = digits if unit == "number" else ".0f"
+    narrow = digits if unit in ("number", "points") else ".0f"
     low, high = (f"{scale * end:{narrow}}" for end in cell.ci95)
-    return f"{_plain(cell, cell.value)} ({low}–{high})"
+    dash = " to " if unit == "points" else "–"  # signs beside a dash are hard to read
+    return f"{_plain(cell, cell.value)} ({low}{dash}{high})"
 
 
 # --- samples ---

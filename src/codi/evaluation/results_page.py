@@ -95,7 +95,7 @@ def bring(
         raise _another(page, name, f"other weights or settings ({kept['heading'][0]})")
     whole = merged([_cell(row) for row in kept.get("cells", ())], cells, order)
     rows = table(whole, list(dict.fromkeys(cell.split for cell in whole)))
-    lines = ",\n".join(json.dumps(dataclasses.asdict(cell)) for cell in whole)
+    lines = ",\n".join(json.dumps(cell.row()) for cell in whole)
     numbers.parent.mkdir(exist_ok=True)
     of = {**kept.get("depends", {}), **(depends or {})}
     told = f'"heading": {json.dumps(heading)}, "depends": {json.dumps(of)}'

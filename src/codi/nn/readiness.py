@@ -38,8 +38,12 @@ class Readiness:
 
     @property
     def takes_prepared(self) -> bool:
-        """Whether networks take prompts that they prepared; else they take tensors alone."""
-        return not (self.compiled or self.records)
+        """Whether networks take prompts that they prepared; else they take tensors alone.
+
+        A recording has a place for every tensor, and none for what prepared prompts hold. A GPU's
+        compiled networks become recordings too.
+        """
+        return not (self.records or (self.compiled and self.device.type == "cuda"))
 
     def make_ready(self, network: nn.Module, large: bool) -> None:
         """Make a network ready in place, after which it has no gradients.
