@@ -45,6 +45,9 @@ TEXT = UNetConfig(
         nn.Conv2d(5, 7, (1, 3), padding=(0, 1), bias=False),
         nn.Conv2d(5, 7, 3, stride=2),
         nn.Conv2d(4, 8, 1, groups=2),
+        nn.Conv2d(4, 8, 1),
+        nn.Conv2d(4, 8, 1, bias=False),
+        nn.Conv2d(4, 8, 1, stride=2),
     ],
     ids=str,
 )

@@ -30,11 +30,14 @@ def packable(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights are packed at its first call, and no longer stored plainly."""
+    """A linear layer whose weights are packed at its first call, and no longer stored plainly.
 
-    def __init__(self, layer: nn.Linear) -> None:
+    Weights (D', D) may have further axes of one element.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
-        self.plain: Tensor | None = layer.weight.detach()
+        self.plain: Tensor | None = layer.weight.detach().flatten(1)
         self.bias = None if layer.bias is None else layer.bias.detach()
         self.packed: Tensor | None = None
 
@@ -46,6 +49,18 @@ class PackedLinear(nn.Module):
             self.packed = _kernels._reorder_linear_weight(self.plain.contiguous(), rows)
             self.plain = None
         return _kernels._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+class PackedPointwise(nn.Module):
+    """A convolution of one pixel: a linear layer on the channels of every position."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.linear = PackedLinear(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C', H, W), channels-last, for `x` (B, C, H, W)."""
+        return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class PackedConv2d(nn.Module):
@@ -104,5 +119,7 @@ def _packed(layer: nn.Module) -> nn.Module | None:
     if type(layer) is nn.Linear:
         return PackedLinear(layer)
     if type(layer) is nn.Conv2d and (layer.padding_mode, type(layer.padding)) == ("zeros", tuple):
-        return PackedConv2d(layer)
+        geometry = (layer.kernel_size, layer.stride, layer.padding, layer.groups)
+        pointwise = geometry == ((1, 1), (1, 1), (0, 0), 1)
+        return PackedPointwise(layer) if pointwise else PackedConv2d(layer)
     return None
