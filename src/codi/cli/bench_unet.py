@@ -65,8 +65,8 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     unet.add_argument(
         "--prepared",
         action="store_true",
-        help="compute what depends on the prompt and the step alone before, as requests do (on a GPU "
-        "with --plain and without --compile)",
+        help="compute what depends on the prompt and the step alone before, as requests do (on a "
+        "GPU with --plain and without --compile)",
     )
     unet.add_argument(
         "--plain",
