@@ -225,11 +225,36 @@ def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Mo
     raise ConfigError(unknown("model", str(name_or_file), presets))
 
 
-SHARES = {
-    "environment attention": "*environment_attention.*",
-    "temporal blocks": "*temporal.*",
+SHARES: dict[str, dict[str, tuple[str, ...]]] = {
+    "": {
+        "environment attention": ("*environment_attention.*",),
+        "temporal blocks": ("*temporal.*",),
+        "temporal blocks/frame shift": ("*temporal.shift_*",),
+    },
+    "mel": {"autoencoder": ("autoencoder.*",), "vocoder": ("vocoder.*",)},
+    "optimus": {
+        "encoder": ("encoder.*", "to_moments.*"),
+        "decoder": ("decoder.*", "latent_offset.*", "latent_memory.*"),
+    },
+    "clip_text": {
+        "tower": ("tower.*",),
+        "projection": ("to_embedding.*",),
+        "temperature": ("log_scale",),
+    },
+    "clip_vision": {
+        "tower": ("tower.*", "blocks.*", "temporal.*", "position"),
+        "tower/temporal blocks": ("blocks.*", "temporal.*", "position"),
+        "projection": ("to_embedding.*",),
+    },
+    "clap_audio": {
+        "tower": ("tower.*", "*_classes.*"),
+        "tower/classifier": ("*_classes.*",),
+        "transform": ("transform.*",),
+        "projection": ("to_hidden.*", "to_embedding.*"),
+    },
 }
-"""What a part's parameters are counted by beside their sum: globs over their names."""
+"""What a part's parameters are counted by beside their sum, by its kind ("" is every other): globs
+over their names. "a/b" is some of "a"; of the others, no two count the same parameter."""
 
 
 def _found_beside(file: Path, table: dict[str, Any]) -> dict[str, Any]:
@@ -304,19 +329,64 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
 def parameter_shares(config: ModelConfig) -> dict[str, dict[str, int]]:
     """Return the parameters of each part ("role.name") by the entries of `SHARES`; "" is the rest.
 
-    It takes no memory for any of them.
+    Only those that make up the part together: none that is some of another.
     """
     shares = {}
+    for part, counts in share_counts(config).items():
+        rest = counts[""] - sum(counts[share] for share in within("", counts))
+        shares[part] = {"": rest} | {share: counts[share] for share in within("", counts)}
+    return shares
+
+
+def share_counts(config: ModelConfig) -> dict[str, dict[str, int]]:
+    """Return the parameters of each part ("role.name") by all entries of `SHARES`; "" is the part.
+
+    It takes no memory for any of them.
+    """
+    counted = {}
     for part in config.parts():
         role, name = part.split(".", 1)
         with torch.device("meta"):
             module = config.part(role, name).build()
-        counts = dict.fromkeys(("", *SHARES), 0)
+        shares = {"": ("*",)} | SHARES.get(getattr(config, role)[name]["kind"], SHARES[""])
+        counts = dict.fromkeys(shares, 0)
         for key, parameter in module.named_parameters():
-            share = next((s for s, glob in SHARES.items() if fnmatchcase(key, glob)), "")
-            counts[share] += parameter.numel()
-        shares[part] = counts
-    return shares
+            for share, globs in shares.items():
+                if any(fnmatchcase(key, glob) for glob in globs):
+                    counts[share] += parameter.numel()
+        counted[part] = counts
+    return counted
+
+
+def within(share: str, counts: Mapping[str, int]) -> list[str]:
+    """Return the shares that make up another, or the whole part: ""."""
+    start = f"{share}/" if share else ""
+    found = [name for name in counts if name and name.startswith(start)]
+    return [name for name in found if name != share and "/" not in name.removeprefix(start)]
+
+
+def counted_together(
+    config: ModelConfig, counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """Return sums over parts that belong together, and over the shares that several of them have.
+
+    A diffuser and the environment encoder of its name are one network, CLIP's two encoders are one
+    model. `counts` are those of `share_counts`, and sums are named as there.
+    """
+    groups: dict[str, list[str]] = {}
+    for part in counts:
+        role, name = part.split(".", 1)
+        if role in ("diffusers", "environments"):
+            groups.setdefault(f"diffuser and environment of {name}", []).append(part)
+        elif getattr(config, role)[name]["kind"].startswith("clip_"):
+            groups.setdefault("CLIP", []).append(part)
+    sums: dict[str, dict[str, int]] = {}
+    for group, parts in groups.items():
+        for share in dict.fromkeys(share for part in parts for share in counts[part]):
+            found = [counts[part][share] for part in parts if counts[part].get(share)]
+            if len(found) > 1:
+                sums.setdefault(group, {})[share] = sum(found)
+    return sums
 
 
 class Model(nn.Module):

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -431,6 +432,52 @@ def test_sounds_are_cut_to_the_time_that_is_told(tmp_path: Path) -> None:
     assert _verdicts(golden)["out_mean"] == "fail"
     golden.about["time"] = 0.65
     assert _verdicts(golden)["out_mean"] == "pass"
+
+
+@needs_goldens
+def test_the_front_end_is_checked_alone(tmp_path: Path) -> None:
+    golden = _without(_copy(tmp_path, "g_audio_vae_vocoder"), "w.", "z", "out_m", "out_l", "out_w")
+    about: dict[str, Any] = {"time": golden.about["time"], "tensors": list(golden.tensors)}
+    golden.about.clear()
+    golden.about.update(about)
+    assert _verdicts(golden) == dict.fromkeys(("mel_basis", "out_fbank"), "pass")
+    golden.about["fft"] = {"mel_fmax": 7000}
+    assert _verdicts(golden) == dict.fromkeys(("mel_basis", "out_fbank"), "fail")
+
+
+@needs_goldens
+@pytest.mark.parametrize("prefix", ["w.vocoder.", "w."])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_the_vocoder_is_checked_alone(prefix: str, axes: int, tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "g_audio_vae_vocoder")
+    mel, wave = golden["out_mel"], golden["out_wave"]
+    weights = {
+        name.replace("w.vocoder.", prefix): value
+        for name, value in golden.tensors.items()
+        if name.startswith("w.vocoder.")
+    }
+    about: dict[str, Any] = {"hifigan": golden.about["hifigan"], "tensors": ["mel", "out_wave"]}
+    golden.tensors.clear()
+    golden.tensors.update(weights)
+    golden.tensors["mel"] = mel if axes == 4 else mel[:, 0].transpose(1, 2)
+    golden.tensors["out_wave"] = wave
+    golden.about.clear()
+    golden.about.update(about)
+    assert _verdicts(golden) == {"out_wave": "pass"}
+
+
+@needs_goldens
+def test_a_vocoder_whose_autoencoder_has_no_weights_is_given_the_spectrogram(
+    tmp_path: Path,
+) -> None:
+    golden = _copy(tmp_path, "g_audio_vae_vocoder")
+    of_others = [n for n in golden.tensors if n.startswith("w.") and ".vocoder." not in n]
+    _without(golden, *of_others, "wav", "mel_basis", "out_fbank", "out_mean", "out_logvar")
+    golden.about["tensors"] = [name for name in golden.tensors if not name.startswith("w.")]
+    found = {line.tensor: line for line in verify(golden, CHECKS)}
+    assert found["out_wave"].verdict == "pass"
+    assert found["out_mel"].verdict == "not checked"
+    assert "the vocoder is given it" in found["out_mel"].note
 
 
 @needs_goldens

@@ -147,6 +147,16 @@ def test_the_schedule_is_the_one_that_is_stated(
     assert _verdicts(golden) == {"alphas_cumprod": "pass"}
 
 
+def test_what_follows_from_a_schedule_may_be_called_an_output(tmp_path: Path) -> None:
+    schedule = NoiseSchedule.build(steps=400)
+    tensors = {f"out_{name}": value for name, value in schedule_buffers(schedule).items()}
+    tensors["out_ddim_timesteps"] = torch.arange(0, 400, 20) + 1
+    found = _verdicts(_golden(tmp_path, {"steps": 20}, tensors))
+    assert found == dict.fromkeys(tensors, "pass")
+    alone = {"out_betas": tensors["out_betas"] * 1.01}  # its length is the schedule's
+    assert _verdicts(_golden(tmp_path, {}, alone)) == {"out_betas": "fail"}
+
+
 def test_a_schedule_that_is_not_known_is_named(tmp_path: Path) -> None:
     golden = _golden(tmp_path, {"beta_schedule": "sqrt"}, {"betas": torch.ones(3)})
     with pytest.raises(
@@ -321,6 +331,33 @@ def test_streams_without_noise_to_start_from_are_told(tmp_path: Path) -> None:
     about = {"steps": 10, "scale": 3.0, "config": {"unet_audio": {}}}
     golden = _golden(tmp_path, about, {"cond_text": torch.zeros(1), "out_final": torch.ones(2)})
     (line,) = verify(golden, CHECKS)
+    assert line.verdict == "unusable"
+    assert "has no noise to start from; add x_T_<stream>" in line.note
+
+
+@needs_goldens
+@pytest.mark.parametrize("named", [False, True])
+def test_one_stream_in_the_joint_form_needs_no_name(named: bool, tmp_path: Path) -> None:
+    source = Golden(GOLDENS / "i_ddim10_cfg_image.json")
+    tensors = {
+        name.replace("w.", "w.unet_image.", 1) if name.startswith("w.") else name: value
+        for name, value in source.tensors.items()
+    }
+    outputs = {f"{name}_image" if named else name for name in SAMPLED & tensors.keys()}
+    if named:
+        tensors |= {f"{name}_image": tensors.pop(name) for name in SAMPLED & tensors.keys()}
+    about = source.about | {"config": {"unet_image": source.about["config"]}}
+    about["tensors"] = [name for name in tensors if not name.startswith("w.")]
+    found = _verdicts(_golden(tmp_path, about, tensors))
+    assert set(found.values()) == {"pass"}
+    assert found.keys() >= outputs
+
+
+@needs_goldens
+def test_one_noise_for_several_networks_is_told(tmp_path: Path) -> None:
+    about = {"steps": 10, "scale": 3.0, "config": {"unet_audio": {}, "unet_image": {}}}
+    tensors = {"x_T": torch.zeros(1), "cond_text": torch.zeros(1), "out_final": torch.ones(2)}
+    (line,) = verify(_golden(tmp_path, about, tensors), CHECKS)
     assert line.verdict == "unusable"
     assert "has no noise to start from; add x_T_<stream>" in line.note
 

@@ -253,3 +253,21 @@ def test_a_temporal_block_is_known_by_its_sizes_too() -> None:
     golden = Golden(GOLDENS / "b2_temporal_block.json")
     del golden.about["cls"]
     assert _pass(golden)
+
+
+@needs_goldens
+def test_one_stream_in_the_joint_form_needs_no_environment(tmp_path: Path) -> None:
+    golden = _copy(tmp_path, "a_image_unet_step")
+    tensors = {
+        name.replace("w.", "w.unet_image.", 1): value
+        for name, value in golden.tensors.items()
+        if name.startswith("w.")
+    }
+    assert not any("connecters_out" in name for name in tensors)
+    tensors |= {name: golden[name] for name in ("t", "context")} | {"x_image": golden["x"]}
+    tensors |= {f"out_image_{way}": golden[f"out_{way}"] for way in ("official", "unaliased")}
+    golden.about["config"] = {"unet_image": golden.about["config"]}
+    golden.about["tensors"] = [name for name in tensors if not name.startswith("w.")]
+    golden.tensors.clear()
+    golden.tensors.update(tensors)
+    assert _verdicts(golden) == dict.fromkeys(("out_image_official", "out_image_unaliased"), "pass")

@@ -21,6 +21,7 @@ from codi.config import ConfigError
 from codi.convert import converting, fresh
 from codi.convert import layouts as registry
 from codi.convert.converting import convert, prepare
+from codi.convert.reading import LEGACY_BYTES
 from codi.convert.sources import ForeignLayout
 from codi.convert.writing import Slot, TensorFile
 from codi.folders import PRESETS
@@ -528,3 +529,18 @@ def test_large_files_are_converted_and_exported_below_two_gigabytes(tmp_path: Pa
     peaks.append(_measured(preset, *exported))
     assert max(found["peak"] for found in peaks) < 0.75 * 2**30
     assert (tmp_path / "back" / "toy.safetensors").stat().st_size > 1.5 * 2**30
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_largest_old_file_that_is_read_is_converted_below_two_gigabytes(
+    tmp_path: Path,
+) -> None:
+    source, preset = tmp_path / "x.safetensors", tmp_path / "large.toml"
+    _large_file(source, preset, 608)
+    torch.save(load_file(source), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert 0.95 * LEGACY_BYTES < (tmp_path / "x.pth").stat().st_size <= LEGACY_BYTES
+    for name, dtype in (("fp32", []), ("bf16", ["--dtype", "bf16"])):
+        words = ("convert", str(tmp_path / "x.pth"), "--to", str(tmp_path / name), *dtype)
+        assert _measured(preset, *words)["peak"] < 2 * 2**30

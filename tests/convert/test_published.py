@@ -15,13 +15,13 @@ from codi.build import Model
 from codi.config import ConfigError
 from codi.convert.converting import convert, prepare
 from codi.convert.exporting import prepare_export, write_export
-from codi.diffusion import Noise, NoiseSource, ProductSpace
+from codi.diffusion import SAMPLERS, Noise, NoiseSource, ProductSpace
+from codi.diffusion.sampling import Callback
 from codi.folders import PRESETS
 from codi.pipeline import Condition, SamplingSettings, load
 from codi.weights import load_model
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -228,6 +228,21 @@ def test_the_libraries_load_what_is_exported(preset: Path, tmp_path: Path) -> No
     torch.testing.assert_close(text(input_ids=ids).last_hidden_state, read)
 
 
+def _watched(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Return a list that holds the latents of whatever our pipeline samples, move by move."""
+    seen: list[torch.Tensor] = []
+
+    def sample(*given: Any, callback: Callback, **named: Any) -> torch.Tensor:
+        def watch(i: int, n: int, t: int, z: torch.Tensor, z0: torch.Tensor) -> None:
+            seen.append(z)
+            callback(i, n, t, z, z0)
+
+        return SAMPLERS["ddim"](*given, callback=watch, **named)
+
+    monkeypatch.setattr("codi.pipeline.SAMPLERS", SAMPLERS | {"ddim": sample})
+    return seen
+
+
 SENTENCES = ["red ball", "", "a red red ball and a great ball", "z"]
 
 
@@ -235,9 +250,9 @@ SENTENCES = ["red ball", "", "a red red ball and a great ball", "z"]
 @pytest.mark.parametrize("form", ["folder", "single file"])
 @torch.no_grad()
 def test_text_becomes_the_picture_of_stable_diffusions_pipeline(
-    form: str, preset: Path, tmp_path: Path
+    form: str, preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twenty steps of DDIM, guidance 7.5 and eta 0, from the same latent noise."""
+    """Twenty steps of DDIM, guidance 7.5 and eta 0, from the same latent noise: every latent."""
     theirs = _stable_diffusion(tmp_path)
     theirs.save_pretrained(tmp_path / "sd")
     _converted(tmp_path / "sd", preset, tmp_path / "model")
@@ -259,16 +274,30 @@ def test_text_becomes_the_picture_of_stable_diffusions_pipeline(
 
     space = ProductSpace({"image": (4, 1, 8, 8)})
     z = NoiseSource(Noise([3]), space)(0).view(1, 4, 8, 8)
+    along = _watched(monkeypatch)
     for negative in (None, "a z"):
+        their_way: list[torch.Tensor] = []
+
+        def watch(
+            _pipe: Any, _i: int, _t: Any, now: dict[str, Any], seen: list[Any] = their_way
+        ) -> dict[str, Any]:
+            seen.append(now["latents"])
+            return now
+
         about = {"guidance_scale": 7.5, "num_inference_steps": 20, "eta": 0.0}
         wanted = theirs("red ball", negative_prompt=negative, latents=z, output_type="latent",
-                        **about).images  # fmt: skip
+                        callback_on_step_end=watch, **about).images  # fmt: skip
         context, against = pipeline._contexts([Condition("text", "red ball")], None)
         if negative:
             against = pipeline.context([Condition("text", negative)])
+        along.clear()
         made = pipeline.sample(
             context, ["image"], [3], settings=SamplingSettings(steps=20), against=against
         )["image"][:, :, 0]
+        assert len(along) == len(their_way) == 20
+        for ours_now, theirs_now in zip(along, their_way, strict=True):
+            error = (ours_now.view_as(theirs_now) - theirs_now).abs().max()
+            assert error < 1e-3 * theirs_now.std()
         other = pipeline.sample(
             against, ["image"], [3], settings=SamplingSettings(steps=20), against=against
         )["image"][:, :, 0]

@@ -222,8 +222,11 @@ def test_an_old_file_that_is_large_is_not_loaded_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(STATE, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
-    monkeypatch.setattr(reading, "LEGACY_BYTES", 10)
-    _refused(tmp_path / "x.pth", "save it anew")
+    size = (tmp_path / "x.pth").stat().st_size
+    monkeypatch.setattr(reading, "LEGACY_BYTES", size)
+    assert _same(tmp_path / "x.pth")
+    monkeypatch.setattr(reading, "LEGACY_BYTES", size - 1)
+    _refused(tmp_path / "x.pth", r"0\.0 GiB, above 0\.00; save it anew")
 
 
 def _refused(path: Path, message: str) -> None:

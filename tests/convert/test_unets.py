@@ -239,7 +239,6 @@ def _diffusers_twin(config: UNetConfig) -> Any:
     ).eval()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tokens", [1, 5])
 @torch.no_grad()
@@ -263,7 +262,6 @@ def test_diffusers_unet_gives_the_same_numbers(tokens: int) -> None:
     assert (ours - expected).abs().max() < 1e-4 * expected.std()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_stable_diffusion_has_a_place_for_every_tensor() -> None:
     config = load_config("paper").part("diffusers", "vision")
@@ -275,11 +273,10 @@ def test_stable_diffusion_has_a_place_for_every_tensor() -> None:
     assert len(_exported(unet, stable_diffusion(image))) == len(theirs) == 686
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @torch.no_grad()
 def test_a_trajectory_from_stable_diffusions_weights_is_diffusers() -> None:
-    """Twenty steps of DDIM with guidance, beside fresh temporal blocks and environment parts."""
+    """Every latent of twenty guided steps of DDIM, beside fresh temporal and environment parts."""
     diffusers = pytest.importorskip("diffusers", reason="needs codi[external]")
     twin, unet = _diffusers_twin(SMALL), SMALL.build().eval()
     table = stable_diffusion_diffusers(SMALL)
@@ -290,10 +287,11 @@ def test_a_trajectory_from_stable_diffusions_weights_is_diffusers() -> None:
         clip_sample=False, set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip
     scheduler.set_timesteps(20)
-    theirs = z
+    theirs = [z]
     for step in scheduler.timesteps:
-        guided, unguided = (twin(theirs, step, prompt).sample for prompt in (cond, uncond))
-        theirs = scheduler.step(combine(guided, unguided, 7.5), step, theirs).prev_sample
+        guided, unguided = (twin(theirs[-1], step, prompt).sample for prompt in (cond, uncond))
+        epsilon = combine(guided, unguided, 7.5)
+        theirs.append(scheduler.step(epsilon, step, theirs[-1]).prev_sample)
 
     schedule = NoiseSchedule.build()
 
@@ -304,8 +302,17 @@ def test_a_trajectory_from_stable_diffusions_weights_is_diffusers() -> None:
         alpha, sigma = schedule.alpha(now, 5), schedule.sigma(now, 5)
         return PREDICTIONS["epsilon"].recover(epsilon, z_t, alpha, sigma)[0].flatten(1)
 
-    ours = sample_ddim(denoise, z.flatten(1), schedule.timesteps(20, "ldm"), schedule)
-    assert (ours.view_as(z) - theirs).abs().max() < 1e-3 * theirs.std()
+    ours = [z]
+    sample_ddim(
+        denoise,
+        z.flatten(1),
+        schedule.timesteps(20, "ldm"),
+        schedule,
+        callback=lambda _i, _n, _t, z_t, _z0: ours.append(z_t.view_as(z)),
+    )
+    assert len(ours) == 21
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine - other).abs().max() < 1e-3 * other.std()
 
 
 def _ours(table: Table, foreign: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from codi.folders import PRESETS, SHIPPED
@@ -15,8 +16,9 @@ SUMMARY = "list the models and recipes that come with the package"
 _DESCRIPTION = """\
 List what comes with the package: models (a preset is a TOML file; some have trained weights beside
 it) with their parameters, and recipes, which say how a model is trained. --describe counts the
-parameters of one, part by part, without memory for them, and how many of them are attention to the
-environment and temporal blocks.
+parameters of one, part by part, without memory for them: how many of them are attention to the
+environment, temporal blocks, towers and so on, and how many those parts have together that are one
+network where they come from.
 
 examples:
   codi presets
@@ -85,31 +87,47 @@ def _comment(path: Path) -> str:
 def _describe_model(name: str) -> None:
     from rich.table import Table
 
-    from codi.build import load_config, parameter_shares
+    from codi.build import counted_together, load_config, share_counts
     from codi.cli.progress import print_line, print_table
 
     config = load_config(name)
-    shares = parameter_shares(config)
+    counted = share_counts(config)
     table = Table("part", "kind", "parameters", title=f"model {config.name}")
     table.columns[2].justify = "right"
-    for part, counts in shares.items():
+    for part, counts in counted.items():
         role, _, part_name = part.partition(".")
         kind = getattr(config, role)[part_name].get("kind", "")
-        table.add_row(part, kind, f"{sum(counts.values()):,}")
-        of_these = {share: count for share, count in counts.items() if share and count}
-        for share, count in of_these.items():
-            table.add_row(f"  {share}", "", f"{count:,}")
-        if of_these:
-            table.add_row("  all else", "", f"{counts['']:,}")
+        table.add_row(part, kind, f"{counts['']:,}")
+        for row, count in _share_rows(counts):
+            table.add_row(row, "", f"{count:,}")
     table.add_section()
-    everything = sum(sum(counts.values()) for counts in shares.values())
-    table.add_row("all", "", f"{everything:,}")
+    table.add_row("all", "", f"{sum(counts[''] for counts in counted.values()):,}")
+    table.add_section()
+    for group, counts in counted_together(config, counted).items():
+        table.add_row(group, "", f"{counts['']:,}")
+        for row, count in _share_rows(counts):
+            table.add_row(row, "", f"{count:,}")
     print_table(table)
     for modality, settings in config.modalities.items():
         shape = " x ".join(map(str, settings.latent))
         media = ", ".join(f"{key} = {value}" for key, value in settings.media.items())
         made = "" if settings.diffuser else " (a condition only)"
         print_line(f"{modality}{made}: latent {shape}" + (f"; {media}" if media else ""))
+
+
+def _share_rows(
+    counts: Mapping[str, int], share: str = "", indent: str = "  "
+) -> Iterator[tuple[str, int]]:
+    """Yield the rows of what a share is made up of, the whole part by default, further in each."""
+    from codi.build import within
+
+    of_these = [name for name in within(share, counts) if counts[name]]
+    for name in of_these:
+        yield indent + name.rpartition("/")[2], counts[name]
+        yield from _share_rows(counts, name, indent + "  ")
+    rest = counts[share] - sum(counts[name] for name in of_these)
+    if of_these and rest:
+        yield f"{indent}all else", rest
 
 
 def _describe_recipe(name: str) -> None:

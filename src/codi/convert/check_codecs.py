@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from codi.audio import MelConfig, log_mel, mel_filters
 from codi.codecs.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from codi.codecs.bert import ACTIVATIONS
-from codi.codecs.mel import MelCodecConfig
 from codi.codecs.optimus import OptimusConfig
 from codi.codecs.vocabularies import load_byte_pairs, load_word_pieces, without_repetitions
 from codi.codecs.vocoder import VocoderConfig
 from codi.config import ConfigError
-from codi.convert.codecs import autoencoder_kl, mel_codec, optimus
-from codi.convert.golden import Check, Golden, Words
+from codi.convert.codecs import autoencoder_kl, optimus, vocoder
+from codi.convert.golden import Check, Golden, Made, Words
 
 # --- AutoKL ---
 
@@ -199,12 +198,13 @@ def released_front_ends(about: dict[str, Any], columns: int) -> list[MelConfig]:
         for key in FRONT_END
         if key in table
     }
-    vocoder = {_OF_VOCODER[k]: v for k, v in about["hifigan"].items() if k in _OF_VOCODER}
+    generator = about.get("hifigan", {})
+    of_vocoder = {_OF_VOCODER[k]: v for k, v in generator.items() if k in _OF_VOCODER}
     first = FRONT_END | stated
     wrong = _why_not(first, columns)
     if wrong:
         raise ConfigError(wrong)
-    others = [FRONT_END | vocoder] if not stated else []
+    others = [FRONT_END | of_vocoder] if not stated else []
     possible = [first, *(other for other in others if not _why_not(other, columns))]
     return list(dict.fromkeys(_front_end(told, columns) for told in possible))
 
@@ -236,36 +236,63 @@ def _front_end(told: dict[str, Any], columns: int) -> MelConfig:
     )
 
 
-class _Audio(nn.Module):
-    """The autoencoder and the vocoder of a golden, which know nothing of each other."""
-
-    def __init__(self, config: MelCodecConfig) -> None:
-        super().__init__()
-        self.autoencoder = config.autoencoder.build()
-        self.vocoder = config.vocoder.build()
-
-
 @torch.no_grad()
-def run_audio(golden: Golden) -> dict[str, Tensor]:
-    """Hear the golden's sounds, encode them, and decode its latents to sound: what it has of it."""
-    about, weights = golden.about, golden.weights()
-    autoencoder = released_autoencoder(about)
-    columns = _columns(golden, autoencoder.factor)
+def run_audio(golden: Golden) -> dict[str, Made]:
+    """Hear the golden's sounds, encode them, decode its latents, and make sound of that.
+
+    A golden may be of some of this: of the front end alone, or of the vocoder, which is then given
+    a spectrogram, `mel`, or the `out_mel` that no weights are there to make.
+    """
+    about = golden.about
+    autoencoder = released_autoencoder(about) if _is_autoencoder(about) else None
+    weights = golden.weights() if autoencoder or "hifigan" in about else {}
+    encodes = golden.has("wav") and (golden.has("out_mean") or _has(weights, "encoder."))
+    decodes = golden.has("z") and (not golden.has("out_mel") or _has(weights, "decoder."))
+    codec = None
+    if autoencoder is not None and (encodes or decodes):
+        idle = [] if encodes else ["encoder", "quant"]
+        idle += [] if decodes else ["decoder", "post_quant"]
+        others = {k: w for k, w in weights.items() if not k.startswith((_VOCODER, _CONSTANTS))}
+        codec = golden.filled(autoencoder.build(), autoencoder_kl(autoencoder), others, idle)
+    columns = _columns(golden, 1 if autoencoder is None else autoencoder.factor)
     ears = released_front_ends(about, columns or 1)
-    vocoder = released_vocoder(about["hifigan"], weights)
-    config = MelCodecConfig(ears[0], autoencoder, vocoder, centre=0.0, spread=1.0)
-    idle = _idle(
-        golden,
-        wav=("autoencoder.encoder", "autoencoder.quant"),
-        z=("autoencoder.decoder", "autoencoder.post_quant", "vocoder"),
-    )
-    codec = golden.filled(_Audio(config), mel_codec(config), weights, idle)
-    heard = [_heard(golden, codec.autoencoder, ear, columns) for ear in ears]
-    made = min(heard, key=lambda found: _distance(golden, found))
-    if golden.has("z"):
-        mel = _closed(about, codec.autoencoder.decode_raw(golden["z"][:, :, None])[:, :, 0])
-        made |= {"out_mel": mel, "out_wave": codec.vocoder(mel)[:, None]}
+    heard = [_heard(golden, codec if encodes else None, ear, columns) for ear in ears]
+    nearest = min(heard, key=lambda found: _distance(golden, found))
+    made: dict[str, Made] = dict(nearest)
+    given = next((name for name in ("mel", "out_mel") if golden.has(name)), "")
+    mel = golden[given] if given else None
+    if codec is not None and decodes:
+        made["out_mel"] = mel = _closed(about, _of_clips(codec.decode_raw, golden["z"]))
+    elif given == "out_mel":
+        made[given] = Words(unchecked="the vocoder is given it: no weights make it of `z`")
+    if mel is not None and golden.has("out_wave"):
+        made["out_wave"] = _vocoder(golden, weights)(_as_picture(mel))[:, None]
     return made
+
+
+_VOCODER, _CONSTANTS = "vocoder.", "fn_STFT."
+"""How the names begin of the vocoder's weights, and of what the front end computes anew."""
+
+
+def _has(weights: Mapping[str, Tensor], start: str) -> bool:
+    return any(name.startswith(start) for name in weights)
+
+
+def _vocoder(golden: Golden, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the vocoder with its weights, which need no prefix where there are no others."""
+    together = _has(weights, _VOCODER) or _is_autoencoder(golden.about)
+    own = {
+        name.removeprefix(_VOCODER): weight
+        for name, weight in weights.items()
+        if name.startswith(_VOCODER if together else "")
+    }
+    config = released_vocoder(golden.about["hifigan"], own)
+    return golden.filled(config.build(), vocoder(config), own)
+
+
+def _as_picture(mel: Tensor) -> Tensor:
+    """Return a spectrogram (B, 1, T, M), which HiFi-GAN's own code has as (B, M, T)."""
+    return mel if mel.ndim == 4 else mel.transpose(1, 2)[:, None]
 
 
 def _columns(golden: Golden, factor: int) -> int | None:
@@ -278,15 +305,16 @@ def _columns(golden: Golden, factor: int) -> int | None:
 
 
 def _heard(
-    golden: Golden, autoencoder: AutoencoderKL, ear: MelConfig, columns: int | None
+    golden: Golden, autoencoder: AutoencoderKL | None, ear: MelConfig, columns: int | None
 ) -> dict[str, Tensor]:
-    """Return what a front end, and the autoencoder after it, make of the golden's sounds."""
+    """Return what a front end, and an autoencoder after it, make of the golden's sounds."""
     made = {"mel_basis": mel_filters(ear)}
     if golden.has("wav") and columns is not None:
         spectrogram = log_mel(golden["wav"], ear)[:, :, :columns]
-        mean, log_variance = autoencoder.posterior(spectrogram[:, :, None])
         made["out_fbank"] = spectrogram
-        made |= {"out_mean": mean[:, :, 0], "out_logvar": log_variance[:, :, 0]}
+        if autoencoder is not None:
+            mean, log_variance = _of_clips(autoencoder.posterior, spectrogram)
+            made |= {"out_mean": mean, "out_logvar": log_variance}
     return made
 
 
@@ -536,9 +564,15 @@ def _is_autoencoder(about: dict[str, Any]) -> bool:
     return isinstance(config, dict) and "ddconfig" in config
 
 
+def _is_audio(about: dict[str, Any]) -> bool:
+    """Say whether a golden is of a vocoder, or of sounds and their spectrograms."""
+    names = set(about.get("tensors", ()))
+    return "hifigan" in about or ("wav" in names and bool(names & {"mel_basis", "out_fbank"}))
+
+
 CHECKS: tuple[Check, ...] = (
-    Check(lambda about: _is_autoencoder(about) and "hifigan" not in about, run_autoencoder),
-    Check(lambda about: _is_autoencoder(about) and "hifigan" in about, run_audio),
+    Check(lambda about: _is_autoencoder(about) and not _is_audio(about), run_autoencoder),
+    Check(_is_audio, run_audio),
     Check(lambda about: {"encoder_config", "decoder_config"} <= about.keys(), run_optimus),
     Check(lambda about: any(isinstance(about.get(key), list) for key in _CASES), run_tokenizers),
 )

@@ -60,7 +60,8 @@ def stated_schedule(golden: Golden) -> NoiseSchedule:
     about = golden.about
     config = about.get("config")
     told = {**(config if isinstance(config, dict) else {}), **about}
-    lengths = [len(golden.expected(name)) for name in SCHEDULE_BUFFERS if golden.has(name)]
+    buffers = [name for name in golden.tensors if name.removeprefix(_OUT) in SCHEDULE_BUFFERS]
+    lengths = [len(golden.expected(name)) for name in buffers]
     steps = told.get("timesteps", lengths[0] if lengths else 1000)
     formula = re.sub(r"\s|math\.|np\.|torch\.", "", str(about.get("betas", "")))
     found = _LINSPACE.search(formula)
@@ -115,13 +116,22 @@ def _loss_buffers(schedule: NoiseSchedule) -> dict[str, Tensor]:
     return {"alphas": 1 - betas, "logvar": torch.zeros_like(betas), "lvlb_weights": weights}
 
 
+_OUT = "out_"
+
+
+def _kept(golden: Golden, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a golden keeps of what follows from a schedule, called an output or not."""
+    names = {name: name.removeprefix(_OUT) for name in golden.tensors}
+    return {name: made[plain] for name, plain in names.items() if plain in made}
+
+
 def _run_schedule(golden: Golden) -> dict[str, Tensor]:
     """Compute the buffers of a schedule, and the parameters of DDIM where the steps are told."""
     schedule = stated_schedule(golden)
     made = schedule_buffers(schedule) | _loss_buffers(schedule)
     if "steps" in golden.about:
         made |= _ddim_parameters(schedule, golden.about)
-    return {name: value for name, value in made.items() if name in golden.tensors}
+    return _kept(golden, made)
 
 
 # --- sampling -----------------------------------------------------------------------------------
@@ -135,8 +145,8 @@ def _run_sampling(golden: Golden) -> dict[str, Tensor]:
     """Sample in each wiring that an output may have been made in; and tell the sampler's steps."""
     made = in_its_wirings(golden, cache(lambda *wirings: _sampled(golden, *wirings)))
     schedule = stated_schedule(golden)
-    kept = schedule_buffers(schedule) | _ddim_parameters(schedule, golden.about)
-    return made | {name: value for name, value in kept.items() if name in golden.tensors}
+    follows = schedule_buffers(schedule) | _ddim_parameters(schedule, golden.about)
+    return made | _kept(golden, follows)
 
 
 @torch.no_grad()
@@ -178,12 +188,14 @@ def _sampled(golden: Golden, wiring: str, skips: str) -> dict[str, Tensor]:
         latents = space.unpack(packed.flatten(0, -2))
         for stream, x in starts.items():
             value = latents[stream].reshape(*packed.shape[:-2], *x.shape)
-            made |= dict.fromkeys(_names_of(what, stream), value)
+            made |= dict.fromkeys(_names_of(what, stream, alone=len(starts) == 1), value)
     return made
 
 
 def _starts(golden: Golden) -> dict[str, Tensor]:
     """Return the noise that each stream starts from, "x_T", or "x_T_<stream>" where it is joint.
+
+    It may be "x_T" there too, where the configuration has one network, whose stream it then is.
 
     Raises:
         ConfigError: there is none.
@@ -191,17 +203,21 @@ def _starts(golden: Golden) -> dict[str, Tensor]:
     if not is_joint(golden.about):
         return {_STREAM: golden["x_T"]}
     names = {n: n.removeprefix("x_").removeprefix("T_") for n in golden.tensors if n[:2] == "x_"}
-    if not names:
+    plain = names.pop("x_T", None)
+    if names:
+        return {stream: golden[name] for name, stream in names.items()}
+    networks = [key for key in golden.about["config"] if key.startswith("unet_")]
+    if plain is None or len(networks) > 1:
         raise ConfigError(f"{golden.path}: has no noise to start from; add x_T_<stream>")
-    return {stream: golden[name] for name, stream in names.items()}
+    start, stream = golden["x_T"], networks[0].removeprefix("unet_")
+    return {"video" if stream == "image" and start.ndim == 5 else stream: start}
 
 
-def _names_of(what: str, stream: str) -> tuple[str, ...]:
-    """Return how goldens may call an output of a stream."""
-    if stream == _STREAM:
-        return (f"out_{what}",)
+def _names_of(what: str, stream: str, alone: bool) -> tuple[str, ...]:
+    """Return how goldens may call an output of a stream, which may be the only one."""
     finals = (f"out_{stream}",) if what == "final" else ()
-    return (f"out_{what}_{stream}", f"out_{stream}_{what}", *finals)
+    plain = (f"out_{what}",) if alone else ()
+    return (f"out_{what}_{stream}", f"out_{stream}_{what}", *finals, *plain)
 
 
 def _model(golden: Golden, starts: Mapping[str, Tensor], wiring: str, skips: str) -> CoDi:
@@ -215,12 +231,13 @@ def _model(golden: Golden, starts: Mapping[str, Tensor], wiring: str, skips: str
 def _noise(golden: Golden, space: ProductSpace) -> Callable[[int], Tensor] | None:
     """Return the fresh noise that a golden keeps of each move, if any.
 
-    It is `noise` (moves, B, ...), or `noise_<stream>` where several streams are sampled.
+    It is `noise` (moves, B, ...) of one stream, or `noise_<stream>` where they are named.
 
     Raises:
         ConfigError: it keeps none, and its eta asks for some.
     """
-    names = {s: "noise" if s == _STREAM else f"noise_{s}" for s in space.shapes}
+    plain = len(space.shapes) == 1 and not any(golden.has(f"noise_{s}") for s in space.shapes)
+    names = {s: "noise" if plain else f"noise_{s}" for s in space.shapes}
     if all(golden.has(name) for name in names.values()):
         noise = {stream: golden[name] for stream, name in names.items()}
         return lambda draw: space.pack({s: as_ours(x[draw - 1]) for s, x in noise.items()})
@@ -244,7 +261,8 @@ def _lists(about: Mapping[str, Any], *starts: str) -> bool:
 
 
 def _is_schedule(about: Mapping[str, Any]) -> bool:
-    return any(_lists(about, name) for name in (*SCHEDULE_BUFFERS, "ddim_"))
+    names = (*SCHEDULE_BUFFERS, "ddim_")
+    return any(_lists(about, start + name) for start in ("", _OUT) for name in names)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -306,7 +306,8 @@ def joint_model(
 ) -> CoDi:
     """Return the streams of a joint golden, name -> latent, with its weights, as one model.
 
-    Its configuration has one entry a network, "unet_<stream>"; image and video share one.
+    Its configuration has one entry a network, "unet_<stream>"; image and video share one. One
+    stream alone hears nothing, so that no environment encoder need be among its weights.
     """
     diffusers, environments = {}, {}
     for stream, latent in latents.items():
@@ -314,7 +315,8 @@ def joint_model(
         released = stated_config(golden.about["config"][network], latent)
         weights = golden.weights(f"{network}.")
         diffusers[stream] = filled_diffuser(golden, diffuser_config(released, skips), weights)
-        environments[stream] = _environment(golden, environment_config(released), weights)
+        if len(latents) > 1:
+            environments[stream] = _environment(golden, environment_config(released), weights)
     return CoDi(diffusers, environments, wiring)
 
 

@@ -56,8 +56,9 @@ PREPARATIONS = (PREPARATION, _PROCESSOR)
 HEADER_BYTES = 100_000_000
 """Longest header that a safetensors file may have."""
 
-LEGACY_BYTES = 512 * 2**20
-"""Largest file of torch's old format that is read: it cannot be mapped, so all of it is loaded."""
+LEGACY_BYTES = 1280 * 2**20
+"""Largest file of torch's old format that is read: it cannot be mapped, so all of it is loaded,
+once. A conversion takes 0.5 GiB beside it, and less than 2 GiB of memory altogether."""
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "params", "weights", "generator")
 _AVERAGED = ("ema", "model_ema", "state_dict_ema", "ema_state_dict", "params_ema")
@@ -283,7 +284,8 @@ def _open_legacy(path: Path) -> Checkpoint:
     if size > LEGACY_BYTES:
         raise ConfigError(
             f"{path}: has torch's format of before 2020, which cannot be read piece by piece, and "
-            f"{size / 2**30:.1f} GiB; save it anew where there is enough memory: "
+            f"{size / 2**30:.1f} GiB, above {LEGACY_BYTES / 2**30:.2f}; save it anew where there "
+            "is enough memory: "
             "torch.save(torch.load(FILE, weights_only=True), FILE)"
         )
     return _open_torch(path, mapped=False)
