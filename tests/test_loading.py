@@ -249,5 +249,6 @@ def test_narrow_weights_make_what_the_rounded_model_makes(
     assert made[0]["text"] == made[1]["text"]
     # Weights in the type that they are computed in are packed: products are rounded otherwise.
     assert _levels_apart(made[0]["video"][0].frames, made[1]["video"][0].frames) <= 1
-    np.testing.assert_allclose(*(m["audio"][0].samples for m in made), atol=1e-4)
+    one, other = (m["audio"][0].samples for m in made)
+    np.testing.assert_allclose(one, other, atol=1e-4)
     assert made[1].settings["compute_dtype"] == "float32"

@@ -65,5 +65,7 @@ def test_a_compiled_network_gives_the_same_numbers(
     given = torch.randn(1, 4, 1, 8, 8), torch.tensor([500]), torch.randn(1, 3, 8)
     expected = unet(*given)
     compile_network(unet, torch.device("cpu"))
-    torch.testing.assert_close(unet(*given), expected, atol=1e-5, rtol=1e-4)
+    z_t, t, context = given
+    for prompt in (context, unet.prepare(context), unet.prepare(context, [500]).at(500)):
+        torch.testing.assert_close(unet(z_t, t, prompt), expected, atol=1e-5, rtol=1e-4)
     assert any(tmp_path.iterdir())
