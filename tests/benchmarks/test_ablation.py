@@ -11,6 +11,7 @@ import pytest
 from codi.benchmarks.ablation import load_ablation, rows_of, shipped_ablations
 from codi.cli import main
 from codi.config import ConfigError
+from codi.evaluation.statistics import paired_interval
 from codi.training.loop import Run, RunSettings
 from codi.training.parameters import fresh_model
 from codi.weights import load_model, save_model
@@ -116,6 +117,22 @@ def test_all_arms_are_trained_measured_and_told(
     assert begun in page.read_text()
     assert "<!-- results of ablate-rate -->" in page.read_text()
     assert "| task | what | some | less | chance | n |" in page.read_text()
+    assert "every arm is one training run" in page.read_text()
+    changed = {(c["task"], c["split"]) for c in told["cells"] if "change from some" in c["fact"]}
+    assert changed == {("text-to-text", "less"), ("codec-audio", "less")}
+    by_fact = {(c["task"], c["split"], c["fact"]): c for c in told["cells"]}
+    for (task, arm, fact), cell in by_fact.items():
+        change = by_fact.get((task, "less", f"{fact} change from some"))
+        if arm == "less" and change:
+            assert change["value"] == pytest.approx(
+                cell["value"] - by_fact[task, "some", fact]["value"]
+            )
+            assert (change["n"], change["unit"]) == (2, "points")
+            assert change["ci95"][0] <= change["value"] <= change["ci95"][1]
+    assert by_fact["codec-audio", "less", "tempo change from some"]["ci95"] == list(
+        paired_interval(0, 0, 2)  # nothing that it goes through was trained
+    )
+    assert "tempo change from some |  | +0.0 points (" in (out / "rate.md").read_text()
     models = [load_model(out / arm / "model", ["encoders.audio"]) for arm in ("some", "less")]
     taught, left = (m.encoder("audio").to_embedding.weight for m in models)
     assert not (taught == left).all()
@@ -124,6 +141,9 @@ def test_all_arms_are_trained_measured_and_told(
     words = ["ablate", str(plan), "--out", str(out), "--only", "less", "--samples", "1", "--quiet"]
     assert main(words) == 0
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    alone = (out / "rate.md").read_text()
+    assert "Left out: change from some: that arm is not named with --only." in alone
+    assert "change from some |" not in alone
 
     plan.write_text(plan.read_text().replace("learning_rate=1e-4", "learning_rate=1e-5"))
     words = ["ablate", str(plan), "--out", str(tmp_path / "new"), "--only", "less"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codi.cli import main
 from codi.config import ConfigError
+from codi.evaluation import benchmarks
 from codi.evaluation.benchmarks import BenchmarkSuite
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.cells import Cell
@@ -112,6 +113,38 @@ def test_joint_and_independent_generation_are_paired(
     assert "<video controls" in page
 
 
+def test_features_with_gaps_are_not_read_whole(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, seen = tmp_path / "data", []
+    shutil.copytree(data / "coco", own / "coco")
+    picture = sorted((own / "coco/val2014").glob("*.jpg"))[0]
+    picture.write_bytes(picture.read_bytes()[:200])
+    whole = benchmarks.picked
+
+    def noted(*given: Any) -> np.ndarray:
+        seen.append(whole(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(benchmarks, "picked", noted)
+    cells = measured(folder, "table2", own, tmp_path, samples=5)
+    assert {cell.n for cell in cells} == {4}
+    assert seen
+    assert all(isinstance(rows, np.memmap) and len(rows) == 4 for rows in seen)
+
+
+@pytest.mark.parametrize("name", ["table11", "coherence"])
+def test_synchrony_of_joint_tasks_is_paired_too(name: str) -> None:
+    rows = load_protocol(name).tasks
+    made = {(row.inputs, row.outputs) for row in rows if row.apart}
+    aligned = [row for row in rows if "av_align" in {metric.metric for metric in row.metrics}]
+    for row in aligned:
+        gains = [metric for metric in row.metrics if metric.metric == "av_align_gain"]
+        assert len(gains) == (0 if row.apart else 1)
+        assert (row.inputs, row.outputs) in made
+    assert len(aligned) == 8
+
+
 def test_features_on_disk_are_what_the_numbers_come_from(
     folder: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +200,7 @@ def test_damaged_media_are_passed_over_as_missing_ones_are(
     assert "Left out: items without media: 1." in report
     assert "Left out: items with damaged media: 2, such as " in report
     assert ".jpg" in report
+    assert "Media: image size_px 64" in report
     tables = {path: path.read_bytes() for path in tmp_path.glob("partial/table2/*.jsonl")}
     assert measured(folder, "table2", own, tmp_path, samples=5) == cells
     assert {path: path.read_bytes() for path in tables} == tables  # nothing is made twice
@@ -309,6 +343,30 @@ def test_facts_of_a_world_stand_beside_the_metrics(folder: Path, tmp_path: Path)
     assert [c.fact for c in cells] == ["material", "size", "kid"]
 
 
+def test_conditions_are_held_against_fewer_of_them(folder: Path, tmp_path: Path) -> None:
+    def found(*names: str) -> dict[str, Cell]:
+        given = {"samples": 4, "steps": 1, "out": tmp_path, "tasks": names}
+        cells = evaluate(folder, "conditions", **given)  # type: ignore[arg-type]
+        return {cell.fact: cell for cell in cells if cell.task == "text+audio-to-image"}
+
+    assert not any("change" in fact for fact in found("text+audio-to-image"))
+    report = (tmp_path / "conditions.md").read_text()
+    assert "Left out: text+audio-to-image change from text-to-image: text-to-image is not" in report
+    found("text-to-image")  # another command
+    told = found("text+audio-to-image")
+    rows = [fact for fact in told if "change" in fact]
+    assert rows == [f"{fact} change from text-to-image" for fact in bounce.SHOWS["image"]]
+    every = json.loads((tmp_path / "conditions.json").read_text())["cells"]
+    alone = {c["fact"]: c["value"] for c in every if c["task"] == "text-to-image"}
+    for fact in bounce.SHOWS["image"]:
+        change = told[f"{fact} change from text-to-image"]
+        assert (change.n, change.unit) == (4, "points")
+        assert change.value == pytest.approx((told[fact].value or 0.0) - alone[fact])
+    report = (tmp_path / "conditions.md").read_text()
+    assert "change from audio-to-image: audio-to-image is not measured here" in report
+    assert "change from text-to-image: text-to-image is not" not in report
+
+
 def test_a_sweep_of_weights_is_measured_and_drawn(folder: Path, tmp_path: Path) -> None:
     names = ["1text+0other-image-to-image", "0text+1other-image-to-image"]
     cells = evaluate(folder, "weights", samples=4, steps=1, out=tmp_path, tasks=names)
@@ -316,6 +374,9 @@ def test_a_sweep_of_weights_is_measured_and_drawn(folder: Path, tmp_path: Path) 
     drawn = (tmp_path / "weights.svg").read_text()
     assert "text+other-image-to-image: other image" in drawn
     assert drawn.count("<polyline") == 2
+    means = [c for c in cells if c.fact.startswith("mean of the facts of ")]
+    assert len(means) == 4
+    assert all(c.ci95 is not None and c.unit == "share" for c in means)
     assert 'src="weights.svg"' in (tmp_path / "weights.html").read_text()
 
 

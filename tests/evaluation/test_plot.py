@@ -23,6 +23,16 @@ def test_every_point_is_drawn_inside_and_joined_by_series() -> None:
     assert "a & b" in [text.text for text in drawn.findall(f"{_SVG}text")]
 
 
+def test_bars_are_intervals_and_inside() -> None:
+    points = [Point("a", 1.0, 50.0, ends=(10.0, 95.0)), Point("a", 2.0, 60.0)]
+    drawn = ElementTree.fromstring(scatter(points, "x", "y", logarithmic=False))
+    circle = next(c.attrib for c in drawn.findall(f"{_SVG}circle") if c.attrib["r"] == "3.5")
+    lines = [line.attrib for line in drawn.findall(f"{_SVG}line")]
+    (bar,) = [line for line in lines if line["stroke"] != "#dddddd"]
+    assert bar["x1"] == bar["x2"] == circle["cx"]
+    assert 20 <= float(bar["y2"]) < float(circle["cy"]) < float(bar["y1"]) <= 370
+
+
 def test_one_point_is_enough_and_none_is_too_few() -> None:
     ElementTree.fromstring(scatter([Point("a", 5.0, 5.0)], "x", "y"))
     with pytest.raises(ValueError, match="at least one"):

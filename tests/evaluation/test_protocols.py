@@ -25,6 +25,16 @@ from codi.evaluation.runner import SUITES
 from codi.evaluation.scoring import MEASURES
 
 ROW = TaskRow(("text",), ("image",))
+VIDEO = TaskRow(("text",), ("video",), measures=("facts",))
+
+
+def held(name: str, measures: tuple[str, ...] = ("facts",)) -> Protocol:
+    """Return a protocol whose task of two prompts is held against another."""
+    one = TaskRow(("text",), ("image",), measures=("facts",))
+    two = TaskRow(("text", "audio"), ("image",), measures=measures, against=(name,))
+    return Protocol("x", "bounce", "trained", 1, (one, VIDEO, two))
+
+
 PRINTED = {
     "table2": [11.26],
     "table3": [0.2890],
@@ -83,6 +93,18 @@ def test_table_5_cuts_its_samples_as_audioldms_evaluation_does() -> None:
     assert {row.metric: row.splits for row in rows if row.splits} == {"inception_score": 10}
 
 
+def test_every_task_of_several_conditions_is_held_against_fewer_of_them() -> None:
+    tasks = {row.task.name: row.task for row in load_protocol("conditions").tasks}
+    several = [t for t in tasks.values() if len(t.inputs) > 1 and t.label != "divided"]
+    assert several
+    assert held("text-to-image").tasks[-1].task.against == ("text-to-image",)
+    for task in several:
+        assert len(task.against) == 2
+        for fewer in (tasks[name] for name in task.against):
+            assert set(fewer.inputs) < set(task.inputs)
+            assert fewer.outputs == task.outputs
+
+
 @pytest.mark.parametrize("name", ["table11", "coherence", "unseen"])
 def test_every_joint_task_has_its_independent_one(name: str) -> None:
     tasks = [row.task for row in load_protocol(name).tasks]
@@ -124,6 +146,10 @@ def test_rows_that_cannot_be_meant_are_refused(settings: dict[str, Any], message
         (lambda: SamplingRow(steps=0), "steps is 0; give 1 or more"),
         (lambda: SamplingRow(sampler="dimm"), "did you mean 'ddim'"),
         (lambda: Protocol("x", "bounce", "trained", 1, (ROW, ROW)), "two tasks are called"),
+        (lambda: held("text-to-imag"), "text.audio-to-image: against: .*did you mean 'text-to-im"),
+        (lambda: held("text+audio-to-image"), "against: unknown other task 'text.audio-to-image'"),
+        (lambda: held("text-to-video"), "text-to-video: that task does not make the same; name"),
+        (lambda: held("text-to-image", ("sources",)), "no measure or metric in common; give both"),
     ],
 )
 def test_names_are_checked_when_a_protocol_is_read(make: Callable[[], Any], message: str) -> None:

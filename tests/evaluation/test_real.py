@@ -205,7 +205,7 @@ def test_judges_are_named_with_their_hash(tmp_path: Path) -> None:
     assert opened().described == suite.described  # kept on disk
 
 
-def test_a_report_names_what_looked_at_media_and_a_page_of_pieces_does_not(
+def test_a_report_and_a_page_of_pieces_name_what_looked_at_media(
     folder: Path, tmp_path: Path
 ) -> None:
     for name in ("esc", "noto"):
@@ -216,7 +216,10 @@ def test_a_report_names_what_looked_at_media_and_a_page_of_pieces_does_not(
     encoders = settings_of(tmp_path / "out")["extractors"]["codi"]
     assert len(encoders["sha256"]) == 64
     assert encoders["sha256"][:16] in (tmp_path / "out/real.md").read_text()
-    assert encoders["sha256"][:16] not in page.read_text()
+    text = page.read_text()
+    assert text.count(encoders["sha256"][:16]) == 1  # below the table, once for both pieces
+    assert text.index("| esc-true-audio |") < text.index("Read by codi (sha256 ")
+    assert "| noto-true-image |" in text
 
 
 def test_captions_tell_facts_and_rights_are_counted(folder: Path, tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_a_row_says_the_chance_of_every_column_and_every_network() -> None:
     ]
 
 
+def test_differences_of_shares_are_said_in_points_with_their_signs() -> None:
+    change = Cell("x", "image", "y", "trained", -0.025, 9, None, (-0.057, 0.0), "points")
+    assert "| -2.5 points (-5.7 to +0.0) |" in markdown("bounce", {}, [change], ["trained"])
+    kid = Cell("x", "image", "kid", "trained", 0.1, 9, None, (-0.2, 0.4), "number")
+    assert "| 0.1 (-0.2 to 0.4) |" in markdown("bounce", {}, [kid], ["trained"])
+
+
 def test_all_settings_of_the_sampling_are_said() -> None:
     settings = {"sampler": "ddim", "spacing": "ldm", "guidance_interval": (100, 900), "reuse": 2}
     (line, *_) = said({**settings, "eta": None, "guidance": {}})
@@ -58,6 +65,14 @@ def test_all_settings_of_the_sampling_are_said() -> None:
 def test_settings_are_said_as_they_are_typed() -> None:
     (line, *_) = said({"eta": 1.0, "guidance": {"text": 2.0, "image": 7.5}})
     assert line.startswith("eta 1, guidance text=2 image=7.5.")
+
+
+def test_sizes_and_rates_of_media_are_said() -> None:
+    media = {"text": {}, "image": {"size_px": 64}, "audio": {"sample_rate_hz": 16_000}}
+    wanted = "Media: image size_px 64; audio sample_rate_hz 16000."
+    assert said({"media": media})[-1] == wanted
+    assert wanted in markdown("bounce", {"media": media}, CELLS, SPLITS).splitlines()
+    assert not any("Media" in line for line in said({"media": {"text": {}}}))
 
 
 def test_a_report_without_settings_begins_with_words() -> None:
@@ -114,6 +129,8 @@ def test_prompts_are_played_before_what_came_out(tmp_path: Path) -> None:
     places = [page.index(f'title="{name}"') for name in names]
     assert places == sorted(places)
     assert page.index(f"{task.name}-val.png") < places[0]
+    assert page.count("<video controls") == 4
+    assert " muted" not in page  # clips may have a sound
     assert page.count("<figcaption>1: prompt</figcaption>") == 2
     assert page.count("<figcaption>2: output</figcaption>") == 2
     remove_samples(folder, task, "val")

@@ -12,8 +12,10 @@ import pytest
 
 from codi.config import ConfigError
 from codi.evaluation.cells import Cell
+from codi.evaluation.command import Command
 from codi.evaluation.report import drawn
 from codi.evaluation.results_page import bring, merged, put, require
+from codi.folders import SHIPPED
 
 COMMAND = "codi evaluate --suite bounce"
 
@@ -97,6 +99,110 @@ def test_numbers_of_other_items_or_recipes_never_stand_beside_each_other(tmp_pat
         bring_of("text-to-audio", digits="ef", esc="cd")
     bring_of("image-to-image", esc="cd")
     assert len(_rows(page)) == 4
+
+
+def test_the_command_is_of_the_whole_table(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+
+    def bring_of(task: str, asked: int, split: str = "trained", n: int = 7) -> str:
+        cells = [_cell(task, "shape", 0.9, split, n)]
+        said = Command("bounce", SHIPPED / "tiny", tasks=[task]).said
+        bring(page, "bounce", said, {"model": "small"}, cells, asked=asked)
+        return next(line for line in page.read_text().splitlines() if line.startswith("`codi"))
+
+    begun = "`codi evaluate --suite bounce --splits trained"
+    assert bring_of("a", 8).startswith(f"{begun} --samples 8 --seed 0 --tasks a`: model small.")
+    assert bring_of("b", 8).startswith(f"{begun} --samples 8 --seed 0`: model small.")
+    assert bring_of("b", 8, "held-out").startswith(f"{begun} held-out --samples 8 --seed 0`: ")
+    assert bring_of("b", 9).startswith(
+        f"{begun} held-out --seed 0`, in pieces, with `--tasks` and `--samples`: model small."
+    )
+    numbers = tmp_path / "results" / "bounce.json"
+    assert [p["samples"] for p in json.loads(numbers.read_text())["pieces"]] == [8, 9, 8]
+
+
+def test_a_page_of_an_earlier_version_takes_new_pieces(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(
+        "<!-- results of bounce -->\n\n`codi evaluate --suite bounce`: model small.\n\n"
+        "<!-- end of bounce -->\n"
+    )
+    (tmp_path / "results").mkdir()
+    heading = ["model small. In brackets: 95 % intervals."]
+    cells = [_cell("a", fact, 0.9, n=200).row() for fact in ("shape", "size")]
+    numbers = tmp_path / "results" / "bounce.json"
+    numbers.write_text(json.dumps({"heading": heading, "cells": cells}))
+    said = Command("bounce", SHIPPED / "tiny").said
+    settings = {"model": "small", "media": {"image": {"size_px": 64}}}
+    bring(page, "bounce", said, settings, [_cell("b", "shape", 0.9)], asked=200)
+    text = page.read_text()
+    assert "`codi evaluate --suite bounce --splits trained --samples 200 --seed 0`: mod" in text
+    assert "--suite bounce`" not in text
+    assert text.index("| b | shape |") < text.index("\n\nMedia: image size_px 64.\n\n<!-- end")
+    assert json.loads(numbers.read_text())["media"] == settings["media"]
+    cells[0]["n"] = 150
+    numbers.write_text(json.dumps({"heading": heading, "cells": cells}))
+    bring(page, "bounce", said, settings, [_cell("b", "shape", 0.9)], asked=200)
+    assert "`, in pieces, with " in page.read_text()  # nobody noted how many were asked for
+
+
+def _judged(page: Path, task: str, digest: str) -> None:
+    network = {"name": "C", "source": "items", "sha256": digest * 64, "preprocessing": "x"}
+    own = {"name": "I", "source": "weights", "sha256": "0" * 64, "preprocessing": "y"}
+    settings = {"extractors": {"inception": own, "glyph": {**network, "trained_on": "z"}}}
+    judges = {"a": ["glyph"], "b": ["glyph"]}
+    bring(page, "digits", "codi", settings, [_cell(task, "digit", 0.9)], judges=judges)
+
+
+def test_judges_are_named_and_those_of_one_table_are_the_same(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    _judged(page, "a", "1")
+    _judged(page, "b", "1")
+    text = page.read_text()
+    assert f"\n\nRead by glyph (sha256 {'1' * 16}, items).\n\n<!-- end" in text
+    assert "inception: I from weights" in text
+    kept = json.loads((tmp_path / "results" / "digits.json").read_text())
+    assert kept["networks"]["glyph"]["sha256"] == "1" * 64
+    assert [piece["judges"] for piece in kept["pieces"]] == [{"glyph": "1" * 16}] * 2
+    with pytest.raises(ConfigError, match=r"numbers of another judge \(glyph of a\); .*begin dig"):
+        _judged(page, "b", "2")
+    assert page.read_text() == text
+
+
+def test_a_judge_may_change_where_all_its_numbers_do(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    _judged(page, "a", "1")
+    _judged(page, "a", "2")
+    assert f"Read by glyph (sha256 {'2' * 16}, items)." in page.read_text()
+
+
+def test_numbers_of_judges_that_nobody_noted_are_replaced_or_refused(tmp_path: Path) -> None:
+    page, numbers = tmp_path / "results.md", tmp_path / "results" / "digits.json"
+    _judged(page, "a", "1")
+    earlier = json.loads(numbers.read_text())
+    del earlier["pieces"], earlier["networks"]
+    numbers.write_text(json.dumps(earlier))
+    with pytest.raises(ConfigError, match=r"numbers of judges that are not noted in it \(a\)"):
+        _judged(page, "b", "1")
+    _judged(page, "a", "1")
+    _judged(page, "b", "1")
+
+
+def test_what_is_left_out_is_said_until_it_is_there(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    damaged = {"items with damaged media": "2, such as /home/me/my/a.jpg: cut off"}
+    lacking = {"text-to-image fid": "give a file", "strange": "the model has no x"}
+    _bring(page, _cell("text-to-image", "shape", 0.9), left_out={**damaged, **lacking})
+    text = page.read_text()
+    assert "Left out: items with damaged media: 2, such as a.jpg: cut off." in text
+    assert "Left out: text-to-image fid: give a file.\n\nLeft out: strange: the model" in text
+    _bring(page, _cell("strange", "x", 0.7))
+    assert "Left out: strange" not in page.read_text()
+    assert "Left out: items with damaged media" in page.read_text()  # of what is still there
+    _bring(page, _cell("text-to-image", "fid", 0.9))
+    assert "Left out: text-to-image" not in page.read_text()
+    _bring(page, _cell("text-to-image", "fid", 0.9), _cell("strange", "x", 0.7))
+    assert "Left out" not in page.read_text()
 
 
 def test_tasks_come_in_order() -> None:

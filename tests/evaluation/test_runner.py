@@ -15,6 +15,7 @@ from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.cells import Cell
 from codi.evaluation.runner import Run, evaluate
 from codi.evaluation.suites import Input, Task
+from codi.folders import SHIPPED
 from codi.pipeline import SamplingSettings, load
 from codi.weights import save_model
 from tests.evaluation.toy_digits import write_shard
@@ -64,8 +65,10 @@ def test_a_page_of_results_holds_what_was_measured_in_pieces(folder: Path, tmp_p
         settings = {"tasks": some, "splits": splits, "samples": 2, "results": page}
         measured(folder, tmp_path / splits[0], **settings)
     text = page.read_text()
-    assert "`codi evaluate --suite bounce`: model " in text
+    command = "codi evaluate --model DIR --suite bounce --splits held-out trained --samples 2"
+    assert f"`{command} --seed 0 --tasks {' '.join(TASKS)}`: model " in text  # 2 steps are its own
     assert "(weights " in text
+    assert "\n\nMedia: audio sample_rate_hz 16000, duration_s 2; image size_px 64; video " in text
     rows = [line for line in text.splitlines() if line.startswith("| text")]
     assert [row.split(" | ")[0] for row in rows] == [f"| {task}" for task in TASKS]
     assert " |  | " in rows[0]  # not measured on trained scenes
@@ -73,6 +76,18 @@ def test_a_page_of_results_holds_what_was_measured_in_pieces(folder: Path, tmp_p
         measured(folder, tmp_path / "held-out", samples=2, steps=1, results=page)
     with pytest.raises(ConfigError, match="is a folder"):
         measured(folder, tmp_path, results=tmp_path)
+
+
+def test_settings_that_are_not_the_models_own_are_in_the_command(
+    folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "results.md"
+    changed = {"steps": 3, "guidance": {"image": 4.5}, "seed": 1, "guidance_interval": (1, 900)}
+    measured(folder, tmp_path, tasks=["true-image"], results=page, **changed)
+    (line,) = (line for line in page.read_text().splitlines() if line.startswith("`codi"))
+    for words in ("--seed 1", "--steps 3", "image=4.5", "--guidance-interval 1 900"):
+        assert f" {words} " in line
+    assert not any(f"--{name}" in line for name in ("sampler", "spacing", "eta", "reuse"))
 
 
 def test_an_interrupted_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
@@ -306,4 +321,31 @@ def test_digits_are_measured_on_every_item(folder: Path, tmp_path: Path) -> None
     assert counted == {("held-out", 5)}  # precision counts captions that state something
     settings = json.loads((tmp_path / "out/digits.json").read_text())["settings"]
     assert settings["samples"] == 5
+    assert "Media: audio sample_rate_hz 16000" in (tmp_path / "out/digits.html").read_text()
     assert {"digit", "parses", "precision", "recall", "adds"} == {cell.fact for cell in cells}
+
+
+def test_a_page_names_the_judges_and_keeps_to_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODI_DATA", raising=False)
+    write_shard(tmp_path / "digits-test.tar", 4, seed=1)
+    page, numbers = tmp_path / "results.md", tmp_path / "results/digits.json"
+
+    def piece(task: str) -> None:
+        where = {"out": tmp_path / "out", "data": str(tmp_path), "results": page}
+        evaluate(folder, "digits", tasks=[task], samples=4, **where)  # type: ignore[arg-type]
+
+    piece("true-image")
+    piece("true-audio")  # of the same judges, which ship
+    shipped = json.loads((SHIPPED / "judges/judges.json").read_text())["parts"]["digits"]["judges"]
+    text = page.read_text()
+    for name, judge in shipped.items():
+        assert f"digits-{name} (sha256 {judge['sha256'][:16]}, the package, where " in text
+    kept = json.loads(numbers.read_text())
+    assert {len(piece["judges"]) for piece in kept["pieces"]} == {len(shipped)}
+    for one in kept["pieces"]:
+        one["judges"] = dict.fromkeys(one["judges"], "0" * 16)
+    numbers.write_text(json.dumps(kept))
+    with pytest.raises(ConfigError, match=r"another judge \(digits-\S+ of true-image\)"):
+        piece("true-audio")

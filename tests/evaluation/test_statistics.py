@@ -11,6 +11,7 @@ from codi.evaluation.statistics import (
     NORMAL_95,
     bootstrap_interval,
     change_interval,
+    grouped_interval,
     mean_interval,
     median_interval,
     paired_interval,
@@ -93,6 +94,22 @@ def test_worse_values_never_look_surer() -> None:
     assert nearly is not None
     assert nearly[0] < perfect[0] < nearly[1]
     assert mean_interval([3.0, 3.0, 4.0]) == bootstrap_interval([3.0, 3.0, 4.0])  # no range
+
+
+def test_rows_of_several_columns_are_resampled_whole() -> None:
+    rng = np.random.default_rng(0)
+    same = np.repeat(rng.random((60, 1)), 3, axis=1)
+    low, high = grouped_interval(same, 0.0, 1.0) or (0.0, 0.0)
+    assert (low, high) == pytest.approx(bootstrap_interval(same[:, 0]), abs=0.01)
+    free = rng.random((60, 3))
+    narrow = grouped_interval(free, 0.0, 1.0) or (0.0, 0.0)
+    assert narrow[1] - narrow[0] < 0.75 * (high - low)
+    gaps = np.where(rng.random((60, 3)) < 0.5, np.nan, free)
+    ends = grouped_interval(gaps, 0.0, 1.0) or (0.0, 0.0)
+    assert ends[0] < np.nanmean(gaps, axis=0).mean() < ends[1]
+    assert grouped_interval(np.ones((20, 2)), 0.0, 1.0) == wilson_interval(20, 20)
+    assert grouped_interval(np.ones((20, 2))) is None
+    assert grouped_interval(np.full((3, 2), np.nan), 0.0, 1.0) is None
 
 
 def test_changes_of_shares_are_no_surer_than_of_right_and_wrong() -> None:

@@ -1,8 +1,9 @@
 """Ablations: one recipe trained several times, each time with one choice made otherwise.
 
 A plan is a TOML file: a question, a recipe, the arms that change it, and what is measured of each.
-All arms have the same data, the same seed and the same beginning. This module decides nothing about
-machines or progress: whoever calls it says how a recipe is run.
+All arms have the same data, the same seed and the same beginning, and are measured on the same
+items and noise, so that each is compared with the first, item by item. This module decides nothing
+about machines or progress: whoever calls it says how a recipe is run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from codi.build import load_config
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
 from codi.evaluation import results_page
 from codi.evaluation.cells import Cell
+from codi.evaluation.changes import changes
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.report import SAMPLING, drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
@@ -28,6 +30,11 @@ from codi.weights import find_model
 
 PLANS = PRESETS / "ablations"
 """Folder of the plans that ship."""
+
+_SURE = (
+    "Intervals are of prompts and noise alone: every arm is one training run, and how much runs "
+    "differ they do not say."
+)
 
 Train = Callable[[Recipe, Path], Path]
 """(recipe, folder of the run) -> folder of the model; goes on where it stopped."""
@@ -154,7 +161,8 @@ def run_ablation(
         say: tells what is done now.
 
     Returns:
-        The cells of all arms; `Cell.split` is the arm, with the split where there are several.
+        The cells of all arms, and how far each arm is from the plan's first where that is among
+        them; `Cell.split` is the arm, with the split where there are several.
 
     Raises:
         ConfigError: an unknown arm, or an arm's folder that another plan has trained.
@@ -165,6 +173,8 @@ def run_ablation(
     if results is not None:
         results_page.require(results, block, depends)
     cells: list[Cell] = []
+    before: list[Cell] = []
+    first = plan.arm[0]
     sampled: list[Mapping[str, Any]] = []
     for arm in chosen:
         say(f"{arm.name}: {arm.note}" if arm.note else arm.name)
@@ -184,6 +194,10 @@ def run_ablation(
                 progress=progress,
             )
             sampled.append(settings_of(folder / "measured", Path(measure.suite).stem))
+            if arm == first:
+                before += found
+            else:
+                found += changes(found, before, first.name)
             several = len(measure.splits) > 1
             cells += [
                 dataclasses.replace(
@@ -191,9 +205,12 @@ def run_ablation(
                 )
                 for cell in found
             ]
+    cells = results_page.merged((), cells)  # task by task, as pages have them
     columns = list(dict.fromkeys(cell.split for cell in cells))
     note = _said(plan, chosen)
     settings = {**_begun(plan, chosen), **_shared(sampled), "note": note, "samples": samples}
+    if first not in chosen:
+        settings["left_out"] = {f"change from {first.name}": "that arm is not named with --only"}
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     if results is not None:
         of_all = {**settings, "note": _said(plan, plan.arm)}
@@ -216,11 +233,12 @@ def rows_of(cells: Sequence[Cell]) -> list[list[str]]:
 
 
 def _chosen(plan: Ablation, only: Iterable[str]) -> list[Arm]:
-    arms = {arm.name: arm for arm in plan.arm}
-    for name in only:
+    """Return the arms to do, in the plan's order: the others are compared with the first."""
+    arms, asked = {arm.name: arm for arm in plan.arm}, list(only)
+    for name in asked:
         if name not in arms:
             raise ConfigError(f"--only: {unknown('arm', name, arms)}")
-    return [arms[name] for name in only or arms]
+    return [arms[name] for name in arms if name in asked or not asked]
 
 
 def _refuse_another(folder: Path, recipe: Recipe) -> None:
@@ -260,7 +278,7 @@ def _said(plan: Ablation, arms: Sequence[Arm]) -> str:
     told = "; ".join(
         f"{arm.name}: {arm.note or ', '.join(arm.change) or 'as it is'}" for arm in arms
     )
-    return f"{plan.question} {told}"
+    return f"{plan.question} {told}. {_SURE}"
 
 
 def _drawn(plan: Ablation, cells: Sequence[Cell]) -> str | None:

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,19 +24,19 @@ from codi import media
 from codi.config import ConfigError, unknown
 from codi.data.benchmarks import BENCHMARKS
 from codi.evaluation.bounce import BounceSuite
-from codi.evaluation.cells import Cell
-from codi.evaluation.comparing import METRICS, Evidence, Metric
+from codi.evaluation.cells import Cell, Each
+from codi.evaluation.comparing import METRICS, Evidence, Metric, Number
 from codi.evaluation.extractors.catalogue import PROGRAMS, Extractors
 from codi.evaluation.items import WORLD, Items, PublishedItems, WorldItems
 from codi.evaluation.metrics import java
-from codi.evaluation.metrics.rows import chunks
+from codi.evaluation.metrics.rows import chunks, picked
 from codi.evaluation.metrics.synchrony import motion_peaks, onset_times
-from codi.evaluation.plot import Point, scatter
 from codi.evaluation.protocols import MetricRow, Protocol, TaskRow
 from codi.evaluation.records import Ledger, Reading, Record
 from codi.evaluation.report import drawn
 from codi.evaluation.scoring import compared_impacts
 from codi.evaluation.suites import REFERENCES_FROM, Input, Suite, Task, Truth, partner
+from codi.evaluation.sweeps import curves, means
 from codi.modalities import modality as modality_entry
 from codi.pipeline import SamplingSettings
 from codi.progress import Progress, quiet
@@ -380,27 +379,16 @@ class BenchmarkSuite(Suite):
                 extractor=self._network(row),
                 better=row.metric.better,
                 paper=row.row.paper,
+                each=found.each(number),
             )
+        if "obedience" in task.measures:
+            yield from means(task, self.terms, split, ledger_of(task).first(count))
 
     def plot(self, cells: Sequence[Cell]) -> str | None:
         """Return the facts that the protocol draws, else curves over weights that tasks sweep."""
         if self.protocol.plot:
             return self._drawn(cells)
-        swept = {task.name: task for task in self.tasks if task.weights}
-        several = len({cell.split for cell in cells}) > 1
-        curves: dict[tuple[str, float], list[float]] = defaultdict(list)
-        for cell in cells:
-            if cell.task in swept and cell.unit == "share" and cell.value is not None:
-                task = swept[cell.task]
-                series = dataclasses.replace(task, weights=()).name
-                series += f": {cell.source}" if cell.source else ""
-                series += f", {cell.split}" if several else ""
-                curves[series, task.weights[0]].append(100.0 * cell.value)
-        points = [Point(series, x, float(np.mean(ys))) for (series, x), ys in curves.items()]
-        if not points:
-            return None
-        titles = ("weight of the first prompt", "mean over the facts, %")
-        return scatter(points, *titles, logarithmic=False)
+        return curves(cells, self.tasks)
 
     def _drawn(self, cells: Sequence[Cell]) -> str | None:
         """Return the facts that the protocol names with their intervals, a row for each task."""
@@ -481,6 +469,13 @@ class _Evidence(Evidence):
         """Return the folder of Java programs."""
         return self.suite.programs
 
+    def each(self, number: Number) -> Each | None:
+        """Return what a number is the mean of, by the items."""
+        if number.items is None:
+            return None
+        values = zip(self.indices, number.items.tolist(), strict=True)
+        return Each(dict(values), *number.ends)
+
     def rows(self, modality: str, kind: str = "features", true: bool = False) -> np.ndarray:
         """Return features of what was made, or of the true media."""
         task = self.task
@@ -490,8 +485,9 @@ class _Evidence(Evidence):
             task = _true(modality)
         extractor = self.row.row.extractor
         whole = self.indices[-1] + 1
-        rows = self.ledger_of(task).rows(f"{modality}.{extractor}.{kind}", whole)
-        rows = rows if whole == self.n else rows[list(self.indices)]
+        ledger = self.ledger_of(task)
+        rows = ledger.rows(f"{modality}.{extractor}.{kind}", whole)
+        rows = rows if whole == self.n else picked(rows, self.indices, ledger.path.parent)
         for chunk in chunks(self.n):
             if not np.isfinite(rows[chunk]).all():
                 identity = self.suite.networks[extractor]

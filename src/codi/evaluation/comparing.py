@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -78,11 +78,18 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A value with its interval, and what chance gives."""
+    """A value with its interval, and what chance gives.
+
+    Attributes:
+        items: values (n,) that it is the mean of; None where it is no mean over items.
+        ends: between which these lie.
+    """
 
     value: float
     ci95: Interval | None
     chance: float | None = None
+    items: np.ndarray | None = field(default=None, compare=False, repr=False)
+    ends: Interval = (-math.inf, math.inf)
 
 
 Compute = Callable[[Evidence, Sequence[str]], Number]
@@ -148,7 +155,8 @@ def _inception(found: Evidence, of: Sequence[str]) -> Number:
 
 def _mean(values: np.ndarray, least: float = -math.inf, most: float = math.inf) -> Number:
     """Return the mean of values that lie between `least` and `most`."""
-    return Number(float(np.mean(values)), mean_interval(values, least, most))
+    ci95 = mean_interval(values, least, most)
+    return Number(float(np.mean(values)), ci95, items=values, ends=(least, most))
 
 
 def _kl(found: Evidence, of: Sequence[str]) -> Number:
@@ -194,7 +202,7 @@ def _frame_consistency(found: Evidence, of: Sequence[str]) -> Number:
 def _recall(k: int) -> Compute:
     def compute(found: Evidence, of: Sequence[str]) -> Number:
         (recall,) = retrieval(found.rows(of[0]), found.rows(of[1]), (k,))
-        return Number(recall.value, recall.ci95, recall.chance)
+        return Number(recall.value, recall.ci95, recall.chance, recall.hits, (0.0, 1.0))
 
     return compute
 

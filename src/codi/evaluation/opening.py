@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,16 @@ class Opened:
 
     suites: tuple[Suite, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def require_splits(self, splits: Sequence[str]) -> None:
+        """Raise ConfigError for splits that no suite has."""
+        available = list(dict.fromkeys(split for one in self.suites for split in one.available))
+        for split in splits:
+            if split not in available:
+                alone = f"; suite {self.suites[0].name} has one split, that of its data"
+                raise ConfigError(
+                    unknown("split", split, available) + (alone if len(available) == 1 else "")
+                )
 
 
 def _open_bounce(opening: Opening) -> Opened:

@@ -28,7 +28,7 @@ _PLAYERS = {
     ".png": '<p><img loading="lazy" alt="{name}" src="{link}"></p>',
     ".svg": '<p><img alt="{name}" src="{link}"></p>',
     ".wav": '<audio controls preload="none" title="{name}" src="{link}"></audio>',
-    ".mp4": '<video controls loop muted preload="metadata" title="{name}" src="{link}"></video>',
+    ".mp4": '<video controls loop preload="metadata" title="{name}" src="{link}"></video>',
 }
 """How a file of samples is shown, by its ending."""
 

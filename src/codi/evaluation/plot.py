@@ -27,12 +27,13 @@ _COLOURS = (
 
 @dataclass(frozen=True)
 class Point:
-    """One point: its series, its place, and a word beside it."""
+    """One point: its series, its place, a word beside it, and the ends of its interval, if any."""
 
     series: str
     x: float
     y: float
     label: str = ""
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Estimate:
 
 
 def scatter(points: Sequence[Point], x_title: str, y_title: str, logarithmic: bool = True) -> str:
-    """Return an SVG of points, joined within each series in the order of x.
+    """Return an SVG of points, joined within each series in the order of x; bars are intervals.
 
     Args:
         points: with x above 0 where the axis is logarithmic.
@@ -70,7 +71,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, logarithmic: bo
         raise ValueError("no points to draw; give at least one")
     along: Callable[[float], float] = math.log if logarithmic else float
     low, high = _span([along(p.x) for p in points])
-    bottom, top = _span([p.y for p in points])
+    bottom, top = _span([y for p in points for y in (p.y, *(p.ends or ()))])
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (along(x) - low) / (high - low)
@@ -103,6 +104,9 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, logarithmic: bo
         for point, (x, y) in zip(own, places, strict=True):
             drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
             drawn.append(_text(x, y - 7, point.label, "middle"))
+            if point.ends is not None:
+                (_, low_y), (_, high_y) = (at(point.x, end) for end in point.ends)
+                drawn.append(_line(x, low_y, x, high_y, colour))
     return "\n".join([*drawn, *_legend(colours, _WIDTH - _RIGHT), "</svg>"]) + "\n"
 
 

@@ -93,6 +93,7 @@ class TaskRow:
         inputs: prompts; a modality's name is a prompt of which nothing else has to be said.
         metrics: what compares sets, or outputs with each other.
         measures: of facts, on data that know them.
+        against: names of other tasks that make the same of other prompts, such as fewer.
 
     Raises:
         ConfigError: an unknown name, or values that would fail, or be ignored, after the sampling.
@@ -107,6 +108,7 @@ class TaskRow:
     measures: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     label: str = ""
+    against: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or be ignored, after the sampling."""
@@ -206,6 +208,7 @@ class TaskRow:
             measures=self.measures,
             weights=self.weights,
             label=self.label,
+            against=self.against,
         )
 
 
@@ -267,13 +270,30 @@ class Protocol:
     sampling: SamplingRow = field(default_factory=SamplingRow)
 
     def __post_init__(self) -> None:
-        """Refuse two tasks of one name, of which only one could be asked for, and no items."""
+        """Refuse two tasks of one name, what cannot be compared with another, and no items."""
         if self.samples < 1:
             raise ConfigError(f"samples is {self.samples}; give 1 or more")
         names = [row.task.name for row in self.tasks]
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"two tasks are called {name}; give one of them a label")
+        by_name = dict(zip(names, self.tasks, strict=True))
+        for name, row in by_name.items():
+            others = {other: one for other, one in by_name.items() if other != name}
+            for other in row.against:
+                if other not in others:
+                    raise ConfigError(f"{name}: against: {unknown('other task', other, others)}")
+                _require_alike(row, others[other])
+
+
+def _require_alike(row: TaskRow, other: TaskRow) -> None:
+    """Raise ConfigError for two tasks whose items cannot be compared one by one."""
+    where = f"{row.task.name}: against {other.task.name}"
+    if (row.outputs, row.kept, row.apart) != (other.outputs, other.kept, other.apart):
+        raise ConfigError(f"{where}: that task does not make the same; name one that does")
+    found = [{*one.measures, *(metric.metric for metric in one.metrics)} for one in (row, other)]
+    if not found[0] & found[1]:
+        raise ConfigError(f"{where}: they have no measure or metric in common; give both facts")
 
 
 @cache

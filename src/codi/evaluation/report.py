@@ -5,10 +5,9 @@ It knows modalities only through their pictures, and no task by name.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 from codi.build import ModelConfig
 from codi.evaluation.cells import Cell
+from codi.evaluation.command import typed
 from codi.evaluation.page import html
 from codi.evaluation.plot import Estimate, intervals
 from codi.evaluation.suites import Task
@@ -119,7 +119,7 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     whole = settings.get("samples_of_suite")
     if whole not in (None, settings.get("samples")):
         shown["samples"] = f"{settings.get('samples')} (the suite's own number: {whole})"
-    words = [f"{name} {_word(shown[name])}" for name in named if shown.get(name) not in (None, {})]
+    words = [f"{name} {typed(shown[name])}" for name in named if shown.get(name) not in (None, {})]
     heading = ", ".join(words) + ". " if words else ""
     lines = [heading + "In brackets: 95 % intervals."]
     lines += [settings["note"]] if settings.get("note") else []
@@ -128,6 +128,7 @@ def said(settings: Mapping[str, Any]) -> list[str]:
             f"{name}: {network['name']} from {network['source']}, sha256 {network['sha256'][:16]}, "
             f"{network['preprocessing']}."
         )
+    lines += media_said(settings.get("media") or {})
     if settings.get("av_align_window_s"):
         window_ms = 1000.0 * settings["av_align_window_s"]
         lines.append(f"av_align: events within {window_ms:.4g} ms, a frame of the clips.")
@@ -137,16 +138,38 @@ def said(settings: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{what}: the mean over {count} parts of the samples." for what, count in parts.items()
     ]
-    left = settings.get("left_out") or {}
-    lines += [f"Left out: {what}: {why}." for what, why in left.items()]
+    lines += left_out_said(settings.get("left_out") or {})
+    return paragraphs(lines)
+
+
+def media_of(config: ModelConfig, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
+    """Return the sizes and rates of the media that tasks read and make, which are the model's."""
+    used = {n for t in tasks for n in (*(given.modality for given in t.inputs), *t.outputs)}
+    return {name: dict(config.modality(name).media) for name in sorted(used & {*config.modalities})}
+
+
+def media_said(media: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line of the sizes and rates of media, where there are any.
+
+    >>> media_said({"text": {}, "video": {"size_px": 64, "fps": 8.0}})
+    ['Media: video size_px 64, fps 8.']
+    """
+    told = [
+        f"{name} " + ", ".join(f"{what} {typed(value)}" for what, value in own.items())
+        for name, own in media.items()
+        if own
+    ]
+    return [f"Media: {'; '.join(told)}."] if told else []
+
+
+def left_out_said(left_out: Mapping[str, str]) -> list[str]:
+    """Return a line for everything that could not be measured."""
+    return [f"Left out: {what}: {why}." for what, why in left_out.items()]
+
+
+def paragraphs(lines: Sequence[str]) -> list[str]:
+    """Return lines with empty ones between them, so that Markdown keeps them apart."""
     return [part for line in lines for part in (line, "")][:-1]
-
-
-def _word(value: Any) -> str:
-    """Return a setting as it is typed."""
-    if isinstance(value, Mapping):
-        return " ".join(f"{name}={scale:g}" for name, scale in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _what(cell: Cell) -> str:
@@ -222,7 +245,8 @@ def _number(cell: Cell) -> str:
     scale, digits, _ = _FORMATS[unit]
     narrow = digits if unit in ("number", "points") else ".0f"
     low, high = (f"{scale * end:{narrow}}" for end in cell.ci95)
-    dash = " to " if unit == "points" else "–"  # signs beside a dash are hard to read
+    signed = unit == "points" or cell.ci95[0] < 0.0
+    dash = " to " if signed else "–"  # a sign beside a dash is hard to read
     return f"{_plain(cell, cell.value)} ({low}{dash}{high})"
 
 

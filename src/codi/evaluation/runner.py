@@ -23,11 +23,16 @@ from codi.data.source import data_roots
 from codi.encoders.mixing import interpolated
 from codi.evaluation import results_page
 from codi.evaluation.cells import Cell
+from codi.evaluation.changes import with_changes
+from codi.evaluation.command import Command
+from codi.evaluation.extractors.own import OwnExtractor
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.opening import SUITES, Opening, opener_of
 from codi.evaluation.records import Ledger, Record
 from codi.evaluation.report import (
+    SAMPLING,
     SHOWN,
+    media_of,
     remove_samples,
     sheet_name,
     write_report,
@@ -124,7 +129,7 @@ def evaluate(
         scales = own if guidance is None else _merged(own, guidance, pipeline.config)
         settings = replace(one.sampling, **given, guidance=scales)
         runs.append(Run(pipeline, one, settings, folder, seed))
-    _refuse_strange_splits(opened.suites, splits)
+    opened.require_splits(splits or ())
     name = Path(suite).stem
     if results is not None:
         results_page.require(Path(results), name)
@@ -142,27 +147,24 @@ def evaluate(
             run.measure(needed, run.splits(splits), count, batch, progress)
         cells = report(runs, name, chosen, splits, samples, said)
     if results is not None:
+        given_data = [data] if isinstance(data, str) else data or ()
+        changed = _changed(runs)
+        command = Command(
+            suite, runs[0].folder, seed, tasks, len(given_data), extractors or {}, changed
+        )
         results_page.bring(
             Path(results),
             name,
-            f"codi evaluate --suite {suite}" + (" --data DIR" if data else ""),
-            _lasting(described(runs, name, splits, samples, said)),
+            command.said,
+            described(runs, name, splits, samples, said),
             cells,
             depends={f"items of {run.suite.name}": run.suite.fingerprint for run in runs},
             order=[task.name for run in runs for task in run.suite.tasks],
             draw=lambda whole: _drawn(runs, whole),
+            asked=runs[0].asked(samples),
+            judges={t.name: own for run in runs for own in [run.judges] for t in run.suite.tasks},
         )
     return cells
-
-
-def _refuse_strange_splits(suites: Sequence[Suite], splits: Sequence[str] | None) -> None:
-    available = list(dict.fromkeys(split for suite in suites for split in suite.available))
-    for split in splits or ():
-        if split not in available:
-            alone = f"; suite {suites[0].name} has one split, that of its data"
-            raise ConfigError(
-                unknown("split", split, available) + (alone if len(available) == 1 else "")
-            )
 
 
 def choose(
@@ -204,13 +206,15 @@ def report(
 
     Tasks of earlier runs that are as complete are in the files as well.
     """
-    by_task = {
+    measured = {
         task.name: run.cells(task, run.splits(splits), run.asked(samples))
         for run in runs
         for task in run.suite.tasks
     }
+    by_task, alone = with_changes([task for run in runs for task in run.suite.tasks], measured)
     cells = [cell for found in by_task.values() for cell in found]
     settings = described(runs, name, splits, samples, said)
+    settings["left_out"] |= alone
     for run in runs:
         run.show(run.splits(splits), run.asked(samples))
     write_report(runs[0].out, name, settings, cells, settings["splits"], _drawn(runs, cells))
@@ -226,12 +230,10 @@ def described(
 ) -> dict[str, Any]:
     """Return the settings of a measurement, as its report has them."""
     first = runs[0]
-    sampled = {n for run in runs for t in run.suite.tasks if t.path == "model" for n in t.outputs}
-    made = [n for n in first.pipeline.config.generated if n in sampled]
-    sampling = first.pipeline.describe(first.sampling_of(made), made)
+    sampling = _sampling(runs)
     del sampling["to"]
     own: dict[str, Any] = {"suite": name, "note": " ".join(run.suite.note for run in runs)}
-    own["media"] = _media(first.pipeline.config, (t for run in runs for t in run.suite.tasks))
+    own["media"] = media_of(first.pipeline.config, (t for run in runs for t in run.suite.tasks))
     left_out = dict(said["left_out"])
     for run in runs:
         networks = own.get("extractors", {})
@@ -246,20 +248,19 @@ def described(
     return {**own, **sampling, **said, "splits": columns, "left_out": left_out}
 
 
-def _media(config: ModelConfig, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
-    """Return the sizes and rates of the media that tasks read and make, which are the model's."""
-    used = {n for t in tasks for n in (*(given.modality for given in t.inputs), *t.outputs)}
-    return {name: dict(config.modality(name).media) for name in sorted(used & {*config.modalities})}
+def _sampling(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return how what the suites sample is sampled, every default filled in."""
+    sampled = {n for run in runs for t in run.suite.tasks if t.path == "model" for n in t.outputs}
+    pipeline = runs[0].pipeline
+    made = [n for n in pipeline.config.generated if n in sampled]
+    return pipeline.describe(runs[0].sampling_of(made), made)
 
 
-def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as a page says them that is brought together of pieces.
-
-    Judges come with the tasks that they are trained for; a report of its own names them.
-    """
-    networks = settings.get("extractors", {})
-    kept = {name: network for name, network in networks.items() if "trained_on" not in network}
-    return {**settings, "extractors": kept}
+def _changed(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the settings of the sampling that are not the suite's own or the model's."""
+    own = _sampling([replace(run, settings=run.suite.sampling) for run in runs])
+    found = _sampling(runs)
+    return {name: found[name] for name in SAMPLING if found[name] not in (None, {}, own[name])}
 
 
 def _drawn(runs: Sequence[Run], cells: Sequence[Cell]) -> str | None:
@@ -337,8 +338,7 @@ class Run:
         mute = [f"{n} output" for n in made if n in config.modalities and n not in config.generated]
         if strange or mute:
             return [*strange, *mute]
-        assert self.pipeline.folder is not None
-        absent = missing_parts(self.pipeline.folder, config)
+        absent = missing_parts(self.folder, config)
         return [part for part in self._parts(task) if part in absent]
 
     def _ledger(self, task: Task, split: str) -> Ledger:
@@ -362,11 +362,23 @@ class Run:
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
         return self.out / "partial" / self.suite.name / f"{task.name}-{split}-{key}"
 
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the model."""
+        assert self.pipeline.folder is not None
+        return self.pipeline.folder
+
+    @property
+    def judges(self) -> list[str]:
+        """Return the names of the networks that there are by now to read facts, as reports do."""
+        networks = self.suite.described.get("extractors", {}).items()
+        trained = [(name, one) for name, one in networks if "trained_on" in one]
+        return [name for name, one in trained if one["name"] != OwnExtractor.name]
+
     @cached_property
     def digests(self) -> WeightDigests:
         """Return the digests of the model's files."""
-        assert self.pipeline.folder is not None
-        return WeightDigests(self.pipeline.folder, self.pipeline.config)
+        return WeightDigests(self.folder, self.pipeline.config)
 
     def _sampling(self, task: Task) -> dict[str, Any]:
         """Return the resolved settings that the numbers of a task depend on."""

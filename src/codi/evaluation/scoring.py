@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codi.evaluation.cells import Cell
+from codi.evaluation.cells import Cell, Each
 from codi.evaluation.records import Record
 from codi.evaluation.statistics import (
     Interval,
@@ -37,6 +37,7 @@ class _Number:
     chance: float | None = None
     ci95: Interval | None = None
     source: str | None = None
+    each: Each | None = None
 
 
 Measure = Callable[[Task, Terms, Sequence[Record]], Iterator[_Number]]
@@ -59,14 +60,28 @@ def score(task: Task, terms: Terms, split: str, records: Sequence[Record]) -> li
             chance=number.chance,
             ci95=number.ci95,
             source=number.source,
+            each=number.each,
         )
         for number in numbers
     ]
 
 
-def _share(output: str, fact: str, right: Sequence[bool], chance: float | None = None) -> _Number:
+def _share(
+    output: str,
+    fact: str,
+    records: Sequence[Record],
+    right: Sequence[bool],
+    chance: float | None = None,
+) -> _Number:
     value, n = float(np.mean(right)), len(right)
-    return _Number(output, fact, value, n, chance, wilson_interval(sum(right), n))
+    ci95 = wilson_interval(sum(right), n)
+    return _Number(output, fact, value, n, chance, ci95, each=_each(records, right))
+
+
+def _each(records: Sequence[Record], values: Sequence[float] | np.ndarray) -> Each:
+    """Return values from 0 to 1 by the items of their records."""
+    pairs = zip(records, values, strict=True)
+    return Each({record.index: float(value) for record, value in pairs})
 
 
 def _scored(task: Task, terms: Terms, output: str) -> list[str]:
@@ -79,7 +94,7 @@ def measure_facts(task: Task, terms: Terms, records: Sequence[Record]) -> Iterat
     for output in task.outputs:
         for fact in _scored(task, terms, output):
             right = [r.readings[output].facts.get(fact) == r.facts[fact] for r in records]
-            yield _share(output, fact, right, 1.0 / len(terms.values[fact]))
+            yield _share(output, fact, records, right, 1.0 / len(terms.values[fact]))
 
 
 def measure_captions(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
@@ -95,8 +110,8 @@ def measure_captions(task: Task, terms: Terms, records: Sequence[Record]) -> Ite
             continue
         scored = set(_scored(task, terms, output))
         stated = [r.readings[output].facts for r in records]
-        yield _share(output, "parses", [bool(facts) for facts in stated])
-        yield _share(output, "adds", [bool(facts.keys() - scored) for facts in stated])
+        yield _share(output, "parses", records, [bool(facts) for facts in stated])
+        yield _share(output, "adds", records, [bool(facts.keys() - scored) for facts in stated])
         judged = [
             (fact, facts[fact] == record.facts[fact])
             for facts, record in zip(stated, records, strict=True)
@@ -157,7 +172,8 @@ def measure_impacts(task: Task, terms: Terms, records: Sequence[Record]) -> Iter
     crossed = [terms.match(first[i], second[(i + s) % n]) for s in shifts for i in range(n)]
     f1 = np.array([f for f, _ in pairs])
     chance = float(np.mean([f for f, _ in crossed])) if crossed else None
-    yield _Number(output, "impacts", float(f1.mean()), n, chance, mean_interval(f1, 0.0, 1.0))
+    ci95, each = mean_interval(f1, 0.0, 1.0), _each(records, f1)
+    yield _Number(output, "impacts", float(f1.mean()), n, chance, ci95, each=each)
     offsets = _offsets_ms(pairs)
     if not len(offsets):
         yield _Number(output, "offset_ms", None, 0)
@@ -188,11 +204,18 @@ def measure_agreement(task: Task, terms: Terms, records: Sequence[Record]) -> It
         for fact in terms.values:
             if fact not in terms.shows[a] or fact not in terms.shows[b]:
                 continue
-            shown = [{name: r.readings[name].facts.get(fact) for name in (a, b)} for r in records]
-            told = [facts for facts in shown if all(facts[c] for c in captions & {a, b})]
+            shown = [
+                (r, {name: r.readings[name].facts.get(fact) for name in (a, b)}) for r in records
+            ]
+            told = [
+                (r, facts[a] is not None and facts[a] == facts[b])
+                for r, facts in shown
+                if all(facts[c] for c in captions & {a, b})
+            ]
             if told:
-                same = [facts[a] is not None and facts[a] == facts[b] for facts in told]
-                yield _share(f"{a}+{b}", f"same {fact}", same, 1.0 / len(terms.values[fact]))
+                telling, same = zip(*told, strict=True)
+                chance = 1.0 / len(terms.values[fact])
+                yield _share(f"{a}+{b}", f"same {fact}", telling, same, chance)
 
 
 def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
@@ -270,6 +293,7 @@ def measure_sources(task: Task, terms: Terms, records: Sequence[Record]) -> Iter
                     chance,
                     mean_interval(right, 0.0, 1.0),
                     given.label,
+                    _each(records, right),
                 )
 
 

@@ -2,7 +2,7 @@
 
 Where observations are all equal, every resample is the same and a bootstrap would claim certainty:
 there intervals come from the range of the values instead, or there is none. `mean_interval`,
-`median_interval`, `paired_interval` and `change_interval` are what reports use.
+`grouped_interval`, `median_interval`, `paired_interval` and `change_interval` are what reports use.
 """
 
 from __future__ import annotations
@@ -93,13 +93,47 @@ def mean_interval(
     observed = np.asarray(values, dtype=float)
     if not len(observed):
         return None
-    odd, width = _odd(observed), most - least
+    odd = _odd(observed)
     found = [bootstrap_interval(observed)] if odd else []
-    if odd < _FEW and math.isfinite(width):
-        share = min(max((float(observed.mean()) - least) / width, 0.0), 1.0)
-        low, high = wilson_interval(share * len(observed), len(observed))
-        found.append((least + width * low, least + width * high))
+    if odd < _FEW and math.isfinite(most - least):
+        found.append(_of_share(float(observed.mean()), len(observed), least, most))
     return _hull(found) if found else None
+
+
+def grouped_interval(
+    values: np.ndarray, least: float = -math.inf, most: float = math.inf
+) -> Interval | None:
+    """Return the 95 % interval of the mean over columns of `values` (n, k) of each one's own mean.
+
+    Rows are independent, what is in one of them is not: rows are resampled whole. Where a row says
+    nothing of a column it has NaN. What `mean_interval` says of equal values holds for the means of
+    rows.
+    """
+    known = np.isfinite(values)
+    values, known = values[known.any(axis=1)], known[known.any(axis=1)]
+    if not len(values):
+        return None
+    filled = np.where(known, values, 0.0)
+
+    def mean(rows: np.ndarray) -> float:
+        count = known[rows].sum(axis=0)
+        seen = count > 0  # a column that no drawn row says anything of
+        return float(np.mean(filled[rows].sum(axis=0)[seen] / count[seen]))
+
+    n = len(values)
+    odd = _odd(filled.sum(axis=1) / known.sum(axis=1))
+    found = [resampled_interval(n, mean)] if odd else []
+    if odd < _FEW and math.isfinite(most - least):
+        found.append(_of_share(mean(np.arange(n)), n, least, most))
+    return _hull(found) if found else None
+
+
+def _of_share(mean: float, n: int, least: float, most: float) -> Interval:
+    """Return Wilson's interval of a mean of n values between two ends."""
+    width = most - least
+    share = min(max((mean - least) / width, 0.0), 1.0)
+    low, high = wilson_interval(share * n, n)
+    return least + width * low, least + width * high
 
 
 _FEW = 6

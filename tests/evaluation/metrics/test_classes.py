@@ -98,6 +98,20 @@ def test_kl_is_zero_for_the_same_guess_and_has_a_closed_form() -> None:
         softmax_kl(scores, scores[:2])
 
 
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    broken = np.random.default_rng(0).standard_normal((9, 4))
+    broken[7, 1] = np.nan
+    with pytest.raises(ValueError, match="scores that are not finite"):
+        inception_score(broken)
+    with pytest.raises(ValueError, match="scores that are not finite"):
+        softmax_kl(broken, np.ones((9, 4)))
+
+
+def test_kl_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pair"):
+        softmax_kl(np.zeros((0, 4)), np.zeros((0, 4)))
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_probabilities_are_not_put_through_a_second_softmax(dtype: type) -> None:
     scores = 5.0 * np.random.default_rng(0).standard_normal((50, 101))

@@ -44,6 +44,14 @@ def test_retrieval_from_perfect_to_blind() -> None:
     assert all(r.ci95[0] <= r.value <= r.ci95[1] for r in retrieval(x, x + rows(20, seed=2)))
 
 
+def test_embeddings_that_are_no_numbers_are_refused() -> None:
+    broken = rows(5)
+    broken[2, 1] = np.nan
+    for pair in ((broken, rows(5)), (rows(5), broken)):
+        with pytest.raises(ValueError, match="embeddings that are not finite"):
+            retrieval(*pair)
+
+
 def test_unrelated_embeddings_are_found_by_chance() -> None:
     found = retrieval(rows(400), rows(400, seed=1))
     assert found[2].value == pytest.approx(found[2].chance, abs=0.02)

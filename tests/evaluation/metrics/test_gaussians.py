@@ -94,6 +94,15 @@ def test_the_interval_holds_the_distance_and_narrows_with_samples() -> None:
     assert widths[1] < 0.6 * widths[0]
 
 
+def test_equal_rows_have_no_interval() -> None:
+    for value, other in ((0.0, 0.0), (0.1, 0.1), (0.1, 0.7), (0.0, 1e3 + 0.1)):
+        a, b = np.full((40, 4), value), np.full((30, 4), other)
+        distance = frechet_distance(gaussian_of(a), gaussian_of(b))
+        assert distance == pytest.approx(4 * (value - other) ** 2)
+        assert frechet_interval(a, b, distance) is None
+    assert frechet_interval(np.full((40, 4), 0.1), rows(40, 4), 1.0) is not None
+
+
 def test_what_cannot_be_compared_says_so() -> None:
     with pytest.raises(ValueError, match="give at least 2"):
         frechet_distance(gaussian_of(rows(1, 3)), gaussian_of(rows(5, 3)))

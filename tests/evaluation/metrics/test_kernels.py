@@ -60,6 +60,25 @@ def test_two_rows_have_no_interval() -> None:
     assert kernel_distance(rows(2, 0), rows(200, 1)).ci95 is None
 
 
+def test_equal_rows_have_no_interval() -> None:
+    for value in (0.0, 0.1, 1000.1):
+        same = np.full((40, 6), value)
+        found = kernel_distance(same, same, subsets=5)
+        assert found.ci95 is None
+        assert found.value == pytest.approx(0.0, abs=1e-9 * (value**2 + 1.0) ** 3)
+    assert kernel_distance(np.full((40, 6), 0.1), rows(40, 0), subsets=5).ci95 is not None
+
+
+def test_what_cannot_be_compared_says_so() -> None:
+    with pytest.raises(ValueError, match="1 and 9 samples; give at least 2"):
+        kernel_distance(rows(1, 0), rows(9, 1))
+    broken = rows(9, 0)
+    broken[3, 2] = np.nan
+    for pair in ((broken, rows(9, 1)), (rows(9, 1), broken)):
+        with pytest.raises(ValueError, match="features that are not finite"):
+            kernel_distance(*pair)
+
+
 class Flat(nn.Module):
     num_features = 12
 

@@ -71,6 +71,17 @@ def test_nothing_to_compare() -> None:
         motion(texture()[None])
 
 
+def test_sounds_that_are_no_numbers_are_refused() -> None:
+    broken = claps([0.5])
+    broken[100] = np.nan
+    with pytest.raises(ValueError, match="samples that are not finite"):
+        onset_times(broken, RATE_HZ)
+    strength = np.array([0.0, np.inf, 0.0])
+    for pair in ((strength, np.ones(3)), (np.ones(3), strength)):
+        with pytest.raises(ValueError, match="strengths that are not finite"):
+            offset_s(*pair)
+
+
 @pytest.mark.parametrize("step", [(0, 0), (2, -3), (-5, 1), (0, 7)])
 def test_a_texture_that_moves_gives_its_step(step: tuple[int, int]) -> None:
     picture = texture()

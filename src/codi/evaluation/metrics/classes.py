@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
-from codi.evaluation.metrics.rows import by_chunks, chunks
+from codi.evaluation.metrics.rows import by_chunks, chunks, require_finite
 from codi.evaluation.statistics import Interval, normal_interval
 
 _SUM_TOLERANCE = 1e-3
@@ -29,6 +29,9 @@ def log_probabilities(scores: np.ndarray) -> np.ndarray:
 
     Args:
         scores: (n, classes).
+
+    Raises:
+        ValueError: scores that are not finite.
     """
     return _log(scores, _are_probabilities(scores))
 
@@ -43,6 +46,7 @@ def _are_probabilities(scores: np.ndarray) -> bool:
 
 def _log(scores: np.ndarray, probabilities: bool) -> np.ndarray:
     x = np.asarray(scores, dtype=np.float64)
+    require_finite(x, "scores")
     if probabilities:
         x = np.log(np.maximum(x, np.finfo(np.float64).tiny))
     found: np.ndarray = log_softmax(x, axis=1)
@@ -60,7 +64,7 @@ def inception_score(scores: np.ndarray, splits: int = 1) -> float:
         splits: into how many parts samples are cut, in order; the mean over parts is returned.
 
     Raises:
-        ValueError: fewer samples than parts.
+        ValueError: fewer samples than parts, or scores that are not finite.
     """
     n = len(scores)
     if n < splits or splits < 1:
@@ -124,10 +128,12 @@ def softmax_kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
         reference: the same of the true media of the same prompts.
 
     Raises:
-        ValueError: two shapes.
+        ValueError: two shapes, no pairs, or scores that are not finite.
     """
     if generated.shape != reference.shape:
         raise ValueError(f"scores of shapes {generated.shape} and {reference.shape}; pair them")
+    if not len(generated):
+        raise ValueError("no scores to compare; give at least one pair")
     made, true = _are_probabilities(generated), _are_probabilities(reference)
 
     def kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from codi.evaluation.metrics.rows import by_chunks
+from codi.evaluation.metrics.rows import by_chunks, require_finite
 from codi.evaluation.statistics import Interval, wilson_interval
 
 
@@ -57,12 +57,16 @@ def frame_consistency(frames: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Recall:
-    """How often the right one is among the first k, its interval, and what chance gives."""
+    """How often the right one is among the first k, its interval, and what chance gives.
+
+    `hits` (n,) are what it is the mean of, as `found_within`.
+    """
 
     k: int
     value: float
     chance: float
     ci95: Interval
+    hits: np.ndarray = field(compare=False, repr=False)
 
 
 def found_within(
@@ -117,12 +121,14 @@ def retrieval(
     """Return `Recall` at each k of finding row i of `targets` (n, D) by row i of `queries`.
 
     Raises:
-        ValueError: two shapes, or no rows.
+        ValueError: two shapes, no rows, or numbers that are not finite.
     """
     if queries.shape != targets.shape or not len(queries):
         raise ValueError(f"embeddings of shapes {queries.shape} and {targets.shape}; pair them")
+    for rows in (queries, targets):
+        require_finite(rows, "embeddings")
     n = len(queries)
     return [
-        Recall(k, float(hits.mean()), min(k / n, 1.0), wilson_interval(float(hits.sum()), n))
+        Recall(k, float(hits.mean()), min(k / n, 1.0), wilson_interval(float(hits.sum()), n), hits)
         for k, hits in zip(ks, found_within(queries, targets, ks), strict=True)
     ]

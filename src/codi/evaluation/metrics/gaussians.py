@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from codi.evaluation.metrics.rows import chunks
+from codi.evaluation.metrics.rows import chunks, require_finite
 from codi.evaluation.statistics import Interval, normal_interval
+
+_SAME = float(np.finfo(np.float32).eps)
+"""Of the length of rows, which come in single precision; what differs by less is equal."""
 
 
 @dataclass
@@ -48,8 +51,7 @@ class GaussianStatistics:
         x = np.asarray(rows, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.width:
             raise ValueError(f"features of shape {x.shape}; expected (n, {self.width})")
-        if not np.isfinite(x).all():
-            raise ValueError("features that are not finite; check the media and the extractor")
+        require_finite(x)
         w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
         total = float(w.sum())
         if total == 0.0:
@@ -128,16 +130,19 @@ def frechet_interval(
     Its width is the bootstrap's, over both sets. Its middle is `value`: a set drawn with
     replacement is less varied than the set itself, so that the distances of resamples are too
     large, all by about as much, and their percentiles would miss the value. One sample, whose
-    pieces may well have a covariance, has no interval (None).
+    pieces may well have a covariance, has no interval (None), and neither have two sets of equal
+    rows, which do not say how far they spread.
     """
     if min(len(a), len(b)) < 2:
         return None
     rng = np.random.default_rng(seed)
-    found = [
-        frechet_distance(*(gaussian_of(rows, _drawn(rng, len(rows))) for rows in (a, b)))
-        for _ in range(resamples)
-    ]
-    return normal_interval(value, float(np.std(found, ddof=1)), least=0.0)
+    found, length = [], 0.0
+    for _ in range(resamples):
+        both = [gaussian_of(rows, _drawn(rng, len(rows))) for rows in (a, b)]
+        found.append(frechet_distance(*both))
+        length = max(length, *(float(np.linalg.norm(one.mean)) for one in both))
+    error = float(np.std(found, ddof=1))
+    return normal_interval(value, error, least=0.0) if error > (_SAME * length) ** 2 else None
 
 
 def _drawn(rng: np.random.Generator, n: int) -> np.ndarray:

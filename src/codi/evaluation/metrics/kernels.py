@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codi.evaluation.metrics.rows import require_finite
 from codi.evaluation.statistics import Interval, normal_interval
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+_SAME = 1e-9
+"""Of the kernel; subsets that differ by less are of rows that are all equal."""
 
 
 @dataclass(frozen=True)
 class KernelDistance:
     """The mean over subsets, how far subsets differ (a deviation), and a 95 % interval.
 
-    There is no interval where the subsets are all that there is.
+    There is no interval where the subsets are all that there is, or where all of them agree.
     """
 
     value: float
@@ -38,12 +42,16 @@ def squared_mmd(x: np.ndarray, y: np.ndarray, kernel: Kernel = cubic_kernel) -> 
         ValueError: fewer than two rows on a side.
     """
     n, m = len(x), len(y)
-    if min(n, m) < 2:
-        raise ValueError(f"{n} and {m} samples; give at least 2 on both sides")
+    _require_two(n, m)
     among_x, among_y = kernel(x, x), kernel(y, y)
     within_x = (among_x.sum() - np.trace(among_x)) / (n * (n - 1))
     within_y = (among_y.sum() - np.trace(among_y)) / (m * (m - 1))
     return float(within_x + within_y - 2.0 * kernel(x, y).mean())
+
+
+def _require_two(n: int, m: int) -> None:
+    if min(n, m) < 2:
+        raise ValueError(f"{n} and {m} samples; give at least 2 on both sides")
 
 
 def kernel_distance(
@@ -67,22 +75,30 @@ def kernel_distance(
         seed: of the draws.
 
     Raises:
-        ValueError: features of two widths.
+        ValueError: features of two widths, fewer than two rows on a side, or numbers that are not
+            finite.
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"features of widths {a.shape[1]} and {b.shape[1]}; use one extractor for both"
         )
+    _require_two(len(a), len(b))
     rng = np.random.default_rng(seed)
     size = max(min(size, len(a) // 2, len(b) // 2), 2)
-    found = []
+    found, largest = [], 0.0
     for _ in range(subsets):
-        x, y = (rows[np.sort(rng.choice(len(rows), size, replace=False))] for rows in (a, b))
-        found.append(squared_mmd(x.astype(np.float64), y.astype(np.float64)))
+        x, y = (
+            rows[np.sort(rng.choice(len(rows), size, replace=False))].astype(np.float64)
+            for rows in (a, b)
+        )
+        require_finite(x)
+        require_finite(y)
+        found.append(squared_mmd(x, y))
+        largest = max(largest, float((x * x).mean()), float((y * y).mean()))
     value = float(np.mean(found))
     deviation = float(np.std(found))
     share = size / min(len(a), len(b))
-    if share >= 1.0:
+    if share >= 1.0 or deviation <= _SAME * (largest + 1.0) ** 3:
         return KernelDistance(value, deviation, None)
     error = deviation * (share / (1.0 - share) + 1.0 / subsets) ** 0.5
     return KernelDistance(value, deviation, normal_interval(value, error))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,24 @@ CHUNK = 4096
 def chunks(length: int) -> Iterator[slice]:
     """Return slices of at most `CHUNK` rows that make up `length` of them."""
     return (slice(first, first + CHUNK) for first in range(0, length, CHUNK))
+
+
+def require_finite(x: np.ndarray, what: str = "features") -> None:
+    """Raise ValueError for numbers that are not finite: comparisons pass over them in silence."""
+    if not np.isfinite(x).all():
+        raise ValueError(f"{what} that are not finite; check the media and what made them")
+
+
+def picked(rows: np.ndarray, indices: Sequence[int], folder: Path) -> np.ndarray:
+    """Return the rows (k, ...) with the given numbers, copied to a nameless file in a folder.
+
+    An index with gaps would read all of them into memory.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:  # it lasts as long as the array does
+        found = np.memmap(file, rows.dtype, "w+", shape=(len(indices), *rows.shape[1:]))
+    for some in chunks(len(indices)):
+        found[some] = rows[list(indices[some])]
+    return found
 
 
 def by_chunks(of: Callable[..., np.ndarray], *rows: np.ndarray) -> np.ndarray:

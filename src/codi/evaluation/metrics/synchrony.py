@@ -14,6 +14,7 @@ import torch
 
 from codi.audio import MelConfig, log_mel
 from codi.evaluation.metrics.motion import motion
+from codi.evaluation.metrics.rows import require_finite
 
 HOP_S = 0.005
 """Time between two values of an onset strength."""
@@ -33,7 +34,11 @@ def onset_strength(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 
     Half-wave rectified flux of a log-mel spectrogram (Böck and Widmer, 2013), from 0 to 1 of the
     strongest; silence and steady sounds give zeros.
+
+    Raises:
+        ValueError: samples that are not finite.
     """
+    require_finite(samples, "samples")
     hop = max(round(HOP_S * sample_rate_hz), 1)
     window = max(round(_WINDOW_S * sample_rate_hz), 2 * hop)
     mel = MelConfig(
@@ -50,7 +55,11 @@ def onset_strength(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 
 
 def onset_times(samples: np.ndarray, sample_rate_hz: int) -> tuple[float, ...]:
-    """Return when something begins in a sound (S,), in seconds."""
+    """Return when something begins in a sound (S,), in seconds.
+
+    Raises:
+        ValueError: samples that are not finite.
+    """
     strength = onset_strength(samples, sample_rate_hz)
     near = max(round(_WAIT_S / HOP_S), 1)
     wide = 4 * near
@@ -102,10 +111,12 @@ def offset_s(a: np.ndarray, b: np.ndarray, hop_s: float = HOP_S, most_s: float =
         most_s: longest lag that is looked for, either way.
 
     Raises:
-        ValueError: strengths of two lengths.
+        ValueError: strengths of two lengths, or that are not finite.
     """
     if a.shape != b.shape or not len(a):
         raise ValueError(f"strengths of shapes {a.shape} and {b.shape}; take the same instants")
+    for strength in (a, b):
+        require_finite(strength, "strengths")
     x, y = a - a.mean(), b - b.mean()
     most = min(round(most_s / hop_s), len(a) - 1)
     full = np.correlate(y, x, mode="full")  # at lag k: sum of y[i + k] x[i]

@@ -75,6 +75,8 @@ class Task:
         label: ends the name, where tasks differ in what the name does not say.
         first: number of the item that index 0 is about.
         part: of the data, where a suite measures several.
+        against: names of tasks of the suite that make the same of other prompts; reports say how
+            far this one is from them, item by item.
     """
 
     inputs: tuple[Input, ...]
@@ -87,6 +89,7 @@ class Task:
     part: str = field(default="", repr=False)
     label: str = ""
     first: int = 0
+    against: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -98,8 +101,8 @@ class Task:
         >>> Task((Input("text"),), ("image",)).key
         {'inputs': [{'modality': 'text'}], 'outputs': ['image']}
         """
-        found = _differing(self)
-        return {name: value for name, value in found.items() if name not in ("measures", "label")}
+        said = ("measures", "label", "against")
+        return {name: value for name, value in _differing(self).items() if name not in said}
 
     @property
     def shares(self) -> tuple[float, ...]:
