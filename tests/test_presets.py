@@ -17,7 +17,8 @@ from codi.build import (
     ModelConfig,
     load_config,
     parameter_counts,
-    parameter_shares,
+    share_counts,
+    within,
 )
 from codi.config import ConfigError
 from codi.encoders.environment import EnvironmentEncoderConfig
@@ -73,11 +74,12 @@ def test_parts_are_counted_one_by_one() -> None:
     counts = parameter_counts(model.config)
     assert list(counts) == model.config.parts()
     assert sum(counts.values()) == _count(model)
-    shares = parameter_shares(model.config)["diffusers.vision"]
+    shares = share_counts(model.config)["diffusers.vision"]
     vision = model.role("diffusers")["vision"]
     assert shares["temporal blocks"] == _count(vision, lambda name: ".temporal." in name)
-    assert shares[""] == _count(vision, _is_spatial)
-    assert sum(shares.values()) == counts["diffusers.vision"]
+    rest = shares[""] - sum(shares[name] for name in within("", shares))
+    assert rest == _count(vision, _is_spatial)
+    assert shares[""] == counts["diffusers.vision"]
     assert counts["diffusers.audio"] == _count(model.role("diffusers")["audio"])
 
 

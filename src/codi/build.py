@@ -323,19 +323,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Return how many parameters each part ("role.name") has, without memory for any of them."""
-    return {part: sum(counts.values()) for part, counts in parameter_shares(config).items()}
-
-
-def parameter_shares(config: ModelConfig) -> dict[str, dict[str, int]]:
-    """Return the parameters of each part ("role.name") by the entries of `SHARES`; "" is the rest.
-
-    Only those that make up the part together: none that is some of another.
-    """
-    shares = {}
-    for part, counts in share_counts(config).items():
-        rest = counts[""] - sum(counts[share] for share in within("", counts))
-        shares[part] = {"": rest} | {share: counts[share] for share in within("", counts)}
-    return shares
+    return {part: counts[""] for part, counts in share_counts(config).items()}
 
 
 def share_counts(config: ModelConfig) -> dict[str, dict[str, int]]:
@@ -362,7 +350,7 @@ def within(share: str, counts: Mapping[str, int]) -> list[str]:
     """Return the shares that make up another, or the whole part: ""."""
     start = f"{share}/" if share else ""
     found = [name for name in counts if name and name.startswith(start)]
-    return [name for name in found if name != share and "/" not in name.removeprefix(start)]
+    return [name for name in found if "/" not in name.removeprefix(start)]
 
 
 def counted_together(

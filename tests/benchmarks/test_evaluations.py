@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from codi.benchmarks import evaluations
 from codi.benchmarks.evaluations import (
     PEER,
     Setting,
@@ -16,6 +18,7 @@ from codi.benchmarks.evaluations import (
     resized,
     weights_read,
 )
+from codi.benchmarks.machine import Work
 from codi.benchmarks.networks import model_of_shapes
 from codi.build import load_config
 from codi.config import ConfigError
@@ -103,6 +106,31 @@ def test_what_is_recorded_takes_nothing_prepared() -> None:
     with pytest.raises(ConfigError, match="recorded on a GPU, or compiled there"):
         Setting(("image",), device="cuda", prepared=True)
     assert Setting(("image",), compiled=True, prepared=True).readiness.takes_prepared
+
+
+def test_shares_are_medians_over_the_turns_of_what_the_machine_did_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = iter([1e30, 4e9, 1e9, 2e9])  # the first warms up, and does not count
+    monkeypatch.setattr(evaluations, "_speeds", lambda _: dict.fromkeys(SPEEDS, next(turns)))
+    monkeypatch.setattr(evaluations, "in_turns", _in_turns_of_one_second)
+    report = measure(small_config(), Setting(("text",), repeat=3))
+    (text,) = report.evaluations
+    assert (report.peak, report.reading) == (2e9, 2e9)
+    assert text.of_peak == pytest.approx(text.flops / 2e9)
+    assert text.of_reading == pytest.approx(text.bytes_read / 2e9)
+
+
+SPEEDS = ("peak", "reading")
+
+
+def _in_turns_of_one_second(
+    works: Mapping[str, Work], repeat: int, _device: str, warm_up: int
+) -> dict[str, list[float]]:
+    for _ in range(warm_up + repeat):
+        for work in works.values():
+            work()
+    return {name: [1.0] * repeat for name in works}
 
 
 def test_a_stream_alone_has_no_environment() -> None:

@@ -12,27 +12,31 @@ from codi.evaluation.command import Command
 from codi.folders import SHIPPED
 
 TINY = SHIPPED / "tiny"
-EVEN = {("a", "trained"): 8, ("b", "held-out"): 8}
+EVEN = {(task, split): 8 for task in ("a", "b") for split in ("trained", "held-out")}
 
 
 def test_it_names_splits_samples_and_seed() -> None:
     wanted = "`codi evaluate --suite bounce --splits trained held-out --samples 8 --seed 3`"
-    assert Command("bounce", TINY, seed=3).said(EVEN) == wanted
+    assert Command("bounce", TINY, seed=3, every=["b", "a"]).said(EVEN) == wanted
 
 
 @pytest.mark.parametrize("other", [9, None])
 def test_pieces_of_other_or_unknown_samples_are_said_to_be_such(other: int | None) -> None:
-    said = Command("bounce", TINY).said({**EVEN, ("b", "trained"): other})
+    said = Command("bounce", TINY, every=["a", "b"]).said({**EVEN, ("b", "trained"): other})
     assert said == (
         "`codi evaluate --suite bounce --splits trained held-out --seed 0`, in pieces, with "
-        "`--tasks` and `--samples`"
+        "`--tasks`, `--splits` and `--samples`"
     )
 
 
-def test_single_tasks_are_named_where_no_others_are_in_the_table() -> None:
-    assert " --tasks a b`" in Command("bounce", TINY, tasks=["b", "a"]).said(EVEN)
-    assert "--tasks" not in Command("bounce", TINY, tasks=["a"]).said(EVEN)
-    assert "--tasks" not in Command("bounce", TINY).said(EVEN)
+def test_tasks_of_other_splits_are_pieces_too() -> None:
+    some = {("a", "trained"): 8, ("b", "held-out"): 8}
+    assert "`, in pieces, with" in Command("bounce", TINY, every=["a", "b"]).said(some)
+
+
+def test_tasks_are_named_where_they_are_not_all_of_the_suite() -> None:
+    assert " --tasks a b`" in Command("bounce", TINY, every=["b", "a", "c"]).said(EVEN)
+    assert "--tasks" not in Command("bounce", TINY, every=["b", "a"]).said(EVEN)
 
 
 def test_no_place_of_the_machine_is_named() -> None:
@@ -53,7 +57,7 @@ def test_the_command_line_understands_it() -> None:
         "guidance_interval": (100, 900),
         "eta": 0.0,
     }
-    said = Command("bounce", TINY, 4, ["a", "b"], 1, {"clip": "codi"}, sampling).said(EVEN)
+    said = Command("bounce", TINY, 4, ["a", "b", "c"], 1, {"clip": "codi"}, sampling).said(EVEN)
     read = build_parser().parse_args(shlex.split(said.strip("`"))[1:])
     assert (read.suite, read.seed, read.samples, read.tasks) == ("bounce", 4, 8, ["a", "b"])
     assert (read.sampler, read.steps, read.eta) == ("ddim", 5, 0.0)

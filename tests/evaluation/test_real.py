@@ -217,8 +217,8 @@ def test_a_report_and_a_page_of_pieces_name_what_looked_at_media(
     assert len(encoders["sha256"]) == 64
     assert encoders["sha256"][:16] in (tmp_path / "out/real.md").read_text()
     text = page.read_text()
-    assert text.count(encoders["sha256"][:16]) == 1  # below the table, once for both pieces
-    assert text.index("| esc-true-audio |") < text.index("Read by codi (sha256 ")
+    assert text.count(encoders["sha256"][:16]) == 1  # above the table, once for both pieces
+    assert text.index("codi: codi from ") < text.index("| esc-true-audio |")
     assert "| noto-true-image |" in text
 
 

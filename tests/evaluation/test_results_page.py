@@ -106,19 +106,20 @@ def test_the_command_is_of_the_whole_table(tmp_path: Path) -> None:
 
     def bring_of(task: str, asked: int, split: str = "trained", n: int = 7) -> str:
         cells = [_cell(task, "shape", 0.9, split, n)]
-        said = Command("bounce", SHIPPED / "tiny", tasks=[task]).said
+        said = Command("bounce", SHIPPED / "tiny", every=["a", "b"]).said
         bring(page, "bounce", said, {"model": "small"}, cells, asked=asked)
         return next(line for line in page.read_text().splitlines() if line.startswith("`codi"))
 
     begun = "`codi evaluate --suite bounce --splits trained"
     assert bring_of("a", 8).startswith(f"{begun} --samples 8 --seed 0 --tasks a`: model small.")
     assert bring_of("b", 8).startswith(f"{begun} --samples 8 --seed 0`: model small.")
-    assert bring_of("b", 8, "held-out").startswith(f"{begun} held-out --samples 8 --seed 0`: ")
-    assert bring_of("b", 9).startswith(
-        f"{begun} held-out --seed 0`, in pieces, with `--tasks` and `--samples`: model small."
-    )
+    pieces = "`, in pieces, with `--tasks`, `--splits` and `--samples`: model small."
+    held = f"{begun} held-out"
+    assert bring_of("b", 8, "held-out").startswith(f"{held} --samples 8 --seed 0{pieces}")
+    assert bring_of("a", 8, "held-out").startswith(f"{held} --samples 8 --seed 0`: model small.")
+    assert bring_of("b", 9).startswith(f"{held} --seed 0{pieces}")
     numbers = tmp_path / "results" / "bounce.json"
-    assert [p["samples"] for p in json.loads(numbers.read_text())["pieces"]] == [8, 9, 8]
+    assert [p["samples"] for p in json.loads(numbers.read_text())["pieces"]] == [8, 8, 9, 8]
 
 
 def test_a_page_of_an_earlier_version_takes_new_pieces(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_page_of_an_earlier_version_takes_new_pieces(tmp_path: Path) -> None:
     cells = [_cell("a", fact, 0.9, n=200).row() for fact in ("shape", "size")]
     numbers = tmp_path / "results" / "bounce.json"
     numbers.write_text(json.dumps({"heading": heading, "cells": cells}))
-    said = Command("bounce", SHIPPED / "tiny").said
+    said = Command("bounce", SHIPPED / "tiny", every=["a", "b"]).said
     settings = {"model": "small", "media": {"image": {"size_px": 64}}}
     bring(page, "bounce", said, settings, [_cell("b", "shape", 0.9)], asked=200)
     text = page.read_text()
@@ -186,6 +187,20 @@ def test_numbers_of_judges_that_nobody_noted_are_replaced_or_refused(tmp_path: P
         _judged(page, "b", "1")
     _judged(page, "a", "1")
     _judged(page, "b", "1")
+
+
+def test_a_change_is_left_out_until_all_but_what_it_is_from_have_it(tmp_path: Path) -> None:
+    page, what = tmp_path / "results.md", "change from one"
+    change = f"shape {what}"
+    _bring(page, _cell("a", "shape", 0.9, "one"), _cell("a", "shape", 0.9, "two"))
+    _bring(page, _cell("a", change, 0.9, "two"), left_out={what: "not here"})
+    assert "Left out" not in page.read_text()
+    _bring(page, _cell("a", "shape", 0.9, "three"), left_out={what: "not here"})
+    assert f"Left out: {what}: not here." in page.read_text()
+    _bring(page, _cell("b", "shape", 0.9, "one"), left_out={f"a {what}": "not here either"})
+    assert f"Left out: a {what}: not here either." in page.read_text()
+    _bring(page, _cell("a", change, 0.9, "three"))
+    assert "Left out" not in page.read_text()
 
 
 def test_what_is_left_out_is_said_until_it_is_there(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_a_page_of_results_holds_what_was_measured_in_pieces(folder: Path, tmp_p
         measured(folder, tmp_path / splits[0], **settings)
     text = page.read_text()
     command = "codi evaluate --model DIR --suite bounce --splits held-out trained --samples 2"
-    assert f"`{command} --seed 0 --tasks {' '.join(TASKS)}`: model " in text  # 2 steps are its own
+    pieces = "in pieces, with `--tasks`, `--splits` and `--samples`"  # 2 steps are its own
+    assert f"`{command} --seed 0 --tasks {' '.join(TASKS)}`, {pieces}: model " in text
     assert "(weights " in text
     assert "\n\nMedia: audio sample_rate_hz 16000, duration_s 2; image size_px 64; video " in text
     rows = [line for line in text.splitlines() if line.startswith("| text")]

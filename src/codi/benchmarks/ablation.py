@@ -173,7 +173,7 @@ def run_ablation(
     if results is not None:
         results_page.require(results, block, depends)
     cells: list[Cell] = []
-    before: list[Cell] = []
+    before: dict[Measurement, list[Cell]] = {}
     first = plan.arm[0]
     sampled: list[Mapping[str, Any]] = []
     for arm in chosen:
@@ -195,9 +195,9 @@ def run_ablation(
             )
             sampled.append(settings_of(folder / "measured", Path(measure.suite).stem))
             if arm == first:
-                before += found
+                before[measure] = [*found]
             else:
-                found += changes(found, before, first.name)
+                found += changes(found, before.get(measure, ()), first.name)
             several = len(measure.splits) > 1
             cells += [
                 dataclasses.replace(

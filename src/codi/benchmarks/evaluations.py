@@ -41,8 +41,8 @@ class Setting:
         tokens: L of the prompt; the model's own when None.
         packed: whether networks are made ready as those of a pipeline are (`codi.nn.readiness`).
         compiled: whether the diffusers are translated instead (`torch.compile`).
-        prepared: whether what depends on the prompt alone is computed before, as in a request
-            after its first step; not for networks that a request does not prepare it for.
+        prepared: whether what depends on the prompt or on the step alone is computed before, as in
+            a request after its first step; not for networks that a request does not prepare it for.
         against_peer: whether to time `diffusers` on the same input, for the first stream.
         repeat: counted turns.
     """

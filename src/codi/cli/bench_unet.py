@@ -125,7 +125,7 @@ def print_report(report: Report, config: ModelConfig, setting: Setting) -> None:
     from codi.cli.progress import print_line, print_table
 
     title = f"one evaluation of model {config.name}, batch {setting.batch}, without guidance"
-    title += ", with a prepared prompt" if setting.prepared else ""
+    title += ", prompt and step prepared" if setting.prepared else ""
     table = Table("", "s", "GFLOP", "of peak", "weights read", "of reading speed", title=title)
     for column in table.columns[1:]:
         column.justify = "right"

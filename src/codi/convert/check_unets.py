@@ -38,6 +38,9 @@ TEMPORAL_CONFIG = TemporalConfig(
 )
 """The temporal block of the released CoDi."""
 
+NETWORKS = {"video": "unet_image"}
+"""Stream -> the network that denoises it, where that is not called as it is."""
+
 _SKIPS = {"official": "aliased", "aliased": "aliased", "unaliased": "standard"}
 _WIRINGS = {"own": "own", "swapped": "others"}
 _OUTPUTS = ("out", "h_con")
@@ -230,7 +233,8 @@ def in_its_wirings(
 ) -> dict[str, Tensor]:
     """Return the outputs of a golden, each made in the wiring that its name ends with.
 
-    Where that leaves the skips open, it is the nearer of what they make.
+    Where that leaves the skips open, they are those of the joint class for streams that are made
+    together, and for one alone the nearer of what both make.
 
     Args:
         golden: whose outputs.
@@ -241,6 +245,8 @@ def in_its_wirings(
         stem, wiring, every_skips = ways_of(name)
         if not stem.startswith(_OUTPUTS):
             continue
+        if is_joint(golden.about) and len(every_skips) > 1:
+            every_skips = ("aliased",)
         found = [values[stem] for skips in every_skips if stem in (values := make(wiring, skips))]
         if found:
             made[name] = _nearest(golden.expected(name), found)
@@ -301,9 +307,7 @@ _TEMPORAL_SIZES = (
 # --- joint steps --------------------------------------------------------------------------------
 
 
-def joint_model(
-    golden: Golden, latents: Mapping[str, Tensor], wiring: str = "own", skips: str = "aliased"
-) -> CoDi:
+def joint_model(golden: Golden, latents: Mapping[str, Tensor], wiring: str, skips: str) -> CoDi:
     """Return the streams of a joint golden, name -> latent, with its weights, as one model.
 
     Its configuration has one entry a network, "unet_<stream>"; image and video share one. One
@@ -311,7 +315,7 @@ def joint_model(
     """
     diffusers, environments = {}, {}
     for stream, latent in latents.items():
-        network = "unet_image" if stream == "video" else f"unet_{stream}"
+        network = NETWORKS.get(stream, f"unet_{stream}")
         released = stated_config(golden.about["config"][network], latent)
         weights = golden.weights(f"{network}.")
         diffusers[stream] = filled_diffuser(golden, diffuser_config(released, skips), weights)

@@ -17,7 +17,7 @@ Asked = Mapping[tuple[str, str], int | None]
 
 _DEFAULT_MODEL, _OWN = "tiny", "codi"
 
-_PIECES = ", in pieces, with `--tasks` and `--samples`"
+_PIECES = ", in pieces, with `--tasks`, `--splits` and `--samples`"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Command:
         suite: its name or file.
         model: folder of the model.
         seed: of the items.
-        tasks: names of those that were asked for; None for all.
+        every: names of all tasks of the suite.
         data: how many folders of data sets were given.
         extractors: what was given for networks, by their names.
         sampling: settings that are not the suite's or the model's own, by name.
@@ -39,7 +39,7 @@ class Command:
     suite: str
     model: Path
     seed: int = 0
-    tasks: Sequence[str] | None = None
+    every: Sequence[str] = ()
     data: int = 0
     extractors: Mapping[str, str] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -47,27 +47,30 @@ class Command:
     def said(self, asked: Asked) -> str:
         """Return the command of a table as Markdown.
 
-        Where tasks of the table have several numbers of samples, or unknown ones, or tasks that
-        were not asked for now are among them, it says so instead of naming them.
+        Tasks are named where they are not all of the suite. Where tasks have several numbers of
+        samples, or unknown ones, or not all have the same splits, it says that it took several.
 
-        >>> Command("bounce", SHIPPED / "tiny").said({("text-to-image", "trained"): 8})
-        '`codi evaluate --suite bounce --splits trained --samples 8 --seed 0`'
+        >>> whole = Command("mine", SHIPPED / "tiny", every=["text-to-image"])
+        >>> whole.said({("text-to-image", "trained"): 8})
+        '`codi evaluate --suite mine --splits trained --samples 8 --seed 0`'
         """
         tasks = list(dict.fromkeys(task for task, _ in asked))
+        splits = list(dict.fromkeys(split for _, split in asked))
         counts = {*asked.values()}
         words = ["codi evaluate", *self._model(), "--suite", Path(self.suite).name]
         words += ["--data", *["DIR"] * self.data] if self.data else []
         words += ["--extractors", *self._networks()] if self.extractors else []
-        words += ["--splits", *dict.fromkeys(split for _, split in asked)]
+        words += ["--splits", *splits]
         even = len(counts) == 1 and None not in counts
         words += ["--samples", str(counts.pop())] if even else []
         words += ["--seed", str(self.seed)]
         for name, value in self.sampling.items():
             several = value if isinstance(value, tuple | list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(typed, several)]
-        if self.tasks is not None and {*tasks} <= {*self.tasks}:
+        if {*tasks} != {*self.every}:
             words += ["--tasks", *tasks]
-        return f"`{' '.join(words)}`" + ("" if even else _PIECES)
+        once = even and len(asked) == len(tasks) * len(splits)
+        return f"`{' '.join(words)}`" + ("" if once else _PIECES)
 
     def _model(self) -> list[str]:
         if self.model.parent.resolve() != SHIPPED.resolve():

@@ -35,7 +35,7 @@ _DIGITS = 16
 _LONGEST = 16
 """Rows of a table that stays open below its plot; a longer one is folded."""
 
-_FOLDERS = re.compile(r"(?<![\w:/.])/(?=\S)(?:[^\s/:;,]+/)*")
+_FOLDERS = re.compile(r"(?<![\w:/.])~?/(?=\S)(?:[^\s/:;,]+/)*")
 """The folders of a path that begins at the root: those of a machine, which no page names."""
 
 What = tuple[str, str]
@@ -90,11 +90,11 @@ def bring(
 ) -> None:
     """Bring what was measured into its block of a page, beside what is there of other tasks.
 
-    Judges are networks that read facts (an extractor with "trained_on"), and may be trained anew
-    for every folder of reports. They are no part of the heading, because pieces have those of their
-    own tasks; but no table has numbers of two judges of one name, and none of tasks with judges
-    that an earlier version of codi did not note beside such that are noted. Numbers that are
-    measured now do not count: they take the place of the old ones.
+    Judges are networks that read facts, and may be trained anew for every folder of reports. They
+    are no part of the heading, because pieces have those of their own tasks; but no table has
+    numbers of two judges of one name, and none of tasks with judges that an earlier version of codi
+    did not note beside such that are noted. Numbers that are measured now do not count: they take
+    the place of the old ones.
 
     Args:
         page: a Markdown file; see `put`.
@@ -115,7 +115,8 @@ def bring(
     """
     require(page, name, depends)
     networks = settings.get("extractors") or {}
-    readers = {n: network for n, network in networks.items() if "trained_on" in network}
+    read_by = {judge for own in judges.values() for judge in own}
+    readers = {name: network for name, network in networks.items() if name in read_by}
     heading = said(
         {
             **settings,
@@ -195,14 +196,22 @@ def _left_out(
 
 def _is_there(what: str, cells: Sequence[Cell]) -> bool:
     """Return whether a table has what was left out of it: a part, a task or a metric of one."""
-    rows = [
-        cell
-        for cell in cells
-        if what in (cell.task, f"{cell.task} {cell.fact.rpartition(' ')[2]}")
-        or cell.task.startswith(f"{what}-")
-    ]
+    rows = [cell for cell in cells if what in _names(cell) or cell.task.startswith(f"{what}-")]
     tasks = {cell.task for cell in rows}
-    return bool(rows) and {c.split for c in rows} == {c.split for c in cells if c.task in tasks}
+    # What others are held against has no change from itself.
+    itself = what.rpartition(_CHANGE)[2]
+    wanted = {c.split for c in cells if c.task in tasks and c.split.partition(", ")[0] != itself}
+    return bool(rows) and {c.split for c in rows} >= wanted
+
+
+_CHANGE = "change from "
+
+
+def _names(cell: Cell) -> set[str]:
+    """Return how what is left out would call a row: its task, a metric of it, or a change."""
+    names = {cell.task, f"{cell.task} {cell.fact.rpartition(' ')[2]}"}
+    _, change, other = cell.fact.partition(_CHANGE)
+    return names | {f"{cell.task} {change}{other}", change + other} if change else names
 
 
 def _read_by(networks: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -141,25 +141,27 @@ def evaluate(
         "left_out": {**opened.left_out, **left_out},
     }
     cells: list[Cell] = []
+    told: dict[str, Any] = {}
     for run, task in chosen:
         count = run.asked(samples)
         for needed in (*run.suite.needs(task), task):
             run.measure(needed, run.splits(splits), count, batch, progress)
-        cells = report(runs, name, chosen, splits, samples, said)
+        cells, told = report(runs, name, chosen, splits, samples, said)
     if results is not None:
         given_data = [data] if isinstance(data, str) else data or ()
         changed = _changed(runs)
+        every = [task.name for run in runs for task in run.suite.tasks]
         command = Command(
-            suite, runs[0].folder, seed, tasks, len(given_data), extractors or {}, changed
+            suite, runs[0].folder, seed, every, len(given_data), extractors or {}, changed
         )
         results_page.bring(
             Path(results),
             name,
             command.said,
-            described(runs, name, splits, samples, said),
+            told,
             cells,
             depends={f"items of {run.suite.name}": run.suite.fingerprint for run in runs},
-            order=[task.name for run in runs for task in run.suite.tasks],
+            order=every,
             draw=lambda whole: _drawn(runs, whole),
             asked=runs[0].asked(samples),
             judges={t.name: own for run in runs for own in [run.judges] for t in run.suite.tasks},
@@ -201,8 +203,8 @@ def report(
     splits: Sequence[str] | None,
     samples: int | None,
     said: Mapping[str, Any],
-) -> list[Cell]:
-    """Write the report of all finished tasks, and return the cells of `tasks`.
+) -> tuple[list[Cell], dict[str, Any]]:
+    """Write the report of all finished tasks; return the cells of `tasks`, and its settings.
 
     Tasks of earlier runs that are as complete are in the files as well.
     """
@@ -218,7 +220,7 @@ def report(
     for run in runs:
         run.show(run.splits(splits), run.asked(samples))
     write_report(runs[0].out, name, settings, cells, settings["splits"], _drawn(runs, cells))
-    return [cell for _, task in tasks for cell in by_task[task.name]]
+    return [cell for _, task in tasks for cell in by_task[task.name]], settings
 
 
 def described(

@@ -218,6 +218,16 @@ def measure_agreement(task: Task, terms: Terms, records: Sequence[Record]) -> It
                 yield _share(f"{a}+{b}", f"same {fact}", telling, same, chance)
 
 
+def pairs_of(records: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Return every record with its partner's, the lower index first, where both are there."""
+    by_index = {record.index: record for record in records}
+    return [
+        (record, by_index[partner(record.index)])
+        for record in records
+        if record.index < partner(record.index) and partner(record.index) in by_index
+    ]
+
+
 def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> Iterator[_Number]:
     """Yield which of two conflicting prompts each output follows, fact by fact.
 
@@ -225,12 +235,7 @@ def measure_obedience(task: Task, terms: Terms, records: Sequence[Record]) -> It
     The prompts of an item and of its partner are the same two, so that intervals resample pairs.
     An item without its partner's record is left out.
     """
-    by_index = {record.index: record for record in records}
-    pairs = [
-        (record, by_index[partner(record.index)])
-        for record in records
-        if record.index < partner(record.index) and partner(record.index) in by_index
-    ]
+    pairs = pairs_of(records)
     for output in task.outputs:
         for fact in terms.shows[output]:
             told = [g for g in task.inputs if fact in _told_by(terms, task, g)]

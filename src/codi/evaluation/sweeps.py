@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from codi.evaluation.cells import Cell
 from codi.evaluation.plot import Point, scatter
 from codi.evaluation.records import Record
-from codi.evaluation.scoring import measure_obedience
+from codi.evaluation.scoring import measure_obedience, pairs_of
 from codi.evaluation.statistics import grouped_interval
-from codi.evaluation.suites import Task, Terms, partner
+from codi.evaluation.suites import Task, Terms
 
 MEAN = "mean of the facts"
 
@@ -24,18 +24,12 @@ MEAN = "mean of the facts"
 def means(task: Task, terms: Terms, split: str, records: Sequence[Record]) -> Iterator[Cell]:
     """Yield the mean over the facts of how often an output follows each of conflicting prompts.
 
-    Every fact counts alike, as often as it was counted. Facts of one pair of items are not
+    Every fact counts alike, however many pairs differ in it. Facts of one pair of items are not
     independent, so that intervals resample pairs; `n` counts the outputs of pairs that differ.
     """
-    by_index = {record.index: record for record in records}
-    pairs = [
-        (record, by_index[partner(record.index)])
-        for record in records
-        if record.index < partner(record.index) and partner(record.index) in by_index
-    ]
     shares: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     chances: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for pair in pairs:
+    for pair in pairs_of(records):
         told: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         for number in measure_obedience(task, terms, pair):
             assert number.source is not None
@@ -70,7 +64,7 @@ def curves(cells: Sequence[Cell], tasks: Sequence[Task]) -> str | None:
     """
     swept = {task.name: task for task in tasks if task.weights}
     several = len({cell.split for cell in cells}) > 1
-    drawn: Mapping[tuple[str, float], list[Cell]] = defaultdict(list)
+    drawn: dict[tuple[str, float], list[Cell]] = defaultdict(list)
     for cell in cells:
         if cell.task in swept and cell.unit == "share" and cell.value is not None:
             task = swept[cell.task]

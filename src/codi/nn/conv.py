@@ -73,7 +73,7 @@ class Dense(nn.Linear):
 
 
 class Shift(NamedTuple):
-    """What one residual block adds for a step, (B, C'), made by its `project`."""
+    """What one residual block adds for a step, (B, C') or (1, C'), made by its `project`."""
 
     added: Tensor
 

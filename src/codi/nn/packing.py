@@ -102,7 +102,7 @@ def pack(module: nn.Module) -> None:
         packed = _packed(layer)
         if packed is not None:
             setattr(module, name, packed)
-        elif not isinstance(layer, StepEmbedding):  # asked once a step, and it reads its own dtype
+        elif not isinstance(layer, StepEmbedding):  # it asks its layers for their dtype
             pack(layer)
 
 

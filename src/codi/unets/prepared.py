@@ -22,7 +22,9 @@ class PreparedContext:
     Attributes:
         projected: keys and values for every attention to the prompt.
         pooled: the prompt's share (B, D) of the step embedding, where the UNet has one.
-        by_step: for steps that it was prepared for, what every residual block adds.
+        by_step: for steps that it was prepared for, what every residual block adds: a row for
+            every sample where `pooled` is theirs, else one row for all. So memory grows with the
+            steps: a megabyte or less for each of the released diffusers.
         shifts: those of the step that is evaluated; none where it has to be computed.
     """
 
@@ -36,7 +38,7 @@ class PreparedContext:
         return replace(self, shifts=self.by_step.get(t, {}))
 
     def first(self, count: int) -> PreparedContext:
-        """Return the first `count` samples; nothing is copied."""
+        """Return the first `count` samples, for the step that it is `at`; nothing is copied."""
         return PreparedContext(
             {attention: projected.first(count) for attention, projected in self.projected.items()},
             None if self.pooled is None else self.pooled[:count],

@@ -247,7 +247,7 @@ class UNet(nn.Module):
 
         Args:
             z_t: noisy latents (B, C, F, H, W).
-            t: integer steps (B,).
+            t: integer steps (B,); not read where `context` is prepared for a step (`at`).
             context: mixed prompt (B, L, D), or what `prepare` made of it.
             environment: what the other streams do (B, K, E); None when there are no others.
             deep: what to keep of the inside between evaluations; None computes all of it.
