@@ -32,6 +32,7 @@ from codi.folders import PRESETS
 from codi.media import atomic_write_bytes
 from codi.modalities import MediaType, modality
 from codi.model import CoDi
+from codi.types import Shares
 from codi.unets.text_unet import TextUNetConfig
 from codi.unets.unet import UNetConfig
 
@@ -225,36 +226,12 @@ def load_config(name_or_file: str | Path, assignments: Iterable[str] = ()) -> Mo
     raise ConfigError(unknown("model", str(name_or_file), presets))
 
 
-SHARES: dict[str, dict[str, tuple[str, ...]]] = {
-    "": {
-        "environment attention": ("*environment_attention.*",),
-        "temporal blocks": ("*temporal.*",),
-        "temporal blocks/frame shift": ("*temporal.shift_*",),
-    },
-    "mel": {"autoencoder": ("autoencoder.*",), "vocoder": ("vocoder.*",)},
-    "optimus": {
-        "encoder": ("encoder.*", "to_moments.*"),
-        "decoder": ("decoder.*", "latent_offset.*", "latent_memory.*"),
-    },
-    "clip_text": {
-        "tower": ("tower.*",),
-        "projection": ("to_embedding.*",),
-        "temperature": ("log_scale",),
-    },
-    "clip_vision": {
-        "tower": ("tower.*", "blocks.*", "temporal.*", "position"),
-        "tower/temporal blocks": ("blocks.*", "temporal.*", "position"),
-        "projection": ("to_embedding.*",),
-    },
-    "clap_audio": {
-        "tower": ("tower.*", "*_classes.*"),
-        "tower/classifier": ("*_classes.*",),
-        "transform": ("transform.*",),
-        "projection": ("to_hidden.*", "to_embedding.*"),
-    },
+_SHARES: Shares = {
+    "environment attention": ("*environment_attention.*",),
+    "temporal blocks": ("*temporal.*",),
+    "temporal blocks/frame shift": ("*temporal.shift_*",),
 }
-"""What a part's parameters are counted by beside their sum, by its kind ("" is every other): globs
-over their names. "a/b" is some of "a"; of the others, no two count the same parameter."""
+"""Those of parts whose configuration names no `shares` of its own."""
 
 
 def _found_beside(file: Path, table: dict[str, Any]) -> dict[str, Any]:
@@ -327,16 +304,17 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
 
 
 def share_counts(config: ModelConfig) -> dict[str, dict[str, int]]:
-    """Return the parameters of each part ("role.name") by all entries of `SHARES`; "" is the part.
+    """Return the parameters of each part ("role.name") by all its shares; "" is the part.
 
     It takes no memory for any of them.
     """
     counted = {}
     for part in config.parts():
         role, name = part.split(".", 1)
+        settings = config.part(role, name)
         with torch.device("meta"):
-            module = config.part(role, name).build()
-        shares = {"": ("*",)} | SHARES.get(getattr(config, role)[name]["kind"], SHARES[""])
+            module = settings.build()
+        shares = {"": ("*",), **getattr(settings, "shares", _SHARES)}
         counts = dict.fromkeys(shares, 0)
         for key, parameter in module.named_parameters():
             for share, globs in shares.items():
@@ -358,16 +336,16 @@ def counted_together(
 ) -> dict[str, dict[str, int]]:
     """Return sums over parts that belong together, and over the shares that several of them have.
 
-    A diffuser and the environment encoder of its name are one network, CLIP's two encoders are one
-    model. `counts` are those of `share_counts`, and sums are named as there.
+    A diffuser and the environment encoder of its name are one network; other parts say themselves
+    with which they are counted. `counts` are those of `share_counts`, and sums are named as there.
     """
     groups: dict[str, list[str]] = {}
     for part in counts:
         role, name = part.split(".", 1)
         if role in ("diffusers", "environments"):
             groups.setdefault(f"diffuser and environment of {name}", []).append(part)
-        elif getattr(config, role)[name]["kind"].startswith("clip_"):
-            groups.setdefault("CLIP", []).append(part)
+        elif group := getattr(config.part(role, name), "counted_with", ""):
+            groups.setdefault(group, []).append(part)
     sums: dict[str, dict[str, int]] = {}
     for group, parts in groups.items():
         for share in dict.fromkeys(share for part in parts for share in counts[part]):

@@ -7,6 +7,7 @@ integer step (0 is clean data, T is noise).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -19,3 +20,7 @@ Media = Any
 
 TimeAxis = Literal["frame", "height", "none"]
 """Which axis of a latent is time: frames of a clip, rows of a spectrogram, or none."""
+
+Shares = Mapping[str, tuple[str, ...]]
+"""What a part's parameters are counted by beside their sum: globs over their names. "a/b" is some
+of "a"; of the others, no two count the same parameter."""

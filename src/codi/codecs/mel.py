@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from codi.audio import MelConfig, log_mel
 from codi.codecs.autoencoder_kl import AutoencoderKLConfig
 from codi.codecs.base import Codec
 from codi.codecs.vocoder import VocoderConfig, spectral_loss
+from codi.types import Shares
 
 OUTLIER, BOUND = 100.0, 10.0
 """What the released CoDi takes for a latent gone wrong, and what it clips that to."""
@@ -27,6 +29,8 @@ class MelCodecConfig:
         clip_outliers: whether a latent with a number beyond +-100 is clipped to +-10 before it is
             decoded, as in the released CoDi.
     """
+
+    shares: ClassVar[Shares] = {"autoencoder": ("autoencoder.*",), "vocoder": ("vocoder.*",)}
 
     mel: MelConfig
     autoencoder: AutoencoderKLConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from codi.codecs.vocabularies import (
     load_word_pieces,
     without_repetitions,
 )
+from codi.types import Shares
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class OptimusConfig(TextObjective):
             same sentence, whatever was decoded beside or before it.
         remove_repetitions: whether words and phrases said twice in a row are said once.
     """
+
+    shares: ClassVar[Shares] = {
+        "encoder": ("encoder.*", "to_moments.*"),
+        "decoder": ("decoder.*", "latent_offset.*", "latent_memory.*"),
+    }
 
     encoder_tokenizer: str = "bert-base-cased"
     decoder_tokenizer: str = "gpt2"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn.functional import conv1d, pad, relu
 from codi.audio import MelConfig, mel_filters
 from codi.encoders.base import PromptEncoder
 from codi.encoders.published import builds_shapes_only, load_published, transformers_library
+from codi.types import Shares
 
 MEL = MelConfig(sample_rate_hz=48_000, window=1024, hop=480, bins=64, low_hz=50.0, high_hz=14_000.0)
 """CLAP's own spectrogram."""
@@ -47,6 +48,13 @@ class ClapAudioConfig:
             embeddings have another width than the context, the projection is new and has to be
             trained by alignment.
     """
+
+    shares: ClassVar[Shares] = {
+        "tower": ("tower.*", "*_classes.*"),
+        "tower/classifier": ("*_classes.*",),
+        "transform": ("transform.*",),
+        "projection": ("to_hidden.*", "to_embedding.*"),
+    }
 
     context_width: int = 768
     sample_rate_hz: int = 16_000

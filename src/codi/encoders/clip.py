@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from codi.encoders.published import (
 from codi.nn.attention import TransformerLayer
 from codi.nn.conv import zeroed
 from codi.tokenizer import cut_lines
+from codi.types import Shares
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -56,6 +57,13 @@ class ClipTextConfig:
         activation: of the feed-forward layers: OpenAI's, or the exact one of many later CLIPs.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
+
+    shares: ClassVar[Shares] = {
+        "tower": ("tower.*",),
+        "projection": ("to_embedding.*",),
+        "temperature": ("log_scale",),
+    }
+    counted_with: ClassVar[str] = "CLIP"
 
     context_width: int = 768
     vocabulary: int = 49_408
@@ -125,6 +133,13 @@ class ClipVisionConfig:
             for each colour: OpenAI's; some later CLIPs have 0.5.
         pretrained: folder or hub name of published weights; random weights when empty.
     """
+
+    shares: ClassVar[Shares] = {
+        "tower": ("tower.*", "blocks.*", "temporal.*", "position"),
+        "tower/temporal blocks": ("blocks.*", "temporal.*", "position"),
+        "projection": ("to_embedding.*",),
+    }
+    counted_with: ClassVar[str] = "CLIP"
 
     context_width: int = 768
     size_px: int = 224
