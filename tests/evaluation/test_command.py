@@ -41,7 +41,7 @@ def test_tasks_are_named_where_they_are_not_all_of_the_suite() -> None:
 
 def test_no_place_of_the_machine_is_named() -> None:
     given = {"inception": "/home/me/inception.pth", "clip": "codi"}
-    said = Command("/tmp/mine.toml", Path("/runs/mine"), data=2, extractors=given).said(EVEN)
+    said = Command("/home/me/mine.toml", Path("/home/me/mine"), data=2, extractors=given).said(EVEN)
     assert said.startswith(
         "`codi evaluate --model DIR --suite mine.toml --data DIR DIR "
         "--extractors inception=PATH clip=codi --splits "

@@ -31,7 +31,7 @@ from codi.weights import find_model
 PLANS = PRESETS / "ablations"
 """Folder of the plans that ship."""
 
-_SURE = (
+_ONE_RUN = (
     "Intervals are of prompts and noise alone: every arm is one training run, and how much runs "
     "differ they do not say."
 )
@@ -278,7 +278,7 @@ def _said(plan: Ablation, arms: Sequence[Arm]) -> str:
     told = "; ".join(
         f"{arm.name}: {arm.note or ', '.join(arm.change) or 'as it is'}" for arm in arms
     )
-    return f"{plan.question} {told}. {_SURE}"
+    return f"{plan.question} {told}. {_ONE_RUN}"
 
 
 def _drawn(plan: Ablation, cells: Sequence[Cell]) -> str | None:

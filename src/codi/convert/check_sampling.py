@@ -24,6 +24,7 @@ from codi.convert.check_unets import (
     joint_model,
     mixed,
     stated_config,
+    stream_of,
 )
 from codi.convert.golden import Check, Golden
 from codi.convert.unets import SCHEDULE_BUFFERS, schedule_buffers
@@ -209,8 +210,8 @@ def _starts(golden: Golden) -> dict[str, Tensor]:
     networks = [key for key in golden.about["config"] if key.startswith("unet_")]
     if plain is None or len(networks) > 1:
         raise ConfigError(f"{golden.path}: has no noise to start from; add x_T_<stream>")
-    start, stream = golden["x_T"], networks[0].removeprefix("unet_")
-    return {"video" if stream == "image" and start.ndim == 5 else stream: start}
+    start = golden["x_T"]
+    return {stream_of(networks[0], start): start}
 
 
 def _names_of(what: str, stream: str, alone: bool) -> tuple[str, ...]:

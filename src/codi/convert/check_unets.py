@@ -39,7 +39,7 @@ TEMPORAL_CONFIG = TemporalConfig(
 """The temporal block of the released CoDi."""
 
 NETWORKS = {"video": "unet_image"}
-"""Stream -> the network that denoises it, where that is not called as it is."""
+"""Stream of clips -> the network that denoises it, which is that of single frames."""
 
 _SKIPS = {"official": "aliased", "aliased": "aliased", "unaliased": "standard"}
 _WIRINGS = {"own": "own", "swapped": "others"}
@@ -334,6 +334,18 @@ def _run_wirings(golden: Golden) -> dict[str, Tensor]:
     if base is None:
         raise ConfigError(f"{golden.path}: names no golden with inputs; name one in `what`")
     return in_its_wirings(golden, _joint(base))
+
+
+def stream_of(network: str, latent: Tensor) -> str:
+    """Return which stream a latent is of, of those that a network denoises.
+
+    >>> stream_of("unet_image", torch.zeros(1, 4, 2, 8, 8))
+    'video'
+    >>> stream_of("unet_image", torch.zeros(1, 4, 8, 8))
+    'image'
+    """
+    clips = [stream for stream, shared in NETWORKS.items() if shared == network]
+    return clips[0] if clips and latent.ndim == 5 else network.removeprefix("unet_")
 
 
 def _joint(base: Golden) -> Callable[[str, str], dict[str, Tensor]]:
