@@ -10,7 +10,7 @@ import pytest
 
 from codi.benchmarks.ablation import load_ablation, rows_of, shipped_ablations
 from codi.cli import main
-from codi.config import ConfigError
+from codi.config import ConfigError, load_toml
 from codi.evaluation.statistics import paired_interval
 from codi.training.loop import Run, RunSettings
 from codi.training.parameters import fresh_model
@@ -152,6 +152,32 @@ def test_all_arms_are_trained_measured_and_told(
     assert not (tmp_path / "new").exists()  # said before it is trained
 
 
+def test_runs_of_other_seeds_are_averaged(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = tmp_path / "out", tmp_path / "results.md"
+    words = ["ablate", str(plan), "--out", str(out), "--results", str(page), "--quiet"]
+    found = main([*words, "--runs", "2", "--sample-every", "0"])
+    assert found == 0, capsys.readouterr().err
+    kept = {file.parent.name: load_toml(file) for file in out.glob("*/recipe.toml")}
+    seeds = {name: recipe.get("seed", 0) for name, recipe in kept.items()}
+    assert seeds == {"some": 0, "some-run-2": 1, "less": 0, "less-run-2": 1}
+    encoders = [
+        load_model(out / name / "model", ["encoders.audio"]).encoder("audio") for name in seeds
+    ]
+    assert not (encoders[0].to_embedding.weight == encoders[1].to_embedding.weight).all()
+    cells = json.loads((out / "rate.json").read_text())["cells"]
+    assert {cell["split"] for cell in cells} == {"some", "less"}
+    changed = [cell for cell in cells if cell["fact"] == "tempo change from some"]
+    assert {(c["n"], len(c["runs"])) for c in changed} == {(4, 2)}
+    assert {c["split"] for c in changed} == {"less"}
+    assert "`codi ablate rate --runs 2`: model given" in page.read_text()
+    assert "Every arm was trained 2 times, with seeds 0 to 1" in page.read_text()
+    assert "%): " in page.read_text() or " %: " in page.read_text()  # what each run has
+    assert main([*words, "--only", "less"]) == 2  # one run is another measurement
+    assert "numbers of other weights or settings" in capsys.readouterr().err
+
+
 def test_mistakes_are_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error(*words: str) -> str:
         assert main(["ablate", *words]) == 2
@@ -171,6 +197,8 @@ def test_mistakes_are_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "arm 'less'" in error(str(plan), *out)
     plan.write_text(text.replace('name = "less"', 'name = "some"'))
     assert "arms are some, some; give two or more" in error(str(plan), *out)
+    plan.write_text(f"runs = 0\n{text}")
+    assert "runs = 0; give 1 or more" in error(str(plan), *out)
 
 
 def test_a_plan_measures_something(plan: Path) -> None:

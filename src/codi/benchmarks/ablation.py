@@ -2,7 +2,8 @@
 
 A plan is a TOML file: a question, a recipe, the arms that change it, and what is measured of each.
 All arms have the same data, the same seed and the same beginning, and are measured on the same
-items and noise, so that each is compared with the first, item by item. This module decides nothing
+items and noise, so that each is compared with the first, item by item. Each may be trained with
+several seeds, to tell what a choice is worth from what a seed is. This module decides nothing
 about machines or progress: whoever calls it says how a recipe is run.
 """
 
@@ -23,6 +24,7 @@ from codi.evaluation.changes import changes
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.report import SAMPLING, drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
+from codi.evaluation.runs import over_runs
 from codi.folders import PRESETS
 from codi.progress import Progress
 from codi.training.recipe import Recipe, read_recipe
@@ -34,6 +36,12 @@ PLANS = PRESETS / "ablations"
 _ONE_RUN = (
     "Intervals are of prompts and noise alone: every arm is one training run, and how much runs "
     "differ they do not say."
+)
+
+_SEVERAL_RUNS = (
+    "Every arm was trained {runs} times, with seeds {first} to {last}, and measured on the same "
+    "prompts and noise; numbers are means of these runs, intervals are of runs and prompts "
+    "together, and behind a colon is what each run has."
 )
 
 Train = Callable[[Recipe, Path], Path]
@@ -76,6 +84,7 @@ class Ablation:
         arm: at least two; the first is the choice that the project made.
         measure: what is asked of each.
         plot: "task fact" of the table's rows that are drawn; all shares when empty.
+        runs: trainings of every arm, each with a seed of its own.
     """
 
     name: str
@@ -84,22 +93,25 @@ class Ablation:
     arm: tuple[Arm, ...]
     measure: tuple[Measurement, ...]
     plot: tuple[str, ...] = ()
+    runs: int = 1
     file: Path = field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
         """Check the arms.
 
         Raises:
-            ValueError: fewer than two arms, two of one name, or nothing to measure.
+            ValueError: fewer than two arms, two of one name, no run, or nothing to measure.
         """
         names = [arm.name for arm in self.arm]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"arms are {', '.join(names) or 'none'}; give two or more, by names")
+        if self.runs < 1:
+            raise ValueError(f"runs = {self.runs}; give 1 or more")
         if not self.measure:
             raise ValueError("nothing is measured; give [[measure]] with a suite and its tasks")
 
-    def recipe_of(self, arm: Arm) -> Recipe:
-        """Return the recipe of an arm.
+    def recipe_of(self, arm: Arm, run: int = 0) -> Recipe:
+        """Return the recipe of an arm, with the seed of one of its runs.
 
         Raises:
             ConfigError: a change of something that is not there, or a recipe that cannot be.
@@ -108,7 +120,13 @@ class Ablation:
             recipe = read_recipe(self.recipe, self.file, arm.change)
         except ConfigError as error:
             raise ConfigError(f"ablation {self.name}: arm {arm.name!r}: {error}") from error
-        return dataclasses.replace(recipe, name=f"{self.name}-{arm.name}")
+        name = f"{self.name}-{self.run_of(arm, run)}"
+        return dataclasses.replace(recipe, name=name, seed=recipe.seed + run)
+
+    @staticmethod
+    def run_of(arm: Arm, run: int) -> str:
+        """Return what a run of an arm is called, and its folder."""
+        return f"{arm.name}-run-{run + 1}" if run else arm.name
 
 
 def load_ablation(name_or_file: str | Path) -> Ablation:
@@ -173,38 +191,36 @@ def run_ablation(
     if results is not None:
         results_page.require(results, block, depends)
     cells: list[Cell] = []
-    before: dict[Measurement, list[Cell]] = {}
+    before: dict[tuple[int, Measurement], list[Cell]] = {}
     first = plan.arm[0]
     sampled: list[Mapping[str, Any]] = []
     for arm in chosen:
-        say(f"{arm.name}: {arm.note}" if arm.note else arm.name)
-        recipe, folder = plan.recipe_of(arm), out / arm.name
-        _refuse_another(folder, recipe)
-        model = train(recipe, folder)
-        for measure in plan.measure:
-            found = evaluate(
-                model,
-                measure.suite,
-                samples=samples or measure.samples,
-                out=folder / "measured",
-                tasks=measure.tasks,
-                splits=measure.splits,
-                device=device,
-                data=data,
-                progress=progress,
-            )
-            sampled.append(settings_of(folder / "measured", Path(measure.suite).stem))
-            if arm == first:
-                before[measure] = [*found]
-            else:
-                found += changes(found, before.get(measure, ()), first.name)
-            several = len(measure.splits) > 1
-            cells += [
-                dataclasses.replace(
-                    cell, split=f"{arm.name}, {cell.split}" if several else arm.name
+        runs: list[list[Cell]] = []
+        for run in range(plan.runs):
+            recipe, folder = plan.recipe_of(arm, run), out / plan.run_of(arm, run)
+            say(f"{folder.name}: {arm.note}" if arm.note else folder.name)
+            _refuse_another(folder, recipe)
+            model = train(recipe, folder)
+            runs.append([])
+            for measure in plan.measure:
+                found = evaluate(
+                    model,
+                    measure.suite,
+                    samples=samples or measure.samples,
+                    out=folder / "measured",
+                    tasks=measure.tasks,
+                    splits=measure.splits,
+                    device=device,
+                    data=data,
+                    progress=progress,
                 )
-                for cell in found
-            ]
+                sampled.append(settings_of(folder / "measured", Path(measure.suite).stem))
+                if arm == first:
+                    before[run, measure] = [*found]
+                else:
+                    found += changes(found, before.get((run, measure), ()), first.name)
+                runs[-1] += _in_column(found, arm.name, several=len(measure.splits) > 1)
+        cells += over_runs(runs)
     cells = results_page.merged((), cells)  # task by task, as pages have them
     columns = list(dict.fromkeys(cell.split for cell in cells))
     note = _said(plan, chosen)
@@ -214,7 +230,7 @@ def run_ablation(
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     if results is not None:
         of_all = {**settings, "note": _said(plan, plan.arm)}
-        command = f"codi ablate {plan.name}"
+        command = f"codi ablate {plan.name}" + (f" --runs {plan.runs}" if plan.runs > 1 else "")
         results_page.bring(
             results,
             block,
@@ -239,6 +255,14 @@ def _chosen(plan: Ablation, only: Iterable[str]) -> list[Arm]:
         if name not in arms:
             raise ConfigError(f"--only: {unknown('arm', name, arms)}")
     return [arms[name] for name in arms if name in asked or not asked]
+
+
+def _in_column(cells: Iterable[Cell], arm: str, *, several: bool) -> list[Cell]:
+    """Return cells of an arm in its column, or in one for each split where there are several."""
+    return [
+        dataclasses.replace(cell, split=f"{arm}, {cell.split}" if several else arm)
+        for cell in cells
+    ]
 
 
 def _refuse_another(folder: Path, recipe: Recipe) -> None:
@@ -278,7 +302,9 @@ def _said(plan: Ablation, arms: Sequence[Arm]) -> str:
     told = "; ".join(
         f"{arm.name}: {arm.note or ', '.join(arm.change) or 'as it is'}" for arm in arms
     )
-    return f"{plan.question} {told}. {_ONE_RUN}"
+    seed = plan.recipe_of(plan.arm[0]).seed
+    counted = _SEVERAL_RUNS.format(runs=plan.runs, first=seed, last=seed + plan.runs - 1)
+    return f"{plan.question} {told}. {counted if plan.runs > 1 else _ONE_RUN}"
 
 
 def _drawn(plan: Ablation, cells: Sequence[Cell]) -> str | None:

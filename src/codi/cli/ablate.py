@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from codi.cli.options import add_results, named_path, whole_number
@@ -18,13 +19,15 @@ finished stays finished: after Ctrl-C the same command goes on where it stopped.
 examples:
   codi ablate listening --out runs/listening
   codi ablate freezing --out runs/freezing --bf16 --threads 1
+  codi ablate timesteps --out runs/timesteps --runs 5
   codi ablate mine.toml --out runs/mine --only with without --samples 20
 """
 _EPILOG = """\
-Shipped plans: bridging, freezing, listening, pair, temporal.
+Shipped plans: bridging, freezing, listening, pair, temporal, timesteps.
 A plan is a TOML file: question, [recipe] (as of codi train, with extends, starts_from and fresh),
 [[arm]] with a name and change = ["a.b=c"], and [[measure]] with suite, tasks, samples and splits.
-DIR gets the report and a folder for each arm, with its model/ in it.
+Those of a plan may be trained more than once (runs). DIR gets the report and a folder for each run
+of an arm, with its model/ in it.
 """
 
 
@@ -49,6 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a task (default: the plan's own numbers)",
     )
+    parser.add_argument(
+        "--runs",
+        type=whole_number(1),
+        metavar="N",
+        help="trainings of every arm, each with a seed of its own, so that a choice is not taken "
+        "for what a seed did (default: the plan's own number)",
+    )
     add_results(parser)
     add_running(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -63,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     from codi.training.recipe import Recipe
 
     plan = load_ablation(arguments.plan)
+    if arguments.runs is not None:
+        plan = replace(plan, runs=arguments.runs)
     arguments.cache = arguments.cache or arguments.out / "cache"  # the arms share their data
     with Display(arguments.quiet) as display:
 

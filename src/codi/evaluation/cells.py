@@ -46,6 +46,7 @@ class Cell:
         paper: the figure of the paper.
         source: the prompt whose facts are counted, such as "text" or "other image"; None where
             those of all prompts are.
+        runs: the values of several trainings of which this is the mean; none for one.
         each: what `value` is the mean of; None where it is no mean over items. Files have it not.
     """
 
@@ -62,10 +63,13 @@ class Cell:
     better: str = "higher"
     paper: float | None = None
     source: str | None = None
+    runs: tuple[float, ...] = ()
     each: Each | None = field(default=None, compare=False, repr=False)
 
     def row(self) -> dict[str, Any]:
         """Return it as files have it."""
         found = asdict(replace(self, each=None))
         del found["each"]
+        if not self.runs:
+            del found["runs"]
         return found

@@ -35,6 +35,7 @@ def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterato
         if not shared:
             continue
         change = np.array([own.values[index] - other.values[index] for index in shared])
+        width = own.most - own.least
         yield replace(
             cell,
             fact=f"{cell.fact} change from {name}",
@@ -44,7 +45,7 @@ def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterato
             ci95=_interval(change, own),
             unit="points" if cell.unit == "share" else cell.unit,
             paper=None,
-            each=None,
+            each=Each(dict(zip(shared, change.tolist(), strict=True)), -width, width),
         )
 
 

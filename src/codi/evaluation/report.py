@@ -237,17 +237,24 @@ def _plain(cell: Cell, value: float) -> str:
 
 
 def _number(cell: Cell) -> str:
+    """Return a value with its interval, and what each run has where there are several."""
     if cell.value is None:
         return "none"
+    scale, digits, _ = _FORMATS[_unit(cell)]
+    of_runs = ", ".join(f"{scale * value:{digits}}" for value in cell.runs)
+    return _with_interval(cell, cell.value) + (f": {of_runs}" if of_runs else "")
+
+
+def _with_interval(cell: Cell, value: float) -> str:
     if cell.ci95 is None:
-        return _plain(cell, cell.value)
+        return _plain(cell, value)
     unit = _unit(cell)
     scale, digits, _ = _FORMATS[unit]
     narrow = digits if unit in ("number", "points") else ".0f"
     low, high = (f"{scale * end:{narrow}}" for end in cell.ci95)
     signed = unit == "points" or cell.ci95[0] < 0.0
     dash = " to " if signed else "–"  # a sign beside a dash is hard to read
-    return f"{_plain(cell, cell.value)} ({low}{dash}{high})"
+    return f"{_plain(cell, value)} ({low}{dash}{high})"
 
 
 # --- samples ---

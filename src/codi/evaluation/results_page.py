@@ -346,5 +346,5 @@ def _kept(page: Path, name: str) -> dict[str, Any]:
 
 def _cell(row: Mapping[str, Any]) -> Cell:
     """Return a cell of such a file."""
-    ends = row["ci95"]
-    return Cell(**{**row, "ci95": None if ends is None else tuple(ends)})
+    ends, runs = row["ci95"], row.get("runs", ())  # which earlier versions had not
+    return Cell(**{**row, "ci95": None if ends is None else tuple(ends), "runs": tuple(runs)})

@@ -2,7 +2,8 @@
 
 Where observations are all equal, every resample is the same and a bootstrap would claim certainty:
 there intervals come from the range of the values instead, or there is none. `mean_interval`,
-`grouped_interval`, `median_interval`, `paired_interval` and `change_interval` are what reports use.
+`grouped_interval`, `crossed_interval`, `median_interval`, `paired_interval` and `change_interval`
+are what reports use.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 Interval = tuple[float, float]
 
@@ -126,6 +128,40 @@ def grouped_interval(
     if odd < _FEW and math.isfinite(most - least):
         found.append(_of_share(mean(np.arange(n)), n, least, most))
     return _hull(found) if found else None
+
+
+def crossed_interval(
+    values: np.ndarray, least: float = -math.inf, most: float = math.inf
+) -> Interval | None:
+    """Return the 95 % interval of the mean of `values` (n, k) of n items in each of k runs.
+
+    Both are drawn from more that there could be: the variance of the means of runs over k, and that
+    of the means of items over n, are added, and the degrees of freedom are Welch's and
+    Satterthwaite's (1946). So two or three runs that differ make it wide, as they should. Where a
+    run says nothing of an item it has NaN. It is never narrower than `mean_interval` of the items'
+    means, which is what it is of one run.
+
+    >>> crossed_interval(np.array([[0.0], [1.0]])) == mean_interval([0.0, 1.0])
+    True
+    """
+    known = np.isfinite(values)
+    values = values[known.any(axis=1)][:, known.any(axis=0)]
+    if not values.size:
+        return None
+    of_items = np.nanmean(values, axis=1)
+    alone = mean_interval(of_items, least, most)
+    of_runs = np.nanmean(values, axis=0)
+    n, k = values.shape
+    if k < 2 or n < 2:
+        return alone
+    by_runs, by_items = float(of_runs.var(ddof=1)) / k, float(of_items.var(ddof=1)) / n
+    if by_runs == 0.0:
+        return alone
+    free = (by_runs + by_items) ** 2 / (by_runs**2 / (k - 1) + by_items**2 / (n - 1))
+    reach = float(stdtrit(free, 0.975)) * math.sqrt(by_runs + by_items)
+    mean = float(of_runs.mean())
+    wide = max(mean - reach, least), min(mean + reach, most)
+    return wide if alone is None else _hull([wide, alone])
 
 
 def _of_share(mean: float, n: int, least: float, most: float) -> Interval:
