@@ -33,7 +33,7 @@ OPTIONS = {
     "--num --out --quiet --results --reuse --sampler --samples --seed --spacing --splits --steps "
     "--suite --tasks",
     "ablate": "--bf16 --cache --checkpoint-every --data --device --graphs --no-bf16 --no-graphs "
-    "--only --out --quiet --results --sample-every --samples --threads --workers",
+    "--only --out --quiet --results --runs --sample-every --samples --threads --workers",
     "data bounce": "--count --out --quiet --seed --shards --sheet --split",
     "data judges": "--data --out --quiet",
     "data tokenizer": "--clips --data --extend --out --quiet --shards --vocabulary",

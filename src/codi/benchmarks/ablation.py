@@ -20,7 +20,7 @@ from codi.build import load_config
 from codi.config import ConfigError, build, load_toml, to_toml, unknown
 from codi.evaluation import results_page
 from codi.evaluation.cells import Cell
-from codi.evaluation.changes import changes
+from codi.evaluation.changes import CHANGE, changes
 from codi.evaluation.fingerprints import WeightDigests
 from codi.evaluation.report import SAMPLING, drawn, settings_of, table, write_report
 from codi.evaluation.runner import evaluate
@@ -226,7 +226,7 @@ def run_ablation(
     note = _said(plan, chosen)
     settings = {**_begun(plan, chosen), **_shared(sampled), "note": note, "samples": samples}
     if first not in chosen:
-        settings["left_out"] = {f"change from {first.name}": "that arm is not named with --only"}
+        settings["left_out"] = {f"{CHANGE}{first.name}": "that arm is not named with --only"}
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     if results is not None:
         of_all = {**settings, "note": _said(plan, plan.arm)}

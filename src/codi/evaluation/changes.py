@@ -15,11 +15,15 @@ from codi.evaluation.cells import Cell, Each
 from codi.evaluation.statistics import Interval, change_interval, mean_interval
 from codi.evaluation.suites import Task
 
+CHANGE = "change from "
+"""What the fact of a change says before the name of what it is a change from."""
+
 
 def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterator[Cell]:
     """Yield how far cells are from those `before` of the same task, split and fact.
 
-    Only what is a mean over items is compared, over the items that both have, which `n` counts.
+    Only what is a mean over items is compared, over the items that both have, which `n` counts, and
+    no change is compared with another: a change of a change is nobody's question.
 
     Args:
         cells: of one task or more.
@@ -29,7 +33,7 @@ def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterato
     known = {_key(cell): cell.each for cell in before}
     for cell in cells:
         own, other = cell.each, known.get(_key(cell))
-        if own is None or other is None:
+        if own is None or other is None or CHANGE in cell.fact:
             continue
         shared = sorted(own.values.keys() & other.values.keys())
         if not shared:
@@ -38,7 +42,7 @@ def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterato
         width = own.most - own.least
         yield replace(
             cell,
-            fact=f"{cell.fact} change from {name}",
+            fact=f"{cell.fact} {CHANGE}{name}",
             value=float(change.mean()),
             n=len(shared),
             chance=None,
@@ -90,7 +94,7 @@ def with_changes(
             for split in {c.split for c in before}:
                 lacking.pop(split, None)
             if lacking:
-                left_out[f"{task.name} change from {name}"] = (
+                left_out[f"{task.name} {CHANGE}{name}"] = (
                     f"{name} is not measured here on the same items ({', '.join(lacking)}); add it "
                     "to --tasks, or leave --tasks out"
                 )

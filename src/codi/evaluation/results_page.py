@@ -19,6 +19,7 @@ from typing import Any
 
 from codi.config import ConfigError
 from codi.evaluation.cells import Cell
+from codi.evaluation.changes import CHANGE
 from codi.evaluation.command import Asked
 from codi.evaluation.report import left_out_said, media_said, paragraphs, said, table, table_lines
 from codi.media import atomic_write_text
@@ -199,18 +200,15 @@ def _is_there(what: str, cells: Sequence[Cell]) -> bool:
     rows = [cell for cell in cells if what in _names(cell) or cell.task.startswith(f"{what}-")]
     tasks = {cell.task for cell in rows}
     # What others are held against has no change from itself.
-    itself = what.rpartition(_CHANGE)[2]
+    itself = what.rpartition(CHANGE)[2]
     wanted = {c.split for c in cells if c.task in tasks and c.split.partition(", ")[0] != itself}
     return bool(rows) and {c.split for c in rows} >= wanted
-
-
-_CHANGE = "change from "
 
 
 def _names(cell: Cell) -> set[str]:
     """Return how what is left out would call a row: its task, a metric of it, or a change."""
     names = {cell.task, f"{cell.task} {cell.fact.rpartition(' ')[2]}"}
-    _, change, other = cell.fact.partition(_CHANGE)
+    _, change, other = cell.fact.partition(CHANGE)
     return names | {f"{cell.task} {change}{other}", change + other} if change else names
 
 
