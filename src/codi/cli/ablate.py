@@ -19,11 +19,11 @@ finished stays finished: after Ctrl-C the same command goes on where it stopped.
 examples:
   codi ablate listening --out runs/listening
   codi ablate freezing --out runs/freezing --bf16 --threads 1
-  codi ablate timesteps --out runs/timesteps --runs 5
+  codi ablate bridging --out runs/bridging --runs 3
   codi ablate mine.toml --out runs/mine --only with without --samples 20
 """
 _EPILOG = """\
-Shipped plans: bridging, freezing, listening, pair, temporal, timesteps.
+Shipped plans: agreeing, bridging, freezing, listening, pair, temporal.
 A plan is a TOML file: question, [recipe] (as of codi train, with extends, starts_from and fresh),
 [[arm]] with a name and change = ["a.b=c"], and [[measure]] with suite, tasks, samples and splits.
 Those of a plan may be trained more than once (runs). DIR gets the report and a folder for each run
