@@ -14,6 +14,7 @@ from PIL import Image
 from codi.config import ConfigError
 from codi.encoders.clip import ClipText, ClipTextConfig, ClipVision, ClipVisionConfig
 from codi.encoders.clip_temporal import ClipTemporalBlock
+from codi.encoders.published import load_published_config
 from tests.small import SENTENCE, awake
 
 pytest.importorskip("transformers", reason="needs codi[external]")
@@ -324,6 +325,20 @@ def test_a_relative_folder_is_not_taken_for_a_name_of_the_hub(where: str, tmp_cw
     encoder = _text_config(tmp_cwd, tokenizer=where).build()
     with pytest.raises(ConfigError, match=f"^{where}: there is no tokenizer; put CLIP's vocab"):
         encoder([SENTENCE])
+
+
+def test_what_may_be_of_the_hub_is_said_before_it_is_fetched(
+    tmp_cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with (
+        pytest.warns(UserWarning, match="'weights/clip' is no folder here, so it is taken for a"),
+        pytest.raises(ConfigError, match="cannot load CLIPConfig from 'weights/clip'"),
+    ):
+        load_published_config("CLIPConfig", "weights/clip")
+    (tmp_cwd / "weights").mkdir()  # what begins with a folder that is here was meant to be in it
+    with pytest.raises(ConfigError, match=r"'weights/clip' \(there is no such folder\); give"):
+        load_published_config("CLIPConfig", "weights/clip")
 
 
 def test_a_tokenizer_of_another_vocabulary_is_an_error(tokenizer_folder: Path) -> None:

@@ -20,6 +20,7 @@ from codi.media import (
     decode_filmstrip,
     has_audio,
     load_audio,
+    load_middle_frame,
     load_video,
     save_video,
 )
@@ -427,3 +428,24 @@ def test_a_recording_without_a_length_is_cut_and_says_so(tmp_path: Path) -> None
     assert notes == [
         "live.mkv: used the first 2.0 s, as the file does not tell its length, 12 -> 8 fps"
     ]
+
+
+@pytest.mark.parametrize("name", ["long.mp4", "long.gif", "long.mkv"])
+def test_the_middle_frame_is_that_of_the_whole_file(name: str, make: Any, tmp_path: Path) -> None:
+    """Ten seconds of ten levels, a second each: the sixth begins in the middle."""
+    frames = np.repeat(make.ramp(10), 8, axis=0)
+    if name.endswith(".gif"):
+        pictures = [Image.fromarray(frame) for frame in frames[::8]]
+        pictures[0].save(
+            tmp_path / name, save_all=True, append_images=pictures[1:], duration=1000, loop=0
+        )
+    else:
+        make.clip(tmp_path / name, frames)
+    found = np.asarray(load_middle_frame(tmp_path / name, size_px=32))
+    assert found.shape == (32, 32, 3)
+    assert found.mean() == pytest.approx(frames[40].mean(), abs=6)
+
+
+def test_a_file_without_frames_has_no_middle(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"none\.mp4: no such file"):
+        load_middle_frame(tmp_path / "none.mp4", size_px=32)

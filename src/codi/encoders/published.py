@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +135,19 @@ def load_published_config(class_name: str, source: str) -> Any:
 
 
 def _from_pretrained(class_name: str, source: str, **options: Any) -> Any:
+    """Return what the library makes of a folder, or of a name of the hub, and say so then.
+
+    Raises:
+        ConfigError: neither; names the source and the mend.
+    """
+    if not Path(source).exists():
+        if not may_be_of_hub(source):
+            raise unreachable(class_name, source, FileNotFoundError("there is no such folder"))
+        warnings.warn(
+            f"{source!r} is no folder here, so it is taken for a name of the hub: what the cache "
+            "has not of it is downloaded",
+            stacklevel=4,
+        )
     published = getattr(transformers_library(), class_name)
     try:
         return published.from_pretrained(source, **options)

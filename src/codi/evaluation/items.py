@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from codi import media
 from codi.build import ModelConfig
@@ -28,6 +27,10 @@ from codi.progress import Progress
 
 WORLD = BounceSuite.name
 """What a protocol calls the bounce world."""
+
+
+_FRAMES = "middle of the file"
+"""Which frame of a video is its picture; records of another one are not taken for these."""
 
 
 class Items(ABC):
@@ -139,7 +142,9 @@ class PublishedItems(Items):
     def fingerprint(self) -> str:
         """Return keys, captions and sizes of files."""
         sizes = [{n: p.stat().st_size for n, p in e.files.items()} for e in self.examples]
-        return repr([(e.key, e.captions, s) for e, s in zip(self.examples, sizes, strict=True)])
+        return _FRAMES + repr(
+            [(e.key, e.captions, s) for e, s in zip(self.examples, sizes, strict=True)]
+        )
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions by people."""
@@ -167,12 +172,15 @@ class PublishedItems(Items):
         return self.damaged.get(index)
 
     def medium(self, index: int, modality: str) -> Any:
-        """Return a file's medium; a picture may be a frame, a sound a track, of the video."""
+        """Return a file's medium; a picture may be the middle frame, a sound a track, of a video.
+
+        It is the middle of the whole file (CoDi, 5.2), whatever part of it the model's clips have.
+        """
         files, kind = self.examples[index].files, self.config.media(modality)
         whole = modality_entry(modality).part_of
         if whole is not None and modality not in files:
-            clip = self.config.media(whole).load(files[whole])[0]
-            return kind.load(Image.fromarray(clip.frames[len(clip.frames) // 2]))[0]
+            size_px = int(self.config.modality(modality).media["size_px"])
+            return kind.load(media.load_middle_frame(files[whole], size_px=size_px))[0]
         return kind.load(files.get(modality, files.get(_CLIP)))[0]
 
 

@@ -426,8 +426,7 @@ class Run:
             if self.sheets and ledger.records and not self._sheet(task, split).is_file():
                 chunks.append((split, [r.index for r in ledger.first(count)][: min(batch, SHOWN)]))
             missing = ledger.missing(count)
-            firsts = range(0, len(missing), batch)
-            chunks += [(split, missing[first : first + batch]) for first in firsts]
+            chunks += [(split, missing[i : i + batch]) for i in range(0, len(missing), batch)]
         for step in progress(task.name, len(chunks)) if chunks else ():
             split, some = chunks[step]
             indices = [index for index in some if not self.suite.broken(split, index)]
@@ -438,6 +437,10 @@ class Run:
                 self._draw(task, split, indices[:SHOWN], outputs)
             if indices[0] not in ledgers[split].records:
                 ledgers[split].add(*self._records(task, split, indices, outputs))
+        if chunks and not any(ledger.records for ledger in ledgers.values()):
+            split, (first, *_) = chunks[0]
+            why = self.suite.broken(split, first)
+            raise ConfigError(f"task {task.name}: no item can be read, the first because: {why}")
 
     def _count(self, split: str, samples: int) -> int:
         available = self.suite.count(split)

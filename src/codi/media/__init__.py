@@ -16,6 +16,7 @@ from codi.media.video import (
     Video,
     decode_filmstrip,
     decode_video,
+    load_middle_frame,
     load_video,
     save_video,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "has_audio",
     "load_audio",
     "load_image",
+    "load_middle_frame",
     "load_text",
     "load_video",
     "resize_frames",

@@ -89,7 +89,7 @@ def sample_reel(reel: Reel, times_s: list[Fraction], size_px: int) -> Sampled:
 
     Args:
         reel: The moving picture.
-        times_s: Ascending instants from the start of the file, at least two apart.
+        times_s: Ascending instants from the start of the file.
         size_px: Side of the pictures.
     """
     taken = Sampled()

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from PIL.Image import Image
 
 from codi.media.animation import open_animation
 from codi.media.audio import Audio, require_playable
 from codi.media.container import open_container, picture_stream, read_reel, sound_stream
-from codi.media.errors import display, fault, motionless, require_positive, seconds, used
+from codi.media.errors import (
+    MediaError,
+    display,
+    fault,
+    motionless,
+    require_positive,
+    seconds,
+    used,
+)
 from codi.media.files import atomic_write_bytes, open_bytes, open_media
 from codi.media.framing import framing_notes, require_frames
 from codi.media.image import decode_image
@@ -129,11 +138,45 @@ def _read(
     with _opened(handle, source) as reel:
         taken = sample_reel(reel, times_s, size_px)
     if taken.seen == 0:
-        raise fault(source, "holds no frame that can be decoded", "copy it again or save it anew")
+        raise _frameless(source)
     if taken.seen == 1:
         raise motionless(source, "save it as a PNG file and use --image")
     video = Video(np.stack([np.asarray(picture) for picture in taken.pictures]), fps)
     return video, _changes(reel, taken, video, size_px)
+
+
+def load_middle_frame(path: str | os.PathLike[str], *, size_px: int) -> Image:
+    """Read the frame that a video shows at half of its length, as a square picture.
+
+    Args:
+        path: as `load_video`.
+        size_px: Its side.
+
+    Raises:
+        MediaError: as `load_video`, but a video of a single frame will do.
+    """
+    require_positive(size_px=size_px)
+    total_s = _length_s(path)
+    with open_media(path) as handle, _opened(handle, path) as reel:
+        taken = sample_reel(reel, [Fraction(total_s) / 2], size_px)
+    if not taken.pictures:
+        raise _frameless(path)
+    return taken.pictures[0]
+
+
+def _length_s(path: str | os.PathLike[str]) -> float | Fraction:
+    """Return how long a video is: as its file tells, or else by running it to its end."""
+    with open_media(path) as handle, _opened(handle, path) as reel:
+        if reel.total_s:
+            return reel.total_s
+        end_s = Fraction(0)
+        for frame in reel.frames:
+            end_s = frame.end_s
+    return end_s
+
+
+def _frameless(source: str | os.PathLike[str]) -> MediaError:
+    return fault(source, "holds no frame that can be decoded", "copy it again or save it anew")
 
 
 def decode_filmstrip(data: bytes, n_frames: int, *, name: str = "filmstrip") -> np.ndarray:

@@ -104,7 +104,7 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="scores that are not finite"):
         inception_score(broken)
     with pytest.raises(ValueError, match="scores that are not finite"):
-        softmax_kl(broken, np.ones((9, 4)))
+        softmax_kl(broken, 2.0 * np.ones((9, 4)))
 
 
 def test_kl_of_nothing_is_refused() -> None:
@@ -133,7 +133,17 @@ def test_sure_probabilities_have_finite_logarithms() -> None:
     assert inception_score(np.eye(4)) == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("row", [[-0.25, 0.25, 1.0], [0.75, 0.25, 0.5]])
+def test_scores_of_a_sigmoid_are_refused() -> None:
+    sigmoid = np.array([[0.75, 0.25, 0.5], [0.1, 0.2, 0.0]])
+    with pytest.raises(ValueError, match="as a sigmoid's; give a network"):
+        log_probabilities(sigmoid)
+    with pytest.raises(ValueError, match="as a sigmoid's"):
+        inception_score(sigmoid)
+    with pytest.raises(ValueError, match="as a sigmoid's"):
+        softmax_kl(5.0 * sigmoid, sigmoid)
+
+
+@pytest.mark.parametrize("row", [[-0.25, 0.25, 1.0], [1.75, 0.25, 0.5]])
 def test_one_row_that_no_softmax_gives_makes_all_of_them_scores(row: list[float]) -> None:
     rows = np.array([[0.25, 0.25, 0.5], row])
     wanted = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))

@@ -25,23 +25,33 @@ def log_probabilities(scores: np.ndarray) -> np.ndarray:
 
     Rows that are nowhere negative and all add up to 1 are probabilities, and their logarithm is
     taken, with 0 as the least number above it; all else are scores before the softmax. A second
-    softmax would make all guesses alike, and an Inception Score 1, without a word.
+    softmax would make all guesses alike, and an Inception Score 1, without a word. So it would of
+    scores that all lie from 0 to 1 and do not add up: those are a sigmoid's, of classes that do not
+    exclude each other, and are refused.
 
     Args:
         scores: (n, classes).
 
     Raises:
-        ValueError: scores that are not finite.
+        ValueError: scores that are not finite, or a sigmoid's.
     """
     return _log(scores, _are_probabilities(scores))
 
 
 def _are_probabilities(scores: np.ndarray) -> bool:
+    within, whole = len(scores) > 0, True
     for rows in chunks(len(scores)):
         x = np.asarray(scores[rows], dtype=np.float64)
-        if (x < 0.0).any() or (np.abs(x.sum(axis=1) - 1.0) > _SUM_TOLERANCE).any():
+        within = within and bool(((x >= 0.0) & (x <= 1.0 + _SUM_TOLERANCE)).all())
+        whole = whole and not (np.abs(x.sum(axis=1) - 1.0) > _SUM_TOLERANCE).any()
+        if not within:
             return False
-    return True
+    if within and not whole:
+        raise ValueError(
+            "all scores lie from 0 to 1 and do not add up to 1, as a sigmoid's; give a network "
+            "whose scores are those before it, or a softmax's"
+        )
+    return whole
 
 
 def _log(scores: np.ndarray, probabilities: bool) -> np.ndarray:
@@ -64,7 +74,7 @@ def inception_score(scores: np.ndarray, splits: int = 1) -> float:
         splits: into how many parts samples are cut, in order; the mean over parts is returned.
 
     Raises:
-        ValueError: fewer samples than parts, or scores that are not finite.
+        ValueError: fewer samples than parts, or scores as `log_probabilities` refuses them.
     """
     n = len(scores)
     if n < splits or splits < 1:
@@ -122,13 +132,15 @@ def softmax_kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return KL(reference ‖ generated) (n,) of the classifier's guesses about each pair.
 
     The direction is that of audio generation's evaluations (Kreuk et al., 2023; Liu et al., 2023).
+    The code of the latter adds 1e-6 to the guesses about what was made, which bounds the KL of a
+    pair near 14; here nothing is added, so that pairs alike have exactly 0.
 
     Args:
         generated: scores (n, classes) of what was made, before the softmax or after it.
         reference: the same of the true media of the same prompts.
 
     Raises:
-        ValueError: two shapes, no pairs, or scores that are not finite.
+        ValueError: two shapes, no pairs, or scores as `log_probabilities` refuses them.
     """
     if generated.shape != reference.shape:
         raise ValueError(f"scores of shapes {generated.shape} and {reference.shape}; pair them")
