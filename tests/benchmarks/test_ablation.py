@@ -157,7 +157,7 @@ def test_runs_of_other_seeds_are_averaged(
 ) -> None:
     out, page = tmp_path / "out", tmp_path / "results.md"
     words = ["ablate", str(plan), "--out", str(out), "--results", str(page), "--quiet"]
-    found = main([*words, "--runs", "2", "--sample-every", "0"])
+    found = main([*words, "--runs", "2", "--samples", "2", "--sample-every", "0"])
     assert found == 0, capsys.readouterr().err
     kept = {file.parent.name: load_toml(file) for file in out.glob("*/recipe.toml")}
     seeds = {name: recipe.get("seed", 0) for name, recipe in kept.items()}
@@ -171,7 +171,7 @@ def test_runs_of_other_seeds_are_averaged(
     changed = [cell for cell in cells if cell["fact"] == "tempo change from some"]
     assert {(c["n"], len(c["runs"])) for c in changed} == {(4, 2)}
     assert {c["split"] for c in changed} == {"less"}
-    assert "`codi ablate rate --runs 2`: model given" in page.read_text()
+    assert "`codi ablate rate --runs 2 --samples 2`: model given" in page.read_text()
     assert "Every arm was trained 2 times, with seeds 0 to 1" in page.read_text()
     assert "%): " in page.read_text() or " %: " in page.read_text()  # what each run has
     assert main([*words, "--only", "less"]) == 2  # one run is another measurement

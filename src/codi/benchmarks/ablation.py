@@ -230,7 +230,10 @@ def run_ablation(
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     if results is not None:
         of_all = {**settings, "note": _said(plan, plan.arm)}
-        command = f"codi ablate {plan.name}" + (f" --runs {plan.runs}" if plan.runs > 1 else "")
+        given = {"--runs": plan.runs if plan.runs > 1 else None, "--samples": samples}
+        command = " ".join(
+            ["codi ablate", plan.name, *(f"{name} {n}" for name, n in given.items() if n)]
+        )
         results_page.bring(
             results,
             block,
