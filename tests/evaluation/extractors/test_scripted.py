@@ -199,6 +199,24 @@ def test_vggish_hears_tones_where_they_are() -> None:
     torch.testing.assert_close(silence, torch.full_like(silence, float(np.log(0.01))))
 
 
+def test_vggishs_spectrogram_is_that_of_another_implementation() -> None:
+    """Triangles straight in mel and frames without padding, by the library of `transformers`."""
+    audio = pytest.importorskip("transformers.audio_utils", reason="needs the extra external")
+    bands = audio.mel_filter_bank(257, 64, 125.0, 7500.0, 16_000, triangularize_in_mel_space=True)
+    bands[0] = 0.0  # as VGGish: no band hears a constant
+    sound = np.random.default_rng(0).normal(0.0, 0.1, 32_000)
+    mel = audio.spectrogram(
+        sound,
+        audio.window_function(400, "hann"),
+        *(400, 160, 512),
+        center=False,
+        mel_filters=bands,
+        dtype=np.float64,
+    )
+    found = vggish_examples(torch.from_numpy(sound).float()[None])[0, :, 0].flatten(0, 1)
+    np.testing.assert_allclose(found, np.log(mel.T[:192] + 0.01), atol=1e-4)
+
+
 def test_what_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no file .*i3d_torchscript\.pt"):
         ScriptedExtractor("i3d", str(tmp_path))
