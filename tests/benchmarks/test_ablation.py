@@ -118,6 +118,7 @@ def test_all_arms_are_trained_measured_and_told(
     assert "<!-- results of ablate-rate -->" in page.read_text()
     assert "| task | what | some | less | chance | n |" in page.read_text()
     assert "every arm is one training run" in page.read_text()
+    assert "Media: audio sample_rate_hz 16000" in page.read_text()
     changed = {(c["task"], c["split"]) for c in told["cells"] if "change from some" in c["fact"]}
     assert changed == {("text-to-text", "less"), ("codec-audio", "less")}
     by_fact = {(c["task"], c["split"], c["fact"]): c for c in told["cells"]}

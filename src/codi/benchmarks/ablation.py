@@ -225,6 +225,7 @@ def run_ablation(
     columns = list(dict.fromkeys(cell.split for cell in cells))
     note = _said(plan, chosen)
     settings = {**_begun(plan, chosen), **_shared(sampled), "note": note, "samples": samples}
+    settings["media"] = {n: own for one in sampled for n, own in one.get("media", {}).items()}
     if first not in chosen:
         settings["left_out"] = {f"{CHANGE}{first.name}": "that arm is not named with --only"}
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
