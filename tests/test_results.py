@@ -86,3 +86,38 @@ def test_the_table_says_what_the_page_of_results_says(page: Path) -> None:
 
 def test_every_task_of_the_suite_is_on_the_page() -> None:
     assert {task.name for task in BOUNCE} == {task for task, _, _ in cells()}
+
+
+REAL = {
+    "sounds of the environment": ("esc", "audio", ("class",)),
+    "hands signing digits": ("handsign", "image", ("digit",)),
+    "game characters": ("sprites", "image", ("hair", "top", "direction")),
+}
+"""First words of a row -> part, what is made and read, facts."""
+
+
+def test_the_table_of_real_media_says_what_the_page_says() -> None:
+    found = json.loads((ROOT / "docs" / "results" / "real.json").read_text())["cells"]
+    values = {
+        (c["task"], c["fact"]): (c["value"], c["chance"]) for c in found if c["source"] is None
+    }
+
+    def percents(task: str, facts: tuple[str, ...], which: int = 0) -> str:
+        return ", ".join(f"{100 * values[task, fact][which]:.0f}" for fact in facts)
+
+    rows = {}
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        label, *told = [cell.strip() for cell in line.strip("|").split("|")]
+        for words in REAL:
+            if label.startswith(words) and len(told) == 4:
+                rows[words] = told
+    assert set(rows) == set(REAL)
+    for words, (part, medium, facts) in REAL.items():
+        made, named, true, chance = rows[words]
+        assert made == percents(f"{part}-text-to-{medium}", facts)
+        assert named == percents(f"{part}-{medium}-to-text", facts)
+        assert true.partition(" (")[0] == percents(f"{part}-true-{medium}", facts)
+        assert chance == percents(f"{part}-true-{medium}", facts, which=1)
+        if "codec" in true:
+            coded = percents(f"{part}-codec-{medium}", facts)
+            assert true.endswith(f"(through the codec {coded})")
