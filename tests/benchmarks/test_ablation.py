@@ -172,9 +172,11 @@ def test_runs_of_other_seeds_are_averaged(
     changed = [cell for cell in cells if cell["fact"] == "tempo change from some"]
     assert {(c["n"], len(c["runs"])) for c in changed} == {(4, 2)}
     assert {c["split"] for c in changed} == {"less"}
-    assert "`codi ablate rate --runs 2 --samples 2`: model given" in page.read_text()
+    assert "`codi ablate rate --out DIR --runs 2 --samples 2`: model given" in page.read_text()
     assert "Every arm was trained 2 times, with seeds 0 to 1" in page.read_text()
-    assert "%): " in page.read_text() or " %: " in page.read_text()  # what each run has
+    assert "| tempo | 100.0 % (34–100): 100.0, 100.0 | 100.0 % (34–100): 100.0, 100.0 |" in (
+        page.read_text()
+    )
     assert main([*words, "--only", "less"]) == 2  # one run is another measurement
     assert "numbers of other weights or settings" in capsys.readouterr().err
 

@@ -446,6 +446,13 @@ def test_the_middle_frame_is_that_of_the_whole_file(name: str, make: Any, tmp_pa
     assert found.mean() == pytest.approx(frames[40].mean(), abs=6)
 
 
-def test_a_file_without_frames_has_no_middle(tmp_path: Path) -> None:
+def test_a_file_without_frames_has_no_middle(make: Any, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"none\.mp4: no such file"):
         load_middle_frame(tmp_path / "none.mp4", size_px=32)
+    sound = make.clip(tmp_path / "sound.mp4", None, samples=make.clicks([0.1], 1.0, 48000))
+    with pytest.raises(MediaError, match=r"sound\.mp4: holds no moving picture, only sound"):
+        load_middle_frame(sound, size_px=32)
+    whole = make.clip(tmp_path / "cut.mp4", make.ramp(40)).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MediaError, match=r"cut\.mp4: "):
+        load_middle_frame(tmp_path / "cut.mp4", size_px=32)

@@ -41,7 +41,7 @@ _ONE_RUN = (
 _SEVERAL_RUNS = (
     "Every arm was trained {runs} times, with seeds {first} to {last}, and measured on the same "
     "prompts and noise; numbers are means of these runs, intervals are of runs and prompts "
-    "together, and behind a colon is what each run has."
+    "together, behind a colon is what each run has, and n counts all runs."
 )
 
 Train = Callable[[Recipe, Path], Path]
@@ -120,11 +120,11 @@ class Ablation:
             recipe = read_recipe(self.recipe, self.file, arm.change)
         except ConfigError as error:
             raise ConfigError(f"ablation {self.name}: arm {arm.name!r}: {error}") from error
-        name = f"{self.name}-{self.run_of(arm, run)}"
+        name = f"{self.name}-{self.run_name(arm, run)}"
         return dataclasses.replace(recipe, name=name, seed=recipe.seed + run)
 
     @staticmethod
-    def run_of(arm: Arm, run: int) -> str:
+    def run_name(arm: Arm, run: int) -> str:
         """Return what a run of an arm is called, and its folder."""
         return f"{arm.name}-run-{run + 1}" if run else arm.name
 
@@ -167,7 +167,8 @@ def run_ablation(
 
     Args:
         plan: what to do.
-        out: folder of the report, and of a folder for each arm; what is there already stays.
+        out: folder of the report, and of a folder for each run of an arm; what is there already
+            stays.
         train: runs a recipe.
         only: names of arms; all by default.
         samples: of every task; the plan's own numbers by default.
@@ -179,8 +180,9 @@ def run_ablation(
         say: tells what is done now.
 
     Returns:
-        The cells of all arms, and how far each arm is from the plan's first where that is among
-        them; `Cell.split` is the arm, with the split where there are several.
+        The cells of all arms, means over their runs, and how far each arm is from the plan's
+        first, run by run, where that is among them; `Cell.split` is the arm, with the split where
+        there are several.
 
     Raises:
         ConfigError: an unknown arm, or an arm's folder that another plan has trained.
@@ -197,7 +199,7 @@ def run_ablation(
     for arm in chosen:
         runs: list[list[Cell]] = []
         for run in range(plan.runs):
-            recipe, folder = plan.recipe_of(arm, run), out / plan.run_of(arm, run)
+            recipe, folder = plan.recipe_of(arm, run), out / plan.run_name(arm, run)
             say(f"{folder.name}: {arm.note}" if arm.note else folder.name)
             _refuse_another(folder, recipe)
             model = train(recipe, folder)
@@ -225,13 +227,13 @@ def run_ablation(
     columns = list(dict.fromkeys(cell.split for cell in cells))
     note = _said(plan, chosen)
     settings = {**_begun(plan, chosen), **_shared(sampled), "note": note, "samples": samples}
-    settings["media"] = {n: own for one in sampled for n, own in one.get("media", {}).items()}
     if first not in chosen:
         settings["left_out"] = {f"{CHANGE}{first.name}": "that arm is not named with --only"}
     write_report(out, plan.name, settings, cells, columns, _drawn(plan, cells))
     if results is not None:
         of_all = {**settings, "note": _said(plan, plan.arm)}
-        given = {"--runs": plan.runs if plan.runs > 1 else None, "--samples": samples}
+        several = plan.runs if plan.runs > 1 else None
+        given = {"--out": "DIR", "--runs": several, "--samples": samples}
         command = " ".join(
             ["codi ablate", plan.name, *(f"{name} {n}" for name, n in given.items() if n)]
         )
@@ -297,7 +299,7 @@ def _shared(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = measured[0]
     return {
         name: first[name]
-        for name in (*SAMPLING, "dtype", "seed")
+        for name in (*SAMPLING, "dtype", "seed", "media")
         if name in first and all(one.get(name) == first[name] for one in measured)
     }
 

@@ -26,7 +26,7 @@ _EPILOG = """\
 Shipped plans: agreeing, bridging, freezing, listening, pair, telling, temporal.
 A plan is a TOML file: question, [recipe] (as of codi train, with extends, starts_from and fresh),
 [[arm]] with a name and change = ["a.b=c"], and [[measure]] with suite, tasks, samples and splits.
-Those of a plan may be trained more than once (runs). DIR gets the report and a folder for each run
+Its arms may be trained more than once (runs). DIR gets the report and a folder for each run
 of an arm, with its model/ in it.
 """
 

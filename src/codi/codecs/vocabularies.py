@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codi.config import ConfigError
+from codi.hub import announce
 from codi.tokenizer import cut_lines
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _load(source: str, lists: Sequence[str], from_lists: Callable[[Path], Librar
         if all((folder / name).is_file() for name in lists):
             return from_lists(folder)
         if not folder.is_dir():
+            announce(source)
             return Tokenizer.from_pretrained(source)
         reason = "it has neither"
     except Exception as error:  # the library raises nothing more special

@@ -34,7 +34,7 @@ from codi.convert.planning import (
 )
 from codi.convert.reading import open_checkpoint
 from codi.convert.writing import Slot, TensorFile, is_written_here, total_bytes
-from codi.encoders.published import may_be_of_hub
+from codi.hub import may_be_of_hub
 from codi.locking import uninterrupted
 from codi.weights import ORIGIN, part_files, part_stem, read_origin
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from codi.config import ConfigError
 from codi.convert.reading import INDEX, Checkpoint, open_checkpoint
-from codi.encoders.published import external_library, may_be_of_hub, unreachable
+from codi.encoders.published import external_library, unreachable
+from codi.hub import may_be_of_hub
 
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 """How names of files of weights end; of two with the same weights, the first ending is taken."""

@@ -25,9 +25,9 @@ from codi.encoders.published import (
     builds_shapes_only,
     load_published,
     load_published_tokenizer,
-    may_be_of_hub,
     transformers_library,
 )
+from codi.hub import may_be_of_hub
 from codi.nn.attention import TransformerLayer
 from codi.nn.conv import zeroed
 from codi.tokenizer import cut_lines

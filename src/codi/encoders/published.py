@@ -7,8 +7,6 @@ modality and no architecture.
 from __future__ import annotations
 
 import importlib
-import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from codi.config import ConfigError
+from codi.hub import announce
 
 NEVER_STORED = (
     "position_ids",
@@ -29,8 +28,6 @@ NEVER_STORED = (
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 """Names of the library's files of weights, the one that it takes first."""
-
-_HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 _SHOWN = 3
 """How many names of tensors an error shows."""
@@ -67,18 +64,6 @@ def unreachable(what: str, source: str, error: Exception) -> ConfigError:
         f"cannot load {what} from {source!r} ({reason}); give a folder that holds its "
         "files, or a name of the hub where there is a network"
     )
-
-
-def may_be_of_hub(source: str) -> bool:
-    """Say whether a name that is no file or folder here may be NAME or OWNER/NAME of the hub.
-
-    What begins with a folder that is here was meant to be in it.
-
-    >>> [may_be_of_hub(name) for name in ("gpt2", "openai/clip", "./gpt2", "my/own/clip", "")]
-    [True, True, False, False, False]
-    """
-    owner, separator, _name = source.partition("/")
-    return bool(_HUB_NAME.fullmatch(source)) and not (separator and Path(owner).is_dir())
 
 
 def builds_shapes_only() -> bool:
@@ -140,16 +125,10 @@ def _from_pretrained(class_name: str, source: str, **options: Any) -> Any:
     Raises:
         ConfigError: neither; names the source and the mend.
     """
-    if not Path(source).exists():
-        if not may_be_of_hub(source):
-            raise unreachable(class_name, source, FileNotFoundError("there is no such folder"))
-        warnings.warn(
-            f"{source!r} is no folder here, so it is taken for a name of the hub: what the cache "
-            "has not of it is downloaded",
-            stacklevel=4,
-        )
     published = getattr(transformers_library(), class_name)
     try:
+        if not Path(source).exists():
+            announce(source)
         return published.from_pretrained(source, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable(class_name, source, error) from error

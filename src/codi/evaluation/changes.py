@@ -40,16 +40,17 @@ def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterato
             continue
         change = np.array([own.values[index] - other.values[index] for index in shared])
         width = own.most - own.least
+        of_items = Each(dict(zip(shared, change.tolist(), strict=True)), -width, width)
         yield replace(
             cell,
             fact=f"{cell.fact} {CHANGE}{name}",
             value=float(change.mean()),
             n=len(shared),
             chance=None,
-            ci95=_interval(change, own),
+            ci95=interval_of_change(change, of_items),
             unit="points" if cell.unit == "share" else cell.unit,
             paper=None,
-            each=Each(dict(zip(shared, change.tolist(), strict=True)), -width, width),
+            each=of_items,
         )
 
 
@@ -57,15 +58,14 @@ def _key(cell: Cell) -> tuple[str | None, ...]:
     return cell.task, cell.split, cell.fact, cell.output, cell.extractor
 
 
-def _interval(change: np.ndarray, each: Each) -> Interval | None:
-    """Return the interval of the mean of changes (n,) of values that lie where `each` says.
+def interval_of_change(change: np.ndarray, each: Each) -> Interval | None:
+    """Return the interval of the mean of changes (n,), which lie where `each` says.
 
     Of cosines and the like that all stay there is none: of their range no change ever is as wide.
     """
-    if (each.least, each.most) == (0.0, 1.0):
+    if (each.least, each.most) == (-1.0, 1.0):
         return change_interval(change)
-    width = each.most - each.least
-    return mean_interval(change, -width, width) if change.any() else None
+    return mean_interval(change, each.least, each.most) if change.any() else None
 
 
 def with_changes(

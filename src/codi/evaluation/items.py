@@ -28,8 +28,7 @@ from codi.progress import Progress
 WORLD = BounceSuite.name
 """What a protocol calls the bounce world."""
 
-
-_FRAMES = "middle of the file"
+_PICTURE_OF_VIDEO = "middle of the file"
 """Which frame of a video is its picture; records of another one are not taken for these."""
 
 
@@ -142,9 +141,9 @@ class PublishedItems(Items):
     def fingerprint(self) -> str:
         """Return keys, captions and sizes of files."""
         sizes = [{n: p.stat().st_size for n, p in e.files.items()} for e in self.examples]
-        return _FRAMES + repr(
-            [(e.key, e.captions, s) for e, s in zip(self.examples, sizes, strict=True)]
-        )
+        told = [(e.key, e.captions, s) for e, s in zip(self.examples, sizes, strict=True)]
+        framed = any(modality_entry(name).part_of for name in self.used)
+        return f"{_PICTURE_OF_VIDEO} {told!r}" if framed else repr(told)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions by people."""

@@ -46,6 +46,7 @@ def write_report(
     plot: str | None = None,
 ) -> None:
     """Write `<suite>.json`, `.md`, `.html` and the plot as `.svg` below `out`, each whole."""
+    out.mkdir(parents=True, exist_ok=True)  # nothing made it where no item could be read
     drawn = out / f"{suite}.svg"
     if plot is None:
         drawn.unlink(missing_ok=True)  # that of an earlier report

@@ -147,6 +147,9 @@ def evaluate(
         for needed in (*run.suite.needs(task), task):
             run.measure(needed, run.splits(splits), count, batch, progress)
         cells, told = report(runs, name, chosen, splits, samples, said)
+    if not cells:
+        reasons = "; ".join(f"{what}: {why}" for what, why in told["left_out"].items())
+        raise ConfigError(f"nothing of {suite} could be measured: {reasons or 'no item'}")
     if results is not None:
         given_data = [data] if isinstance(data, str) else data or ()
         changed = _changed(runs)
@@ -437,10 +440,6 @@ class Run:
                 self._draw(task, split, indices[:SHOWN], outputs)
             if indices[0] not in ledgers[split].records:
                 ledgers[split].add(*self._records(task, split, indices, outputs))
-        if chunks and not any(ledger.records for ledger in ledgers.values()):
-            split, (first, *_) = chunks[0]
-            why = self.suite.broken(split, first)
-            raise ConfigError(f"task {task.name}: no item can be read, the first because: {why}")
 
     def _count(self, split: str, samples: int) -> int:
         available = self.suite.count(split)

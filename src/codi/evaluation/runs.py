@@ -13,46 +13,56 @@ from statistics import fmean
 import numpy as np
 
 from codi.evaluation.cells import Cell, Each
-from codi.evaluation.statistics import crossed_interval
+from codi.evaluation.changes import CHANGE, interval_of_change
+from codi.evaluation.statistics import Interval, crossed_interval, mean_interval
 
 
 def over_runs(runs: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
-    """Yield a cell for each fact of the first run: the mean over the runs that measured it.
+    """Yield a cell for each fact: the mean over the runs that measured it.
 
-    Where a number is a mean over items its interval is of runs and items together
-    (`crossed_interval`); of other numbers it has none. `n` counts what all runs measured, and
-    `Cell.runs` has the value of each.
+    Where a number is a mean over items, and all runs have it, its interval is of runs and items
+    together (`crossed_interval`); of other numbers there is none. `n` counts what all runs
+    measured, and `Cell.runs` has the value of each.
 
     Args:
         runs: cells of each, of the same tasks and items; those of one run come out as they are.
     """
-    first, *others = runs
-    if not others:
-        yield from first
+    if len(runs) == 1:
+        yield from runs[0]
         return
-    found = [{_key(cell): cell for cell in run} for run in runs]
-    for cell in first:
-        alike = [run[_key(cell)] for run in found if _key(cell) in run]
-        known = [(own, own.value) for own in alike if own.value is not None]
-        chances = [own.chance for own in alike if own.chance is not None]
-        each = [own.each for own, _ in known if own.each is not None]
-        values = tuple(value for _, value in known)
+    by_fact: dict[tuple[str | None, ...], list[Cell]] = {}
+    for cells in runs:
+        for cell in cells:
+            by_fact.setdefault(_fact(cell), []).append(cell)
+    for found in by_fact.values():
+        measured = [(cell.value, cell.each) for cell in found if cell.value is not None]
+        chances = [cell.chance for cell in found if cell.chance is not None]
+        each = [of_items for _, of_items in measured if of_items is not None]
+        values = tuple(value for value, _ in measured)
         yield replace(
-            cell,
+            found[0],
             value=fmean(values) if values else None,
-            n=sum(own.n for own in alike),
+            n=sum(cell.n for cell in found),
             chance=fmean(chances) if chances else None,
-            ci95=_interval(each) if each and len(each) == len(known) else None,
+            ci95=_interval(each, found[0]) if len(each) == len(runs) else None,
             runs=values,
             each=None,
         )
 
 
-def _interval(runs: Sequence[Each]) -> tuple[float, float] | None:
+def _interval(runs: Sequence[Each], cell: Cell) -> Interval | None:
+    """Return the interval of the mean over runs, each of which is a mean over items."""
     items = sorted({index for each in runs for index in each.values})
-    values = [[each.values.get(index, np.nan) for each in runs] for index in items]
-    return crossed_interval(np.array(values, dtype=float), runs[0].least, runs[0].most)
+    values = np.array(
+        [[each.values.get(index, np.nan) for each in runs] for index in items], dtype=float
+    )
+    means, least, most = np.nanmean(values, axis=1), runs[0].least, runs[0].most
+    if CHANGE in cell.fact:
+        of_items = interval_of_change(means, runs[0])
+    else:
+        of_items = mean_interval(means, least, most)
+    return crossed_interval(values, of_items, least, most)
 
 
-def _key(cell: Cell) -> tuple[str | None, ...]:
+def _fact(cell: Cell) -> tuple[str | None, ...]:
     return cell.task, cell.split, cell.fact, cell.output, cell.extractor, cell.source

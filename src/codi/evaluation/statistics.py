@@ -131,37 +131,40 @@ def grouped_interval(
 
 
 def crossed_interval(
-    values: np.ndarray, least: float = -math.inf, most: float = math.inf
+    values: np.ndarray,
+    of_items: Interval | None,
+    least: float = -math.inf,
+    most: float = math.inf,
 ) -> Interval | None:
     """Return the 95 % interval of the mean of `values` (n, k) of n items in each of k runs.
 
-    Both are drawn from more that there could be: the variance of the means of runs over k, and that
-    of the means of items over n, are added, and the degrees of freedom are Welch's and
-    Satterthwaite's (1946). So two or three runs that differ make it wide, as they should. Where a
-    run says nothing of an item it has NaN. It is never narrower than `mean_interval` of the items'
-    means, which is what it is of one run.
+    Both are drawn from more that there could be. How far the means of runs may be off is Student's
+    (t of k - 1 degrees of freedom), how far those of items the normal one's; the two reaches are
+    squared and added, as in modified large-sample intervals (Graybill and Wang, 1980). What runs
+    and items have together counts in both, so that it is wide rather than narrow: two runs say next
+    to nothing, three something. Where a run says nothing of an item it has NaN.
 
-    >>> crossed_interval(np.array([[0.0], [1.0]])) == mean_interval([0.0, 1.0])
-    True
+    Args:
+        values: of items in runs.
+        of_items: the interval of the mean of the items' means, as of one run; the result is never
+            narrower.
+        least: the least that a mean can be.
+        most: the greatest.
     """
     known = np.isfinite(values)
     values = values[known.any(axis=1)][:, known.any(axis=0)]
-    if not values.size:
-        return None
-    of_items = np.nanmean(values, axis=1)
-    alone = mean_interval(of_items, least, most)
-    of_runs = np.nanmean(values, axis=0)
     n, k = values.shape
-    if k < 2 or n < 2:
-        return alone
-    by_runs, by_items = float(of_runs.var(ddof=1)) / k, float(of_items.var(ddof=1)) / n
-    if by_runs == 0.0:
-        return alone
-    free = (by_runs + by_items) ** 2 / (by_runs**2 / (k - 1) + by_items**2 / (n - 1))
-    reach = float(stdtrit(free, 0.975)) * math.sqrt(by_runs + by_items)
-    mean = float(of_runs.mean())
+    if k < 2 or not n:
+        return of_items
+    means = np.nanmean(values, axis=0)
+    error = math.sqrt(float(means.var(ddof=1)) / k)
+    if error == 0.0:
+        return of_items
+    spread = float(np.nanmean(values, axis=1).std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    reach = math.hypot(float(stdtrit(k - 1, 0.975)) * error, NORMAL_95 * spread)
+    mean = float(means.mean())
     wide = max(mean - reach, least), min(mean + reach, most)
-    return wide if alone is None else _hull([wide, alone])
+    return wide if of_items is None else _hull([wide, of_items])
 
 
 def _of_share(mean: float, n: int, least: float, most: float) -> Interval:

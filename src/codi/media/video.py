@@ -153,7 +153,7 @@ def load_middle_frame(path: str | os.PathLike[str], *, size_px: int) -> Image:
         size_px: Its side.
 
     Raises:
-        MediaError: as `load_video`, but a video of a single frame will do.
+        MediaError: as `load_video`, but a container of a single frame will do.
     """
     require_positive(size_px=size_px)
     total_s = _length_s(path)

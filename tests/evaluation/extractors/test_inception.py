@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from codi.config import ConfigError
 from codi.evaluation.extractors.base import file_digest
@@ -20,6 +17,7 @@ from codi.evaluation.extractors.inception import (
     InceptionNetwork,
     resized,
 )
+from tests.evaluation.extractors.keras_inception import KERAS, drawn_network, picture, told
 
 DIVISOR = 16
 
@@ -79,54 +77,6 @@ def test_what_is_missing_or_wrong_is_named(weights: Path, tmp_path: Path) -> Non
         InceptionExtractor(str(tmp_path / "text.pth"))
 
 
-def drawn_network() -> InceptionNetwork:
-    """Return the published network's sizes with weights drawn at random, the same anywhere."""
-    rng = np.random.default_rng(0)
-    network = InceptionNetwork().eval()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            gain = math.sqrt(2.0 / module.weight[0].numel())
-            weight = gain * rng.standard_normal(module.weight.shape, dtype=np.float32)
-            module.weight = nn.Parameter(torch.from_numpy(weight))
-        elif isinstance(module, nn.BatchNorm2d):
-            shift, mean = 0.1 * rng.standard_normal((2, module.num_features), dtype=np.float32)
-            module.bias = nn.Parameter(torch.from_numpy(shift))
-            module.running_mean = torch.from_numpy(mean)
-            module.running_var = torch.from_numpy(
-                0.5 + rng.random(module.num_features, dtype=np.float32)
-            )
-    return network
-
-
-def picture() -> torch.Tensor:
-    rng = np.random.default_rng(1)
-    return torch.from_numpy(rng.uniform(-1, 1, (1, 3, 299, 299)).astype(np.float32))
-
-
-def places(x: Any) -> list[float]:
-    """Return a few numbers of a map (1, C, H, W): of each branch, in a corner and inside."""
-    channels = [0, x.shape[1] // 3, x.shape[1] // 2, 7 * x.shape[1] // 8]
-    return [float(x[0, c, *place]) for c in channels for place in ((0, 0), (4, 3))]
-
-
-KERAS = {
-    "Mixed_5b": [2.31479, 2.38791, 0.00000, 0.00000, 0.00000, 2.85130, 3.24222, 4.17367],
-    "Mixed_5c": [2.46426, 2.45856, 0.00000, 0.00000, 0.00000, 2.00883, 1.38931, 0.00000],
-    "Mixed_5d": [0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 0.98977, 1.25455],
-    "Mixed_6a": [2.79621, 3.06438, 0.00000, 0.00000, 0.00000, 1.82773, 0.00000, 0.00000],
-    "Mixed_6b": [0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 0.00000],
-    "Mixed_6c": [0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 0.00000, 1.46937, 2.61323],
-    "Mixed_6d": [0.00000, 0.00000, 0.00000, 3.21531, 1.77189, 0.23197, 0.00000, 0.00000],
-    "Mixed_6e": [0.06957, 4.17797, 0.00000, 0.00000, 2.69492, 7.22219, 2.65983, 7.46351],
-    "Mixed_7a": [0.00000, 0.00000, 0.00000, 0.00000, 3.38789, 0.00000, 0.00000, 0.00000],
-    "Mixed_7b": [6.76271, 3.89432, 1.59832, 0.00000, 0.00000, 0.00000, 8.04070, 0.31800],
-    "Mixed_7c": [0.00000, 0.00000, 0.00000, 0.00000, 3.33157, 8.70542, 0.00000, 0.00000],
-}
-"""What `keras.applications.InceptionV3` (3.15, torch) has at the same places with the same weights.
-Its last block takes the mean where the published network of FID takes the greatest, so that of
-Mixed_7c the branches before the pool are compared."""
-
-
 def test_every_block_computes_what_keras_does() -> None:
     found: dict[str, torch.Tensor] = {}
     network = drawn_network()
@@ -136,4 +86,4 @@ def test_every_block_computes_what_keras_does() -> None:
     with torch.no_grad():
         network(picture())
     for name, wanted in KERAS.items():
-        assert places(found[name]) == pytest.approx(wanted, abs=2e-4), name
+        assert told(found[name]) == pytest.approx(wanted, abs=2e-4), name
