@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL.Image import Image
 
 from codi.media.animation import open_animation
 from codi.media.audio import Audio, require_playable
@@ -32,6 +31,9 @@ from codi.media.image import decode_image
 from codi.media.mp4 import encode_mp4
 from codi.media.reel import Reel, Sampled, sample_reel
 from codi.media.sniff import head_of, sniff, unreadable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Rates closer than this are the same rate, lengths closer than this the same length.
 _SAME_FPS, _SAME_S = 0.01, 0.05

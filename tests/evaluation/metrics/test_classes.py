@@ -134,7 +134,7 @@ def test_sure_probabilities_have_finite_logarithms() -> None:
 
 
 def test_scores_of_a_sigmoid_are_refused() -> None:
-    sigmoid = np.array([[0.75, 0.25, 0.5], [0.1, 0.2, 0.0]])
+    sigmoid = np.tile([[0.75, 0.25, 0.5], [0.1, 0.2, 0.0]], (8, 1))
     with pytest.raises(ValueError, match="as a sigmoid's; give a network"):
         log_probabilities(sigmoid)
     with pytest.raises(ValueError, match="as a sigmoid's"):

@@ -16,6 +16,9 @@ from codi.evaluation.statistics import Interval, normal_interval
 _SUM_TOLERANCE = 1e-3
 """How far from 1 probabilities may add up: a softmax in half precision is as far."""
 
+_ENOUGH = 32
+"""Scores that do not all lie from 0 to 1 by chance; of fewer a sigmoid is not suspected."""
+
 _SAME = 1e-9
 """Deviation of resampled scores below which all guesses count as the same."""
 
@@ -46,7 +49,7 @@ def _are_probabilities(scores: np.ndarray) -> bool:
         whole = whole and not (np.abs(x.sum(axis=1) - 1.0) > _SUM_TOLERANCE).any()
         if not within:
             return False
-    if within and not whole:
+    if within and not whole and np.size(scores) >= _ENOUGH:
         raise ValueError(
             "all scores lie from 0 to 1 and do not add up to 1, as a sigmoid's; give a network "
             "whose scores are those before it, or a softmax's"
