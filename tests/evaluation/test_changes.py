@@ -29,7 +29,7 @@ def test_a_change_is_of_the_same_items_in_points() -> None:
     )
     assert found.value == pytest.approx(-0.2)  # one gained, two lost
     assert found.ci95 == paired_interval(1, 2, 5)
-    assert found.each == Each({0: 0, 1: -1, 2: -1, 3: 1, 4: 0}, -1.0, 1.0)
+    assert found.each == Each({0: 0, 1: -1, 2: -1, 3: 1, 4: 0}, -1.0, 1.0, change=True)
     assert not [*changes([found], [found], "other")]  # nobody's question
 
 

@@ -18,11 +18,14 @@ class Each:
     Attributes:
         values: of the items, by their numbers.
         least, most: between which a value lies.
+        change: whether values are differences of two measurements; such have intervals of their
+            own (`codi.evaluation.changes`), and are compared with nothing.
     """
 
     values: Mapping[int, float]
     least: float = 0.0
     most: float = 1.0
+    change: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,14 @@ def changes(cells: Iterable[Cell], before: Iterable[Cell], name: str) -> Iterato
     known = {_key(cell): cell.each for cell in before}
     for cell in cells:
         own, other = cell.each, known.get(_key(cell))
-        if own is None or other is None or CHANGE in cell.fact:
+        if own is None or other is None or own.change:
             continue
         shared = sorted(own.values.keys() & other.values.keys())
         if not shared:
             continue
         change = np.array([own.values[index] - other.values[index] for index in shared])
         width = own.most - own.least
-        of_items = Each(dict(zip(shared, change.tolist(), strict=True)), -width, width)
+        of_items = Each(dict(zip(shared, change.tolist(), strict=True)), -width, width, change=True)
         yield replace(
             cell,
             fact=f"{cell.fact} {CHANGE}{name}",

@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from codi.evaluation.cells import Cell, Each
-from codi.evaluation.changes import CHANGE, interval_of_change
+from codi.evaluation.changes import interval_of_change
 from codi.evaluation.statistics import Interval, crossed_interval, mean_interval
 
 
@@ -44,20 +44,20 @@ def over_runs(runs: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
             value=fmean(values) if values else None,
             n=sum(cell.n for cell in found),
             chance=fmean(chances) if chances else None,
-            ci95=_interval(each, found[0]) if len(each) == len(runs) else None,
+            ci95=_interval(each) if len(each) == len(runs) else None,
             runs=values,
             each=None,
         )
 
 
-def _interval(runs: Sequence[Each], cell: Cell) -> Interval | None:
+def _interval(runs: Sequence[Each]) -> Interval | None:
     """Return the interval of the mean over runs, each of which is a mean over items."""
     items = sorted({index for each in runs for index in each.values})
     values = np.array(
         [[each.values.get(index, np.nan) for each in runs] for index in items], dtype=float
     )
     means, least, most = np.nanmean(values, axis=1), runs[0].least, runs[0].most
-    if CHANGE in cell.fact:
+    if runs[0].change:
         of_items = interval_of_change(means, runs[0])
     else:
         of_items = mean_interval(means, least, most)
