@@ -9,6 +9,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Read once too, when the library is imported: a hub that is not there is tried again for seconds.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import random
 import socket
 import sys

@@ -18,15 +18,23 @@ from codi.cli import bench_generate, main
 from codi.cli.bench_generate import _peak_mib
 from codi.cli.cost import Costs
 from codi.training.recipe import load_recipe
-from tests.small import PRESET
+from codi.weights import save_model
+from tests.small import PRESET, small_model, speaking
+
+
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    save_model(speaking(small_model()), folder)
+    return folder
 
 
 def test_memory_is_measured() -> None:
     assert 20 < _peak_mib() < 1e6
 
 
-def test_flops_prints_all_streams(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "flops", "--model", str(model_folder)]) == 0
+def test_flops_prints_all_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "flops", "--model", str(PRESET)]) == 0
     printed = capsys.readouterr().out
     assert "text + image + video + audio" in printed
     assert "environment parts:" in printed
@@ -57,9 +65,10 @@ def test_unet_says_which_streams_there_are(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_generate_compares_joint_requests_with_their_parts(
-    model_folder: Path, capsys: pytest.CaptureFixture[str]
+    small_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--model", str(model_folder), "--steps", "1", "--repeat", "1", "--no-cold"]
+    monkeypatch.setattr(requests, "performed", lambda _: 1)  # counted in the test below
+    words = ["--model", str(small_folder), "--steps", "1", "--repeat", "1", "--no-cold"]
     assert main(["bench", "generate", *words]) == 0
     printed = capsys.readouterr().out
     assert "video + audio: " in printed
@@ -71,9 +80,9 @@ def test_generate_compares_joint_requests_with_their_parts(
 
 
 def test_generate_gives_its_numbers_to_programs(
-    model_folder: Path, capsys: pytest.CaptureFixture[str]
+    small_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--model", str(model_folder), "--steps", "2", "--repeat", "1", "--no-cold", "--json"]
+    words = ["--model", str(small_folder), "--steps", "2", "--repeat", "1", "--no-cold", "--json"]
     assert main(["bench", "generate", *words]) == 0
     numbers = json.loads(capsys.readouterr().out)
     rows = {tuple(row["to"]): row for row in numbers["requests"]}

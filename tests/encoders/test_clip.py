@@ -327,10 +327,7 @@ def test_a_relative_folder_is_not_taken_for_a_name_of_the_hub(where: str, tmp_cw
         encoder([SENTENCE])
 
 
-def test_what_may_be_of_the_hub_is_said_before_it_is_fetched(
-    tmp_cwd: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_what_may_be_of_the_hub_is_said_before_it_is_fetched(tmp_cwd: Path) -> None:
     with (
         pytest.warns(UserWarning, match="'weights/clip' is no folder here, so it is taken for a"),
         pytest.raises(ConfigError, match="cannot load CLIPConfig from 'weights/clip'"),

@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def suite(root: Path, tmp_path_factory: pytest.TempPathFactory) -> DigitsSuite:
-    return DigitsSuite(small_config(), root, tmp_path_factory.mktemp("cache"), steps=100)
+    return DigitsSuite(small_config(), root, tmp_path_factory.mktemp("cache"), steps=60)
 
 
 def accuracy(suite: DigitsSuite, modality: str) -> float:

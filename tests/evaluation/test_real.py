@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tarfile
 from io import BytesIO
@@ -16,6 +17,7 @@ from codi.data.source import ShardsConfig, ShardSource
 from codi.evaluation import shipped
 from codi.evaluation.cells import Cell
 from codi.evaluation.extractors.own import OwnExtractor
+from codi.evaluation.judges import JUDGES
 from codi.evaluation.parts import PARTS, Fact, said
 from codi.evaluation.real import TRAINED, PartSuite, found_shards, shards_of
 from codi.evaluation.runner import evaluate
@@ -64,8 +66,9 @@ def change(shard: Path, name: str, data: bytes | None) -> None:
                 tar.addfile(info, BytesIO(found))
 
 
-@pytest.mark.timeout(400)  # a minute alone
-def test_test_shards_alone_are_judged_by_the_judges_that_ship(folder: Path, tmp_path: Path) -> None:
+def test_test_shards_alone_are_judged_by_the_judges_that_ship(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_real_shard(tmp_path, "esc", "test", 6)
     write_real_shard(tmp_path, "noto", "test", 2)
     cells = measured(folder, tmp_path, tmp_path / "out", "esc-true-audio", "esc-true-text")
@@ -81,6 +84,8 @@ def test_test_shards_alone_are_judged_by_the_judges_that_ship(folder: Path, tmp_
     judge = settings["extractors"]["esc-class-sound"]
     assert judge["source"] == "the package, where 470 items of esc-train.tar taught it"
     write_real_shard(tmp_path, "esc", "train", 2)
+    briefly = {name: dataclasses.replace(kind, steps=5) for name, kind in JUDGES.items()}
+    monkeypatch.setattr("codi.evaluation.panels.JUDGES", briefly)
     measured(folder, tmp_path, tmp_path / "taught", "esc-true-audio")
     taught = settings_of(tmp_path / "taught")
     assert "facts (class) and retrieval. " in taught["note"]
