@@ -55,6 +55,18 @@ def test_the_interval_holds_the_truth(shift: float, most: float) -> None:
     assert np.mean([found.value for found in drawn]) == pytest.approx(truth, abs=0.05)
 
 
+def test_embeddings_of_one_mean_are_told_apart_by_how_they_vary() -> None:
+    """Of length 1 they have products that the cubic kernel alone would take for none."""
+    x = np.random.default_rng(0).standard_normal((400, 64))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    axes = np.repeat(np.concatenate([np.eye(64)[:4], -np.eye(64)[:4]]), 25, axis=0)
+    held, few = kernel_distance(x[:200], x[200:]), kernel_distance(axes, x[200:])
+    assert held.value == pytest.approx(0.0, abs=0.05)
+    assert few.value == pytest.approx(3 * (1 / 4 - 1 / 64), rel=0.1)  # of (cos + 1)³
+    assert held.ci95 is not None
+    assert held.ci95[0] < 0.0 < held.ci95[1]
+
+
 def test_two_rows_have_no_interval() -> None:
     assert kernel_distance(rows(2, 0), rows(2, 1)).ci95 is None
     assert kernel_distance(rows(2, 0), rows(200, 1)).ci95 is None

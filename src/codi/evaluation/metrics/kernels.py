@@ -15,6 +15,9 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _SAME = 1e-9
 """Of the kernel; subsets that differ by less are of rows that are all equal."""
 
+_OF_LENGTH_1 = 1e-2
+"""How far from 1 the lengths of embeddings are that were divided by their length."""
+
 
 @dataclass(frozen=True)
 class KernelDistance:
@@ -54,6 +57,18 @@ def _require_two(n: int, m: int) -> None:
         raise ValueError(f"{n} and {m} samples; give at least 2 on both sides")
 
 
+def _at_scale(*sets: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return sets of rows (n, D); embeddings of length 1 come back √D long.
+
+    That is about the length of features whose variances are 1. Divided by D, a product of two
+    embeddings is so small that the cubic kernel is a straight line, and sees means alone.
+    """
+    lengths = np.concatenate([np.linalg.norm(rows, axis=1) for rows in sets])
+    if np.abs(lengths - 1.0).max() > _OF_LENGTH_1:
+        return sets
+    return tuple(rows * rows.shape[1] ** 0.5 for rows in sets)
+
+
 def kernel_distance(
     a: np.ndarray, b: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> KernelDistance:
@@ -67,7 +82,8 @@ def kernel_distance(
     falls faster, and the interval is too wide. For two lengths the shorter one counts.
 
     Args:
-        a: features, which may lie on disk; only subsets are read.
+        a: features, which may lie on disk; only subsets are read. Embeddings of length 1 on both
+            sides are lengthened to √D first.
         b: those of the other set.
         subsets: how many.
         size: rows of each, at most half of what there is: the spread of subsets that are nearly the
@@ -93,6 +109,7 @@ def kernel_distance(
         )
         require_finite(x)
         require_finite(y)
+        x, y = _at_scale(x, y)
         found.append(squared_mmd(x, y))
         largest = max(largest, float((x * x).mean()), float((y * y).mean()))
     value = float(np.mean(found))
