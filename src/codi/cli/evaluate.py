@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from codi.cli.options import add_device, add_results, named_path, whole_number
@@ -113,6 +114,7 @@ def _named(text: str) -> tuple[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     """Do `codi evaluate`."""
     from codi.cli.progress import Display
+    from codi.evaluation.report import left_out_said
     from codi.evaluation.runner import evaluate
     from codi.modalities import names
 
@@ -140,6 +142,9 @@ def run(arguments: argparse.Namespace) -> int:
             results=arguments.results,
             progress=display.count,
         )
+        told = json.loads(Path(f"{report}.json").read_text(encoding="utf-8"))
+        for line in left_out_said(told["settings"]["left_out"] or {}):
+            display.say(line)
         tasks = len({cell.task for cell in cells})
         display.say(f"{report}.md, .html and .json: {len(cells)} numbers of {tasks} tasks")
         if arguments.results:

@@ -124,6 +124,7 @@ class BenchmarkSuite(Suite):
         self.rows: dict[Task, list[_Row]] = {}
         for task_row in protocol.tasks:
             self._take(task_row)
+        self.reads = _reads(protocol)
         self.tasks = tuple(self.rows)
         if self.programs and any(r.metric.tokens for some in self.rows.values() for r in some):
             java.program(java.TOKENIZER_JAR, self.programs)  # or every caption's metric would fail
@@ -554,6 +555,16 @@ def _peaks(item: media.Video) -> tuple[float, ...]:
 
 
 _CLIP = "video"
+
+
+def _reads(protocol: Protocol) -> frozenset[str]:
+    """Return the extractors and programs that rows ask for."""
+    rows = [given for task in protocol.tasks for given in task.metrics]
+    metrics = [METRICS[given.metric] for given in rows]
+    java_too = {PROGRAMS} if any(m.program or m.tokens for m in metrics) else set()
+    return frozenset({given.extractor for given in rows if given.extractor} | java_too)
+
+
 _ALIGNED = {"av_align", "av_align_gain"}
 _COUNTED = ("impacts", "precision", "recall", "parses", "adds")
 """What measures count beside facts."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,11 +49,23 @@ class Opened:
 
     Attributes:
         suites: with task names of their own.
-        left_out: parts that are not there, and why.
+        left_out: parts that are not there and extractors that are not read, and why.
     """
 
     suites: tuple[Suite, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def unread(self, given: Iterable[str]) -> Opened:
+        """Return the same, which says of every extractor in `given` that nothing here reads it."""
+        read = frozenset[str]().union(*(one.reads for one in self.suites))
+        listed = f"reads {', '.join(sorted(read))}" if read else "reads none"
+        suite = self.suites[0].name.partition("/")[0]
+        unread = {
+            f"--extractors {name}": f"not read; suite {suite} {listed}"
+            for name in given
+            if name not in read
+        }
+        return replace(self, left_out={**self.left_out, **unread})
 
     def require_splits(self, splits: Sequence[str]) -> None:
         """Raise ConfigError for splits that no suite has."""

@@ -206,6 +206,7 @@ class Suite(ABC):
         samples: items of each task and split by default.
         sampling: settings that go before the model's own, and after the user's.
         left_out: what cannot be measured, and why.
+        reads: the extractors and programs that its rows ask for.
     """
 
     name: str
@@ -217,6 +218,7 @@ class Suite(ABC):
     samples: int = 100
     sampling: SamplingSettings = SamplingSettings()
     left_out: Mapping[str, str] = MappingProxyType({})
+    reads: frozenset[str] = frozenset()
 
     @property
     @abstractmethod
