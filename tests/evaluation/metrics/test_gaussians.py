@@ -94,6 +94,20 @@ def test_the_interval_holds_the_distance_and_narrows_with_samples() -> None:
     assert widths[1] < 0.6 * widths[0]
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_its_interval_is_of_what_so_many_rows_have(shift: float) -> None:
+    found = []
+    rng = np.random.default_rng(0)
+    for _ in range(120):
+        x, y = rng.standard_normal((2, 200, 16))
+        y += shift
+        value = frechet_distance(gaussian_of(x), gaussian_of(y))
+        found.append((value, frechet_interval(x, y, value) or (np.nan, np.nan)))
+    expected, truth = np.mean([value for value, _ in found]), 16 * shift**2
+    assert np.mean([low <= expected <= high for _, (low, high) in found]) >= 0.9
+    assert np.mean([low <= truth <= high for _, (low, high) in found]) < 0.5
+
+
 def test_equal_rows_have_no_interval() -> None:
     for value, other in ((0.0, 0.0), (0.1, 0.1), (0.1, 0.7), (0.0, 1e3 + 0.1)):
         a, b = np.full((40, 4), value), np.full((30, 4), other)

@@ -90,6 +90,7 @@ def inception_interval(
 ) -> Interval | None:
     """Return a 95 % interval of the Inception Score `value` of the same scores and splits.
 
+    It is of what as many samples score on average, which is less than what endless ones would.
     Its width is the bootstrap's; all resamples are scored in one pass over the rows. Guesses that
     are all the same, such as one sample's, do not say how far they spread, and have none (None).
     """

@@ -127,6 +127,7 @@ def frechet_interval(
 ) -> Interval | None:
     """Return a 95 % interval of the distance `value` between rows a (n, ..., D) and b (m, ..., D).
 
+    It is of what n and m rows have on average, which is more than what endless rows would have.
     Its width is the bootstrap's, over both sets. Its middle is `value`: a set drawn with
     replacement is less varied than the set itself, so that the distances of resamples are too
     large, all by about as much, and their percentiles would miss the value. One sample, whose
