@@ -68,6 +68,14 @@ class _Row:
     sets: tuple[str, ...]
 
 
+def _reads(protocol: Protocol) -> frozenset[str]:
+    """Return the extractors and programs that rows ask for."""
+    rows = [given for task in protocol.tasks for given in task.metrics]
+    metrics = [METRICS[given.metric] for given in rows]
+    java_too = {PROGRAMS} if any(m.program or m.tokens for m in metrics) else set()
+    return frozenset({given.extractor for given in rows if given.extractor} | java_too)
+
+
 def _resolved(task: Task, row: MetricRow) -> _Row:
     """Return a row with its metric and modalities; of what is not made the true media are read."""
     metric = METRICS[row.metric]
@@ -555,16 +563,6 @@ def _peaks(item: media.Video) -> tuple[float, ...]:
 
 
 _CLIP = "video"
-
-
-def _reads(protocol: Protocol) -> frozenset[str]:
-    """Return the extractors and programs that rows ask for."""
-    rows = [given for task in protocol.tasks for given in task.metrics]
-    metrics = [METRICS[given.metric] for given in rows]
-    java_too = {PROGRAMS} if any(m.program or m.tokens for m in metrics) else set()
-    return frozenset({given.extractor for given in rows if given.extractor} | java_too)
-
-
 _ALIGNED = {"av_align", "av_align_gain"}
 _COUNTED = ("impacts", "precision", "recall", "parses", "adds")
 """What measures count beside facts."""
