@@ -136,7 +136,7 @@ def test_av_align_is_that_of_the_published_code_on_its_events(
 
 
 def test_two_onsets_at_one_peak_count_as_in_the_paper() -> None:
-    """The published code counts onsets alone, and says 2 of the first; the paper halves the sum."""
+    """The paper halves the sum; of the first its code said 2 once, and says 1/2 since."""
     assert av_align([0.45, 0.55], [0.5], 0.125) == pytest.approx(1.5 / 1.5)
     assert av_align([0.45, 0.55], [0.5, 1.5], 0.125) == pytest.approx(1.5 / 2.5)
 
