@@ -90,7 +90,8 @@ def av_align(onsets_s: Sequence[float], peaks_s: Sequence[float], window_s: floa
     An event meets one of the other kind that is less than `window_s` away (a frame, in the paper).
     The mean of both counts is the intersection; all events less those are the union. The published
     code counts onsets alone (each peak once, in its newest version), and gives the same unless an
-    event meets two of the other kind. A silent sound over a still clip shows no agreement, and scores 0: making nothing must not win.
+    event meets two of the other kind. A silent sound over a still clip shows no agreement, and
+    scores 0: making nothing must not win.
     """
     if not len(onsets_s) and not len(peaks_s):
         return 0.0
