@@ -33,8 +33,8 @@ def test_memory_is_measured() -> None:
     assert 20 < _peak_mib() < 1e6
 
 
-def test_flops_prints_all_streams(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "flops", "--model", str(PRESET)]) == 0
+def test_flops_prints_all_streams(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "flops", "--model", str(small_folder)]) == 0
     printed = capsys.readouterr().out
     assert "text + image + video + audio" in printed
     assert "environment parts:" in printed

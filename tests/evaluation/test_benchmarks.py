@@ -16,7 +16,7 @@ from torch import Tensor
 from codi.cli import main
 from codi.config import ConfigError
 from codi.evaluation import benchmarks
-from codi.evaluation.benchmarks import BenchmarkSuite
+from codi.evaluation.benchmarks import BenchmarkSuite, _reads
 from codi.evaluation.bounce import BounceSuite
 from codi.evaluation.cells import Cell
 from codi.evaluation.extractors.catalogue import Extractors
@@ -350,10 +350,18 @@ def test_bridging_is_measured_on_true_scenes(folder: Path, tmp_path: Path) -> No
 
 
 def test_facts_of_a_world_stand_beside_the_metrics(folder: Path, tmp_path: Path) -> None:
-    cells = evaluate(
-        folder, "conditions", samples=4, steps=1, out=tmp_path, tasks=["audio-to-image"]
-    )
+    settings = {"samples": 4, "steps": 1, "out": tmp_path, "tasks": ["audio-to-image"]}
+    cells = evaluate(folder, "conditions", extractors={"clip": "codi"}, **settings)  # type: ignore[arg-type]
     assert [c.fact for c in cells] == ["material", "size", "kid"]
+    left_out = json.loads((tmp_path / "conditions.json").read_text())["settings"]["left_out"]
+    assert left_out["--extractors clip"] == "not read; suite conditions reads codi"
+
+
+@pytest.mark.parametrize(
+    ("suite", "read"), [("conditions", {"codi"}), ("table6", {"java"}), ("table9", {"inception"})]
+)
+def test_a_suite_knows_which_extractors_its_rows_read(suite: str, read: set[str]) -> None:
+    assert _reads(load_protocol(suite)) >= read
 
 
 def test_conditions_are_held_against_fewer_of_them(folder: Path, tmp_path: Path) -> None:

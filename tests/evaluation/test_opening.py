@@ -29,7 +29,7 @@ def test_the_folder_that_holds_a_data_set_is_taken(tmp_path: Path) -> None:
 def test_an_extractor_that_no_row_reads_is_told(read: set[str], said: str) -> None:
     suites = tuple(Mock(Suite, reads=frozenset(some)) for some in (read, ()))
     suites[0].name = "real/esc"
-    opened = Opened(suites, {"noto": "no shards"}).unread(["clap", "desync"])
+    opened = Opened(suites, {"noto": "no shards"}).telling_unread(["clap", "desync"])
     assert opened.left_out["--extractors desync"] == f"not read; suite real {said}"
     assert ("--extractors clap" in opened.left_out) is ("clap" not in read)
     assert opened.left_out["noto"] == "no shards"

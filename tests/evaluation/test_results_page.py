@@ -207,8 +207,10 @@ def test_what_is_left_out_is_said_until_it_is_there(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     damaged = {"items with damaged media": "2, such as /home/me/my/a.jpg: cut off"}
     lacking = {"text-to-image fid": "give a file", "strange": "the model has no x"}
-    _bring(page, _cell("text-to-image", "shape", 0.9), left_out={**damaged, **lacking})
+    in_vain = {"--extractors clap": "not read"}  # says nothing of the table
+    _bring(page, _cell("text-to-image", "shape", 0.9), left_out={**damaged, **lacking, **in_vain})
     text = page.read_text()
+    assert "clap" not in text
     assert "Left out: items with damaged media: 2, such as a.jpg: cut off." in text
     assert "Left out: text-to-image fid: give a file.\n\nLeft out: strange: the model" in text
     _bring(page, _cell("strange", "x", 0.7))

@@ -55,7 +55,7 @@ class Opened:
     suites: tuple[Suite, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
-    def unread(self, given: Iterable[str]) -> Opened:
+    def telling_unread(self, given: Iterable[str]) -> Opened:
         """Return the same, which says of every extractor in `given` that nothing here reads it."""
         read = frozenset[str]().union(*(one.reads for one in self.suites))
         listed = f"reads {', '.join(sorted(read))}" if read else "reads none"

@@ -189,9 +189,12 @@ def _asked(cells: Sequence[Cell], pieces: Mapping[What, Mapping[str, Any]]) -> d
 def _left_out(
     before: Mapping[str, Any], now: Mapping[str, str], cells: Sequence[Cell]
 ) -> dict[str, str]:
-    """Return what is not in the table, and why, now or from before; names of folders go."""
+    """Return what is not in the table, and why, now or from before; names of folders go.
+
+    Options that one command gave in vain say nothing of the table.
+    """
     found = dict(before.get("left_out", {}))
-    found |= {what: _FOLDERS.sub("", why) for what, why in now.items()}
+    found |= {what: _FOLDERS.sub("", why) for what, why in now.items() if not what.startswith("--")}
     return {what: why for what, why in found.items() if not _is_there(what, cells)}
 
 

@@ -111,7 +111,7 @@ def evaluate(
     opener = opener_of(suite)
     roots = data_roots(data)
     opening = Opening(pipeline.config, roots, folder, seed, progress, extractors or {}, pipeline)
-    opened = opener(opening).unread(opening.extractors)
+    opened = opener(opening).telling_unread(opening.extractors)
     asked: dict[str, Any] = {
         "sampler": sampler,
         "eta": eta,

@@ -65,6 +65,8 @@ def test_embeddings_of_one_mean_are_told_apart_by_how_they_vary() -> None:
     assert few.value == pytest.approx(3 * (1 / 4 - 1 / 64), rel=0.1)  # of (cos + 1)³
     assert held.ci95 is not None
     assert held.ci95[0] < 0.0 < held.ci95[1]
+    axes[7] = 0.0  # one that is damaged changes no other
+    assert kernel_distance(axes, x[200:]).value == pytest.approx(few.value, rel=0.05)
 
 
 def test_two_rows_have_no_interval() -> None:

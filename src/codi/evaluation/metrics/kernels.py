@@ -15,8 +15,11 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _SAME = 1e-9
 """Of the kernel; subsets that differ by less are of rows that are all equal."""
 
-_OF_LENGTH_1 = 1e-2
+_LENGTH_TOLERANCE = 1e-2
 """How far from 1 the lengths of embeddings are that were divided by their length."""
+
+_LOOKED_AT = 1000
+"""Rows by which it is decided whether features have length 1."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,16 @@ def _require_two(n: int, m: int) -> None:
         raise ValueError(f"{n} and {m} samples; give at least 2 on both sides")
 
 
-def _at_scale(*sets: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return sets of rows (n, D); embeddings of length 1 come back √D long.
+def _scale(*sets: np.ndarray) -> float:
+    """Return what to multiply sets of rows (n, D) by: √D for embeddings of length 1, else 1.
 
-    That is about the length of features whose variances are 1. Divided by D, a product of two
-    embeddings is so small that the cubic kernel is a straight line, and sees means alone.
+    √D is about the length of features whose variances are 1. Divided by D, a product of two
+    embeddings of length 1 is so small that the cubic kernel is nearly a straight line, and sees
+    little but means. The median decides, as one row in a thousand may be damaged.
     """
-    lengths = np.concatenate([np.linalg.norm(rows, axis=1) for rows in sets])
-    if np.abs(lengths - 1.0).max() > _OF_LENGTH_1:
-        return sets
-    return tuple(rows * rows.shape[1] ** 0.5 for rows in sets)
+    medians = [np.median(np.linalg.norm(rows[:_LOOKED_AT], axis=1)) for rows in sets]
+    of_length_1 = np.abs(np.array(medians) - 1.0).max() <= _LENGTH_TOLERANCE
+    return float(sets[0].shape[1] ** 0.5) if of_length_1 else 1.0
 
 
 def kernel_distance(
@@ -101,15 +104,15 @@ def kernel_distance(
     _require_two(len(a), len(b))
     rng = np.random.default_rng(seed)
     size = max(min(size, len(a) // 2, len(b) // 2), 2)
+    scale = _scale(a, b)
     found, largest = [], 0.0
     for _ in range(subsets):
         x, y = (
-            rows[np.sort(rng.choice(len(rows), size, replace=False))].astype(np.float64)
+            scale * rows[np.sort(rng.choice(len(rows), size, replace=False))].astype(np.float64)
             for rows in (a, b)
         )
         require_finite(x)
         require_finite(y)
-        x, y = _at_scale(x, y)
         found.append(squared_mmd(x, y))
         largest = max(largest, float((x * x).mean()), float((y * y).mean()))
     value = float(np.mean(found))
