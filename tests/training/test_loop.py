@@ -187,12 +187,13 @@ def test_what_is_fresh_is_learnt_again(tmp_path: Path, cache: Path) -> None:
     _run(again, tmp_path / "run", cache).run()
     found = load_model(tmp_path / "run" / "model").state_dict()
     begun = fresh_model(small_config(), small_config().parts(), seed=4).state_dict()
-    for name in given.state_dict():
+    before = given.state_dict()
+    for name in before:
         if not name.startswith("codecs.image"):
             anew = name.startswith("environments") or (
                 name.startswith("diffusers.audio") and "environment_attention" in name
             )
-            assert torch.equal(found[name], (begun if anew else given.state_dict())[name]), name
+            assert torch.equal(found[name], (begun if anew else before)[name]), name
     wrong = dataclasses.replace(again, fresh=("diffusers.smell.*",))
     with pytest.raises(ConfigError, match=r"fresh: no parameter matches 'diffusers\.smell\.\*'"):
         _run(wrong, tmp_path / "wrong", cache).run()
